@@ -1,0 +1,64 @@
+# Every target does its own set-up: a virtual environment, made again only when pyproject.toml changes.
+#   make PYTHON=python3.13 ...    another interpreter (3.11 or newer)
+#   make test WORKERS=8           more test processes
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+NEWEST := .venv-newest
+
+# The newest JAX needs Python 3.12. The first of these that runs: a pyenv shim may be there and not.
+NEWEST_PYTHON ?= $(shell \
+	for python in python3.12 python3.13 python3.14 $(sort $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null; \
+		then echo $$python; break; fi; \
+	done)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/demo.installed  ## train the small transformer, show its tokens' gradients, write a picture
+	$(VENV)/bin/python -m semijax.demo
+
+test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's examples
+	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/test.installed  ## run the tests that take minutes
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
+
+test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS)
+
+readme: $(VENV)/test.installed  ## run the README's python blocks
+	$(VENV)/bin/python -m pytest tests/test_readme.py
+
+lint: $(VENV)/lint.installed  ## check style and formatting
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+types: $(VENV)/test.installed $(VENV)/lint.installed  ## check the types
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+clean:  ## delete the environments, the caches and what the demo wrote
+	rm -rf $(VENV) $(NEWEST) demo_output build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $* is the extra to install.
+$(VENV)/%.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'semijax needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 1; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(NEWEST)/%.installed: pyproject.toml
+	@test -n '$(NEWEST_PYTHON)' || \
+		{ echo 'The newest JAX needs Python 3.12 or newer, and none was found: make NEWEST_PYTHON=... $(MAKECMDGOALS)'; exit 1; }
+	test -x $(NEWEST)/bin/pip || $(NEWEST_PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --disable-pip-version-check --upgrade --editable '.[$*]'
+	@touch $@
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-newest readme lint types clean
+.NOTPARALLEL:
+.PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed

@@ -1,0 +1,29 @@
+"""How does a gradient flow? Backpropagation in any semiring, as a JAX transformation."""
+
+from semijax import jacobians as jacobians
+from semijax import regions as _regions  # declares the rules of scan, cond and while
+from semijax import testing as testing
+from semijax.explain import explain as explain
+from semijax.graph import Equation as Equation
+from semijax.jacobians import dense_budget as dense_budget
+from semijax.jacobians import register_jacobian as register_jacobian
+from semijax.semirings import AbsMaxProduct as AbsMaxProduct
+from semijax.semirings import AbsSumProduct as AbsSumProduct
+from semijax.semirings import Entropy as Entropy
+from semijax.semirings import Expectation as Expectation
+from semijax.semirings import MaxProduct as MaxProduct
+from semijax.semirings import MinProduct as MinProduct
+from semijax.semirings import PathCount as PathCount
+from semijax.semirings import PathLength as PathLength
+from semijax.semirings import Reachability as Reachability
+from semijax.semirings import Semiring as Semiring
+from semijax.semirings import SumProduct as SumProduct
+from semijax.semirings import TopK as TopK
+from semijax.transforms import aggregate as aggregate
+from semijax.transforms import atomic as atomic
+from semijax.transforms import semiring_grad as semiring_grad
+from semijax.transforms import semiring_jvp as semiring_jvp
+from semijax.transforms import semiring_value_and_grad as semiring_value_and_grad
+from semijax.transforms import semiring_vjp as semiring_vjp
+
+__version__ = "0.1.0"

@@ -1,0 +1,72 @@
+"""Every difference between JAX versions that semijax has to know, each with what changed.
+
+The supported floor is 0.10.2; a difference that falls below it is deleted, not kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.extend.core as jex_core
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """A jaxpr without constants and the values of its constants.
+
+    0.12: ``ClosedJaxpr is Jaxpr``; it carries its constants itself. Before, an open jaxpr (the body
+    of ``remat``) and a closed one (that of ``jit``) were two types.
+    """
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    return inner, list(getattr(jaxpr, "consts", ()))
+
+
+def bind(equation: Any, *values: Any) -> list[Any]:
+    """Evaluate one equation of a jaxpr.
+
+    0.12: ``get_bind_params`` returns the parameters alone, functions among them; before, a pair of
+    functions (to be passed first) and parameters.
+    """
+    params = equation.primitive.get_bind_params(equation.params)
+    functions, params = params if isinstance(params, tuple) else ((), params)
+    with equation.ctx.manager:
+        outputs = equation.primitive.bind(*functions, *values, **params)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
+    """The numbers of constants and of carried values of a ``scan`` equation.
+
+    0.12: ``num_consts`` and ``num_carry`` became the lengths of the first parts of ``ft_in``.
+    """
+    if "ft_in" in params:
+        consts, carry, _ = params["ft_in"].elts
+        return len(consts), len(carry)
+    return params["num_consts"], params["num_carry"]
+
+
+INLINED = {
+    "jit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "eval_jaxpr": "jaxpr",  # 0.12: the new name of closed_call
+    "call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "composite": "jaxpr",
+    "custom_vmap_call": "call",
+}
+"""Primitives that only call a jaxpr, and the parameter it is in."""
+
+
+def called_jaxpr(equation: Any) -> Any | None:
+    """The jaxpr that an equation merely calls, or None if it does more than that."""
+    name = equation.primitive.name
+    if name not in INLINED:
+        return None
+    params = equation.params
+    # 0.12: composite's parameter became call_jaxpr.
+    return next(params[key] for key in (INLINED[name], "call_jaxpr", "jaxpr") if key in params)
+
+
+Literal = jex_core.Literal
+DropVar = jex_core.DropVar

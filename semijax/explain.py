@@ -1,0 +1,146 @@
+"""What the graph of a function looks like to semijax: one row per equation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from semijax import sweep
+from semijax.graph import Equation, Graph, trace
+from semijax.jacobians import EquationJacobian, equation_jacobian
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One equation of a graph.
+
+    Attributes:
+        primitive: the primitive's name, or an atomic function's.
+        scope: the modules it was written in, joined by ``/``.
+        source: the user's line.
+        shape: the shape of the (first) output.
+        kind: its kind of local Jacobian; ``-`` where no path passes.
+        edges: how many edges it may have; None for a region, whose body follows.
+        dense: whether it fell back to a dense Jacobian.
+        depth: how many regions it lies in.
+    """
+
+    primitive: str
+    scope: str
+    source: str
+    shape: tuple[int, ...]
+    kind: str
+    edges: int | None
+    dense: bool
+    depth: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The rows, in order of evaluation; prints as a table."""
+
+    rows: tuple[Row, ...]
+
+    def __iter__(self) -> Any:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def __str__(self) -> str:
+        header = ("primitive", "Jacobian", "edges", "shape", "scope", "source")
+        cells = [header]
+        for row in self.rows:
+            cells.append(
+                (
+                    "  " * row.depth + row.primitive,
+                    row.kind + (" (fallback)" if row.dense else ""),
+                    "" if row.edges is None else f"{row.edges:,}",
+                    "×".join(map(str, row.shape)) or "scalar",
+                    row.scope,
+                    row.source,
+                )
+            )
+        widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+        lines = []
+        for line in cells:
+            padded = [
+                text.rjust(width) if i == 2 else text.ljust(width)
+                for i, (text, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            lines.append("  ".join(padded).rstrip())
+        total = sum(row.edges or 0 for row in self.rows)
+        fallbacks = sum(row.dense for row in self.rows)
+        lines.append(f"{len(self.rows)} equations, {total:,} edges, {fallbacks} dense fallbacks")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
+    """Show what semijax makes of a function, equation by equation, without running it.
+
+    Args:
+        fun: any function of arrays or pytrees of arrays; nothing is differentiated, so integers
+            are welcome too.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns an ``Explanation``. Print it: each
+        equation with its kind of local Jacobian, how many edges it has, the shape of its output,
+        its scope and source line, and whether it fell back to a dense Jacobian. An equation that no
+        path from a floating point input passes has the kind ``-``. Where no Jacobian can be had,
+        the kind is the name of the error.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> table = sj.explain(lambda x: jnp.sin(x).sum())(jnp.ones(3))
+        >>> [(row.primitive, row.kind, row.edges) for row in table]
+        [('sin', 'Diagonal', 3), ('reduce_sum', 'Reduction', 3)]
+    """
+
+    def explained(*args: Any, **kwargs: Any) -> Explanation:
+        graph, _ = trace(lambda args: fun(*args, **kwargs), args)
+        return Explanation(tuple(_rows(graph, 0)))
+
+    return explained
+
+
+def _rows(graph: Graph, depth: int) -> list[Row]:
+    rows: list[Row] = []
+
+    def visit(*inputs: Any) -> None:
+        values = sweep.evaluate(graph, inputs)
+        for equation in graph.equations:
+            rows.extend(_row(equation, sweep.read(values, equation.inputs), depth))
+
+    jax.eval_shape(visit, *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in graph.inputs))
+    return rows
+
+
+def _row(equation: Equation, values: list[Any], depth: int) -> list[Row]:
+    jacobian: EquationJacobian | None = None
+    kind = "-"
+    if equation.wrt and any(v.differentiable for v in equation.outputs):
+        try:
+            jacobian = equation_jacobian(equation, *values)
+            kind = jacobian.kind or "none"
+        except (NotImplementedError, ValueError) as error:
+            kind = type(error).__name__
+    own = Row(
+        equation.name,
+        equation.scope,
+        equation.source,
+        equation.outputs[0].shape if equation.outputs else (),
+        kind,
+        0 if jacobian is None else jacobian.edges,
+        "Dense" in kind.split(", "),
+        depth,
+    )
+    bodies = () if jacobian is None else jacobian.bodies
+    return [own, *(row for body in bodies for row in _rows(body, depth + 1))]

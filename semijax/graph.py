@@ -1,0 +1,212 @@
+"""From a function to its graph: a flat list of equations, each with its scope and source line.
+
+A node is one scalar element of one array; an edge joins an element of an equation's input to an
+element of its output. Functions that are merely called (``jit``, ``checkpoint``, …) are inlined;
+a function with a custom derivative, or wrapped in ``atomic``, stays one equation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import source_info_util
+
+from semijax import _compat
+
+ATOMIC = "sj.atomic:"
+"""What the name of a jitted function begins with when it is to stay one node."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variable:
+    """An array of the graph: ``shape.size`` nodes."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has nodes at all: integers, booleans and random keys have no derivative."""
+        return jnp.issubdtype(self.dtype, jnp.inexact)
+
+    def __repr__(self) -> str:
+        return f"{np.dtype(self.dtype).name if self.differentiable else self.dtype}{[*self.shape]}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant:
+    """A literal in an equation."""
+
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equation:
+    """One primitive applied once.
+
+    Attributes:
+        inputs: what it reads, variables or constants.
+        outputs: the variables it defines.
+        scope: the names of the modules it was written in, joined by ``/``.
+        wrt: the positions in ``inputs`` through which paths may come.
+    """
+
+    inputs: tuple[Variable | Constant, ...]
+    outputs: tuple[Variable, ...]
+    scope: str
+    wrt: tuple[int, ...]
+    eqn: Any = dataclasses.field(repr=False)
+
+    @property
+    def primitive(self) -> Any:
+        """The JAX primitive."""
+        return self.eqn.primitive
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The primitive's parameters."""
+        return self.eqn.params
+
+    @property
+    def source(self) -> str:
+        """The user's line that made it, as JAX reports it: ``file:line (function)``."""
+        return source_info_util.summarize(self.eqn.source_info)
+
+    @property
+    def name(self) -> str:
+        """The primitive's name, or for a called function the function's."""
+        if self.is_atomic:
+            return self.params["name"].removeprefix(ATOMIC)
+        return self.primitive.name
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether it is a function that ``atomic`` made one node."""
+        return _is_atomic(self.eqn)
+
+    def bind(self, *values: Any) -> list[Any]:
+        """Evaluate it on primal values, one per input; one value per output."""
+        return _compat.bind(self.eqn, *values)
+
+    def where(self) -> str:
+        """Its place in the program, for error messages."""
+        scope = f" in scope '{self.scope}'" if self.scope else ""
+        return f"at {self.source}{scope}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """The equations of a function in the order of evaluation.
+
+    Attributes:
+        inputs: the variables that stand for the function's arguments.
+        outputs: what it returns.
+        constants: the variables with a value of their own.
+        active: the variables that a path from the differentiated inputs can reach.
+    """
+
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable | Constant, ...]
+    equations: tuple[Equation, ...]
+    constants: dict[Variable, Any]
+    active: frozenset[Variable]
+
+
+def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
+    """The graph of ``function`` at the leaves of ``args``, and the tree of shapes of its output."""
+    leaves, tree = jax.tree.flatten(args)
+
+    @functools.wraps(function)
+    def flat(*leaves: Any) -> Any:
+        return function(*tree.unflatten(leaves))
+
+    closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    return build(closed), shapes
+
+
+def build(closed: Any, *, scope: str = "", active: Sequence[bool] | None = None) -> Graph:
+    """The graph of a jaxpr.
+
+    Args:
+        closed: a closed jaxpr.
+        scope: the scope the jaxpr is called in.
+        active: which inputs paths may come from; by default all that have nodes.
+    """
+    jaxpr, consts = _compat.open_jaxpr(closed)
+    builder = _Builder({}, [], {}, set())
+    for var, value in zip(jaxpr.constvars, consts, strict=True):
+        builder.constants[builder.define(var)] = value
+    inputs = tuple(builder.define(var) for var in jaxpr.invars)
+    flags = [True] * len(inputs) if active is None else active
+    builder.active |= {v for v, a in zip(inputs, flags, strict=True) if a and v.differentiable}
+    builder.inline(jaxpr.eqns, scope)
+    return Graph(
+        inputs,
+        tuple(builder.read(atom) for atom in jaxpr.outvars),
+        tuple(builder.equations),
+        builder.constants,
+        frozenset(builder.active),
+    )
+
+
+@dataclasses.dataclass
+class _Builder:
+    names: dict[Any, Variable | Constant]
+    equations: list[Equation]
+    constants: dict[Variable, Any]
+    active: set[Variable]
+
+    def define(self, var: Any) -> Variable:
+        self.names[var] = variable = Variable(
+            tuple(getattr(var.aval, "shape", ())), getattr(var.aval, "dtype", np.dtype(object))
+        )
+        return variable
+
+    def read(self, atom: Any) -> Variable | Constant:
+        return Constant(_typed(atom)) if isinstance(atom, _compat.Literal) else self.names[atom]
+
+    def inline(self, eqns: Iterable[Any], outer: str) -> None:
+        for eqn in eqns:
+            inputs = tuple(self.read(atom) for atom in eqn.invars)
+            scope = "/".join(part for part in (outer, str(eqn.source_info.name_stack)) if part)
+            called = None if _is_atomic(eqn) else _compat.called_jaxpr(eqn)
+            if called is None:
+                self.append(eqn, inputs, scope)
+            else:
+                self.call(called, eqn.outvars, inputs, scope)
+
+    def append(self, eqn: Any, inputs: tuple[Variable | Constant, ...], scope: str) -> None:
+        wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
+        outputs = tuple(self.define(var) for var in eqn.outvars)
+        self.equations.append(Equation(inputs, outputs, scope, wrt, eqn))
+        if wrt and eqn.primitive.name != "stop_gradient":
+            self.active |= {v for v in outputs if v.differentiable}
+
+    def call(self, closed: Any, outvars: Sequence[Any], inputs: Any, scope: str) -> None:
+        jaxpr, consts = _compat.open_jaxpr(closed)
+        # The names of a jaxpr that is called twice stand for two sets of variables.
+        caller, self.names = self.names, {}
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            self.constants[self.define(var)] = value
+        self.names.update(zip(jaxpr.invars, inputs, strict=True))
+        self.inline(jaxpr.eqns, scope)
+        results = [self.read(atom) for atom in jaxpr.outvars]
+        self.names = caller
+        self.names.update(zip(outvars, results, strict=True))
+
+
+def _is_atomic(eqn: Any) -> bool:
+    return eqn.primitive.name == "jit" and eqn.params["name"].startswith(ATOMIC)
+
+
+def _typed(literal: Any) -> Any:
+    # A literal may hold a Python number; outside of its jaxpr that would be weakly typed.
+    if isinstance(literal.val, (bool, int, float, complex, np.ndarray, np.generic)):
+        return np.asarray(literal.val, literal.aval.dtype)
+    return literal.val

@@ -1,0 +1,257 @@
+"""What a local Jacobian is, and how the rule that makes one is found.
+
+A rule maps an equation and its primal values to one ``LocalJacobian`` per pair of an input and an
+output. The semiring acts on it through two verbs, ``pull`` and ``push``; no rule knows a semiring
+and no semiring knows a primitive.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.extend.core
+import jax.extend.core.primitives as jax_primitives
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax.elements import Elements, Shape
+from semijax.graph import Equation, Graph, Variable
+from semijax.semirings.base import Semiring
+from semijax.semirings.real import SumProduct
+
+
+class LocalJacobian(abc.ABC):
+    """The edges from the elements of one input of an equation to the elements of one output."""
+
+    in_shape: Shape
+    out_shape: Shape
+
+    @abc.abstractmethod
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        """g_in[i] = ⊕ₒ lift(∂o/∂i) ⊗ g_out[o], over the edges i → o."""
+
+    @abc.abstractmethod
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        """t_out[o] = ⊕ᵢ t_in[i] ⊗ lift(∂o/∂i), over the edges i → o."""
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of Jacobian, as ``explain`` prints it."""
+        return type(self).__name__
+
+    @property
+    def edges(self) -> int:
+        """How many edges there may be."""
+        return max(el.size(self.in_shape), el.size(self.out_shape))
+
+    def dense(self) -> tuple[jax.Array, jax.Array]:
+        """The matrix of shape ``out_shape + in_shape``, and a mask of the edges that are there."""
+        n = el.size(self.out_shape)
+        rows = jnp.eye(n).reshape(n, *self.out_shape)
+        shape = (*self.out_shape, *self.in_shape)
+        weights = jax.vmap(lambda row: self.pull(SumProduct(), row))(rows)
+        present = jax.vmap(lambda row: self.pull(_Structure(), row > 0))(rows)
+        return weights.reshape(shape), present.reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Structure(Semiring):
+    """Which edges exist, whatever they weigh."""
+
+    def zero(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.zeros(shape, bool)
+
+    def one(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.ones(shape, bool)
+
+    def lift(self, weights: jax.Array) -> jax.Array:
+        return jnp.ones(weights.shape, bool)
+
+    def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a | b
+
+    def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a & b
+
+
+class EquationJacobian(abc.ABC):
+    """All edges of one equation. ``None`` stands for 0̄ of whatever shape."""
+
+    @abc.abstractmethod
+    def pull(
+        self, semiring: Semiring, cotangents: Sequence[Elements | None]
+    ) -> Mapping[int, Elements]:
+        """From one cotangent per output to the cotangents of the inputs that have any."""
+
+    @abc.abstractmethod
+    def push(
+        self, semiring: Semiring, tangents: Mapping[int, Elements]
+    ) -> Sequence[Elements | None]:
+        """From the tangents of inputs to one per output."""
+
+    kind: str
+    """The kinds of local Jacobian it consists of."""
+
+    @property
+    def edges(self) -> int | None:
+        """How many edges there may be; None for a region, which has those of its bodies."""
+        return None
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs inside of a region."""
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(EquationJacobian):
+    """The local Jacobians of an equation by (position of the input, position of the output)."""
+
+    entries: Mapping[tuple[int, int], LocalJacobian]
+
+    def pull(
+        self, semiring: Semiring, cotangents: Sequence[Elements | None]
+    ) -> Mapping[int, Elements]:
+        pulled: dict[int, Elements] = {}
+        for (i, o), jacobian in self.entries.items():
+            if cotangents[o] is not None:
+                part = jacobian.pull(semiring, cotangents[o])
+                pulled[i] = semiring.add(pulled[i], part) if i in pulled else part
+        return pulled
+
+    def push(
+        self, semiring: Semiring, tangents: Mapping[int, Elements]
+    ) -> Sequence[Elements | None]:
+        pushed: list[Elements | None] = [None] * (1 + max((o for _, o in self.entries), default=-1))
+        for (i, o), jacobian in self.entries.items():
+            if i in tangents:
+                part = jacobian.push(semiring, tangents[i])
+                pushed[o] = part if pushed[o] is None else semiring.add(pushed[o], part)
+        return pushed
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        return ", ".join(dict.fromkeys(jacobian.kind for jacobian in self.entries.values()))
+
+    @property
+    def edges(self) -> int:
+        return sum(jacobian.edges for jacobian in self.entries.values())
+
+
+Rule = Callable[..., Any]
+
+_RULES: dict[str, Rule] = {}
+_USER_RULES: dict[Any, Rule] = {}
+_PUBLIC = {p.name: p for p in vars(jax_primitives).values() if isinstance(p, jax.extend.core.Primitive)}
+
+
+def rule_for(*names: str) -> Callable[[Rule], Rule]:
+    """Declare the rule of JAX's primitives of these names."""
+
+    def declare(rule: Rule) -> Rule:
+        for name in names:
+            assert name not in _RULES, name
+            _RULES[name] = rule
+        return rule
+
+    return declare
+
+
+def register_jacobian(primitive: Any) -> Callable[[Rule], Rule]:
+    """Give a primitive its local Jacobian: a decorator for the rule.
+
+    The rule is called with the ``Equation`` and the primal value of each of its inputs. It returns
+    one local Jacobian per input, ``None`` for an input without edges (``equation.wrt`` has the
+    positions that are asked for). For a primitive with several outputs it returns a dict from
+    (position of input, position of output) to local Jacobian. ``semijax.jacobians`` has the kinds
+    to build one from.
+
+    Primitives that JAX can differentiate work without a rule, through a dense Jacobian; a rule
+    makes them faster, and says which edges of weight 0 are there.
+
+    Args:
+        primitive: the ``jax.extend.core.Primitive``. A rule for one of JAX's own replaces the
+            rule that is built in.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> from jax.extend.core import Primitive
+        >>> from jax.interpreters import ad
+        >>> double_p = Primitive("double")
+        >>> _ = double_p.def_impl(lambda x: 2 * x)
+        >>> _ = double_p.def_abstract_eval(lambda x: x)
+        >>> @sj.register_jacobian(double_p)
+        ... def double_jacobian(equation, x):
+        ...     return [sj.jacobians.Diagonal(jnp.full_like(x, 2), x.shape, x.shape)]
+        >>> print(sj.semiring_grad(lambda x: double_p.bind(x).sum(), sj.SumProduct())(jnp.ones(2)))
+        [2. 2.]
+    """
+    if not isinstance(primitive, jax.extend.core.Primitive):
+        raise TypeError(
+            "register_jacobian expects a jax.extend.core.Primitive, "
+            f"got {primitive!r} of type {type(primitive).__name__}."
+        )
+
+    def declare(rule: Rule) -> Rule:
+        _USER_RULES[primitive] = rule
+        return rule
+
+    return declare
+
+
+def user_rule(primitive: Any) -> Rule | None:
+    """The rule that ``register_jacobian`` declared."""
+    return _USER_RULES.get(primitive)
+
+
+def builtin_rule(primitive: Any) -> Rule | None:
+    """The rule of one of JAX's primitives."""
+    if _PUBLIC.get(primitive.name, primitive) is not primitive:
+        return None  # somebody else's primitive of the same name as one of JAX's
+    return _RULES.get(primitive.name)
+
+
+def as_table(equation: Equation, jacobians: Any) -> EquationJacobian:
+    """What a rule returned, checked, with the edges nobody asked for left out."""
+    if isinstance(jacobians, EquationJacobian):
+        return jacobians
+    if isinstance(jacobians, LocalJacobian):
+        jacobians = [jacobians]
+    if not isinstance(jacobians, Mapping):
+        jacobians = {(i, 0): jacobian for i, jacobian in enumerate(jacobians)}
+    entries = {}
+    for (i, o), jacobian in jacobians.items():
+        if jacobian is None or i not in equation.wrt:
+            continue
+        variable, output = equation.inputs[i], equation.outputs[o]
+        assert isinstance(variable, Variable)
+        expected = variable.shape, output.shape
+        if (jacobian.in_shape, jacobian.out_shape) != expected:
+            raise ValueError(
+                f"The rule of primitive '{equation.name}' returned a local Jacobian from "
+                f"{jacobian.in_shape} to {jacobian.out_shape} for input {i} and output {o}, "
+                f"whose shapes are {expected[0]} and {expected[1]}; {equation.where()}."
+            )
+        entries[i, o] = jacobian
+    return Table(entries)
+
+
+def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
+    """What to raise where JAX has no derivative of a primitive."""
+    reason = str(error).strip().split("\n")[0]
+    return NotImplementedError(
+        f"No local Jacobian for primitive '{equation.name}' {equation.where()}: JAX could not "
+        f"differentiate it ({type(error).__name__}: {reason}). If the primitive is yours, give it "
+        "one with semijax.register_jacobian; if no gradient should pass here, use "
+        "jax.lax.stop_gradient."
+    )
+
+
+def accumulated(weights: Any) -> jax.Array:
+    """Weights in the dtype in which statistics are carried."""
+    return jnp.asarray(weights).astype(el.accumulation_dtype(np.result_type(weights)))

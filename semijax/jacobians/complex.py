@@ -1,0 +1,86 @@
+"""Complex arrays: every number is two nodes, its real and its imaginary part.
+
+Only so is every edge a real number: JAX's derivative of ``abs`` or ``conj`` at a complex number is
+linear over the reals, not over the complex numbers. What moves or adds complex numbers has the same
+edges for both parts; anything else goes through a dense Jacobian of the parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax.elements import Elements, Shape
+from semijax.graph import Equation, Variable
+from semijax.jacobians.base import EquationJacobian, LocalJacobian, Table
+from semijax.semirings.base import Semiring
+
+SAME_FOR_BOTH_PARTS = {
+    *("add", "add_any", "copy", "optimization_barrier", "device_put", "reduce_sum"),
+    *("reshape", "squeeze", "transpose", "rev", "broadcast_in_dim", "tile", "pad", "slice"),
+    *("concatenate", "stack", "split", "unstack", "dynamic_slice", "dynamic_update_slice"),
+    *("gather", "scatter", "scatter-add", "cumsum"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BothParts(LocalJacobian):
+    """The same edges for the real and the imaginary part, which are a last axis of size 2."""
+
+    inner: LocalJacobian
+
+    @property
+    def kind(self) -> str:
+        """That of the inner one."""
+        return self.inner.kind
+
+    @property
+    def in_shape(self) -> Shape:
+        """The inner one's, and the parts."""
+        return (*self.inner.in_shape, 2)
+
+    @property
+    def out_shape(self) -> Shape:
+        """The inner one's, and the parts."""
+        return (*self.inner.out_shape, 2)
+
+    @property
+    def edges(self) -> int:
+        return 2 * self.inner.edges
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        ins, outs = len(self.inner.in_shape), len(self.inner.out_shape)
+        return jax.vmap(lambda g: self.inner.pull(semiring, g), outs, ins)(cotangent)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        ins, outs = len(self.inner.in_shape), len(self.inner.out_shape)
+        return jax.vmap(lambda t: self.inner.push(semiring, t), ins, outs)(tangent)
+
+
+def is_complex(variable: object) -> bool:
+    """Whether a variable holds complex numbers."""
+    return isinstance(variable, Variable) and jnp.issubdtype(variable.dtype, jnp.complexfloating)
+
+
+def involves_complex(equation: Equation) -> bool:
+    """Whether any path through the equation meets a complex number."""
+    return any(map(is_complex, (*(equation.inputs[i] for i in equation.wrt), *equation.outputs)))
+
+
+def both_parts(table: EquationJacobian) -> EquationJacobian:
+    """The edges of an equation that treats real and imaginary parts alike."""
+    assert isinstance(table, Table)
+    return Table({key: BothParts(jacobian) for key, jacobian in table.entries.items()})
+
+
+def as_real(x: jax.Array) -> jax.Array:
+    """A complex array as its nodes; a real array as it is."""
+    return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x
+
+
+def as_complex(nodes: jax.Array) -> jax.Array:
+    """The complex array that has these nodes."""
+    return lax.complex(nodes[..., 0], nodes[..., 1])

@@ -1,0 +1,105 @@
+"""Matrix products: dense over the contracted axes, batched elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax.elements import Elements, Shape
+from semijax.graph import Equation
+from semijax.jacobians.base import LocalJacobian, accumulated, rule_for
+from semijax.semirings.base import Semiring
+
+
+@dataclasses.dataclass(frozen=True)
+class Contraction(LocalJacobian):
+    """o[b, f, g] = Σ_c i[b, c, f] w[b, c, g], so ∂o[b, f, g]/∂i[b, c, f] = w[b, c, g].
+
+    Attributes:
+        weights: the other operand, of any shape.
+        in_dims, weight_dims: the (batch, contracted, free) axes of each operand; the batch and
+            contracted axes of the two pair off in order.
+        out_free: the axes of the output that are the input's and the weights' free axes; its first
+            axes are the batch axes.
+    """
+
+    weights: jax.Array
+    in_shape: Shape
+    out_shape: Shape
+    in_dims: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    weight_dims: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    out_free: tuple[tuple[int, ...], tuple[int, ...]]
+
+    kind: ClassVar[str] = "Contraction"
+
+    @property
+    def edges(self) -> int:
+        batch, contracted, free = (self._sizes(self.in_shape, d) for d in self.in_dims)
+        others = self._sizes(self.weights.shape, self.weight_dims[2])
+        return el.size((*batch, *contracted, *free, *others))
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        batch, contracted, free = self.in_dims
+        w = self._matrices(self.weight_dims[0], self.weight_dims[2], self.weight_dims[1])
+        out_batch = tuple(range(len(batch)))
+        g = _matrices(cotangent, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
+        pulled = semiring.contract(w, g)  # [batch, contracted, free]
+        return _restore(pulled, self.in_shape, batch, contracted, free)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        batch, contracted, free = self.in_dims
+        w = self._matrices(*self.weight_dims)
+        t = _matrices(tangent, self.in_shape, batch, contracted, free)
+        pushed = semiring.contract(w, t)  # [batch, the weights' free, free]
+        out_batch = tuple(range(len(batch)))
+        return _restore(pushed, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
+
+    def _matrices(self, *groups: tuple[int, ...]) -> jax.Array:
+        return _matrices(accumulated(self.weights), self.weights.shape, *groups)
+
+    def _sizes(self, shape: Shape, dims: tuple[int, ...]) -> Shape:
+        return tuple(shape[d] for d in dims)
+
+
+def _matrices(elements: Elements, shape: Shape, *groups: tuple[int, ...]) -> Elements:
+    """Transpose to the three groups of axes and merge each of them."""
+    order = tuple(axis for group in groups for axis in group)
+    transposed = tuple(shape[axis] for axis in order)
+    merged = tuple(el.size([shape[axis] for axis in group]) for group in groups)
+    return el.reshape(el.transpose(elements, order), transposed, merged)
+
+
+def _restore(elements: Elements, shape: Shape, *groups: tuple[int, ...]) -> Elements:
+    """Undo ``_matrices``."""
+    order = tuple(axis for group in groups for axis in group)
+    merged = tuple(el.size([shape[axis] for axis in group]) for group in groups)
+    transposed = tuple(shape[axis] for axis in order)
+    return el.transpose(el.reshape(elements, merged, transposed), tuple(np.argsort(order)))
+
+
+@rule_for("dot_general")
+def dot_general_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJacobian | None]:
+    """∂o[b, f, g]/∂lhs[b, f, c] = rhs[b, c, g], and the same with the operands swapped."""
+    (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = equation.params["dimension_numbers"]
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    lhs_free = _others(lhs.ndim, lhs_batch, lhs_contracted)
+    rhs_free = _others(rhs.ndim, rhs_batch, rhs_contracted)
+    lhs_dims = (tuple(lhs_batch), tuple(lhs_contracted), lhs_free)
+    rhs_dims = (tuple(rhs_batch), tuple(rhs_contracted), rhs_free)
+    out = equation.outputs[0].shape
+    split = len(lhs_batch) + len(lhs_free)
+    of_lhs, of_rhs = tuple(range(len(lhs_batch), split)), tuple(range(split, len(out)))
+    return [
+        Contraction(rhs, lhs.shape, out, lhs_dims, rhs_dims, (of_lhs, of_rhs)),
+        Contraction(lhs, rhs.shape, out, rhs_dims, lhs_dims, (of_rhs, of_lhs)),
+    ]
+
+
+def _others(ndim: int, *groups: Any) -> tuple[int, ...]:
+    taken = {axis for group in groups for axis in group}
+    return tuple(axis for axis in range(ndim) if axis not in taken)

@@ -1,0 +1,98 @@
+"""The kinds of local Jacobian whose edges join equal indices: diagonals and reductions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from semijax import elements as el
+from semijax.elements import Elements, Shape
+from semijax.jacobians.base import LocalJacobian, accumulated
+from semijax.semirings.base import Semiring
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagonal(LocalJacobian):
+    """An edge from i to o wherever broadcasting joins them, of weight ∂o/∂i = w[o].
+
+    Attributes:
+        weights: array of shape ``out_shape``, or None where every weight is 1.
+        in_shape: the input's shape.
+        out_shape: the output's shape.
+        dimensions: the axis of the output that each axis of the input becomes, as for
+            ``jax.lax.broadcast_in_dim``; by default the last ones, as NumPy broadcasts.
+        present: mask of shape ``out_shape`` of the edges that are there; all, by default.
+    """
+
+    weights: jax.Array | None
+    in_shape: Shape
+    out_shape: Shape
+    dimensions: tuple[int, ...] | None = None
+    present: jax.Array | None = None
+
+    kind: ClassVar[str] = "Diagonal"
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        scaled = self._scale(semiring, cotangent)
+        if self.in_shape == self.out_shape:
+            return scaled
+        sizes = dict(zip(self._dimensions(), self.in_shape, strict=True))
+        stretched = tuple(a for a, n in enumerate(self.out_shape) if sizes.get(a) != n)
+        kept = tuple(n for a, n in enumerate(self.out_shape) if a not in stretched)
+        return el.reshape(semiring.sum(scaled, stretched), kept, self.in_shape)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        if self.in_shape != self.out_shape:
+            tangent = el.broadcast_in_dim(tangent, self.out_shape, self._dimensions())
+        return self._scale(semiring, tangent)
+
+    def _dimensions(self) -> tuple[int, ...]:
+        n = len(self.out_shape)
+        return tuple(range(n - len(self.in_shape), n)) if self.dimensions is None else self.dimensions
+
+    def _scale(self, semiring: Semiring, elements: Elements) -> Elements:
+        if self.weights is None:
+            scaled = semiring.pass_through(elements)
+        else:
+            scaled = semiring.scale(accumulated(self.weights), elements)
+        if self.present is None:
+            return scaled
+        return el.where(self.present, scaled, semiring.zero(self.out_shape, semiring.dtype(scaled)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Transposed(LocalJacobian):
+    """The same edges the other way round: ⊗ is commutative, so pull and push change places."""
+
+    inner: LocalJacobian
+
+    @property
+    def kind(self) -> str:
+        """A transposed diagonal is a reduction; the other kinds keep their names."""
+        return "Reduction" if self.inner.kind == "Diagonal" else self.inner.kind
+
+    @property
+    def in_shape(self) -> Shape:
+        """The inner one's output."""
+        return self.inner.out_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """The inner one's input."""
+        return self.inner.in_shape
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        return self.inner.push(semiring, cotangent)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        return self.inner.pull(semiring, tangent)
+
+
+def reduction(
+    weights: jax.Array | None, in_shape: Shape, out_shape: Shape, axes: tuple[int, ...]
+) -> LocalJacobian:
+    """The edges of a reduction over ``axes``, of weight ∂o/∂i = w[i]; every input feeds one output."""
+    kept = tuple(a for a in range(len(in_shape)) if a not in axes)
+    return Transposed(Diagonal(weights, out_shape, in_shape, kept))

@@ -1,0 +1,59 @@
+"""Elementwise primitives: ∂o/∂i is a diagonal, and a JVP with a tangent of ones is that diagonal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semijax.graph import Equation
+from semijax.jacobians.base import LocalJacobian, rule_for
+from semijax.jacobians.diagonal import Diagonal
+
+UNIT = ("add", "add_any", "copy", "convert_element_type", "name", "sharding_constraint", "reshard")
+"""Elementwise, of weight 1 for every input."""
+
+ELEMENTWISE = (
+    *("sub", "mul", "div", "rem", "pow", "atan2", "max", "min", "nextafter"),
+    *("neg", "sign", "abs", "floor", "ceil", "round", "square", "integer_pow", "one_minus_square"),
+    *("sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "log2", "logistic"),
+    *("sin", "cos", "tan", "asin", "acos", "atan"),
+    *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
+    *("erf", "erfc", "erf_inv", "lgamma", "digamma", "polygamma", "zeta"),
+    *("igamma", "igammac", "igamma_grad_a", "regularized_incomplete_beta", "random_gamma"),
+    *("bessel_i0e", "bessel_i1e", "select_n", "clamp", "reduce_precision"),
+)
+"""Elementwise, of the weight that JAX's own derivative has: ½ at a tie of ``max``, 0 for a case
+that ``select_n`` did not select or a number that ``clamp`` clamped."""
+
+
+@rule_for(*UNIT)
+def unit_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
+    """∂o/∂i = 1."""
+    out = equation.outputs[0].shape
+    return [Diagonal(None, jnp.shape(v), out) for v in values]
+
+
+@rule_for("optimization_barrier", "device_put")
+def identity_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
+    """Output k is input k."""
+    return {(k, k): Diagonal(None, v.shape, v.shape) for k, v in enumerate(equation.outputs)}
+
+
+@rule_for(*ELEMENTWISE)
+def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
+    """∂o/∂i = JAX's own derivative, at ties and kinks too."""
+    out = equation.outputs[0].shape
+
+    def jacobian(position: int) -> LocalJacobian | None:
+        if position not in equation.wrt:
+            return None
+
+        def function(x: Any) -> Any:
+            return equation.bind(*values[:position], x, *values[position + 1 :])[0]
+
+        x = jnp.asarray(values[position])
+        return Diagonal(jax.jvp(function, (x,), (jnp.ones_like(x),))[1], x.shape, out)
+
+    return [jacobian(position) for position in range(len(values))]

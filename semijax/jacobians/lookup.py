@@ -1,0 +1,46 @@
+"""From an equation to its local Jacobians: which rule applies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semijax.graph import Equation
+from semijax.jacobians import contraction as _contraction  # these declare the rules of a family
+from semijax.jacobians import cumulative as _cumulative
+from semijax.jacobians import elementwise as _elementwise
+from semijax.jacobians import movement as _movement
+from semijax.jacobians import reduction as _reduction
+from semijax.jacobians import scatter as _scatter
+from semijax.jacobians import window as _window
+from semijax.jacobians.base import EquationJacobian, Table, as_table, builtin_rule, no_derivative, user_rule
+from semijax.jacobians.complex import SAME_FOR_BOTH_PARTS, both_parts, involves_complex
+from semijax.jacobians.dense import dense_jacobian
+
+REFERENCES = {"new_ref", "empty_ref", "get", "swap", "addupdate", "freeze"}
+
+
+def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
+    """The edges of an equation at these primal values.
+
+    Raises:
+        NotImplementedError: where JAX has no derivative either, or the equation reads or writes a
+            mutable reference.
+        ValueError: where the only way is a dense Jacobian, and that is over its budget.
+    """
+    primitive = equation.primitive
+    if rule := user_rule(primitive):
+        return as_table(equation, rule(equation, *values))
+    if primitive.name in REFERENCES:
+        raise NotImplementedError(
+            f"Primitive '{primitive.name}' acts on a mutable array reference, and paths through "
+            f"one are not followed; {equation.where()}. Write the function without references."
+        )
+    rule = None if equation.is_atomic else builtin_rule(primitive)
+    parts = involves_complex(equation)
+    if rule is None or (parts and primitive.name not in SAME_FOR_BOTH_PARTS):
+        return Table(dense_jacobian(equation, *values))
+    try:
+        table = as_table(equation, rule(equation, *values))
+    except NotImplementedError as error:
+        raise no_derivative(equation, error) from error
+    return both_parts(table) if parts else table

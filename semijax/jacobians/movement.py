@@ -1,0 +1,300 @@
+"""Primitives that move elements: every output element reads at most one input element, weight 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax.elements import Elements, Shape
+from semijax.graph import Equation
+from semijax.jacobians.base import LocalJacobian, accumulated, rule_for
+from semijax.jacobians.diagonal import Diagonal, Transposed
+from semijax.semirings.base import Semiring
+
+
+@dataclasses.dataclass(frozen=True)
+class Movement(LocalJacobian):
+    """An edge from i to o where ``source[o]`` is i's position in the flattened input.
+
+    Attributes:
+        source: integers of shape ``out_shape``; those outside of the input stand for no edge.
+        in_shape: the input's shape.
+        out_shape: the output's shape.
+        weights: ∂o/∂i = w[o], an array of shape ``out_shape``; 1 by default.
+    """
+
+    source: jax.Array
+    in_shape: Shape
+    out_shape: Shape
+    weights: jax.Array | None = None
+
+    kind: ClassVar[str] = "Movement"
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        n = el.size(self.in_shape)
+        flat = el.reshape(self._scale(semiring, cotangent), self.out_shape, (self.source.size,))
+        summed = semiring.segment_sum(flat, self.source.ravel(), n)
+        return el.reshape(summed, (n,), self.in_shape)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        n = el.size(self.in_shape)
+        zero = semiring.zero(self.out_shape, semiring.dtype(tangent))
+        if n == 0 or self.source.size == 0:
+            return zero
+        moved = el.take(el.reshape(tangent, self.in_shape, (n,)), self.source)
+        inside = (self.source >= 0) & (self.source < n)
+        return el.where(inside, self._scale(semiring, moved), zero)
+
+    def _scale(self, semiring: Semiring, elements: Elements) -> Elements:
+        if self.weights is None:
+            return semiring.pass_through(elements)
+        return semiring.scale(accumulated(self.weights), elements)
+
+
+@dataclasses.dataclass(frozen=True)
+class Permutation(LocalJacobian):
+    """A bijection: the input reversed along ``flipped``, transposed by ``axes``, reshaped."""
+
+    in_shape: Shape
+    out_shape: Shape
+    axes: tuple[int, ...] | None = None
+    flipped: tuple[int, ...] = ()
+
+    kind: ClassVar[str] = "Movement"
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        axes = self._axes()
+        transposed = tuple(self.in_shape[a] for a in axes)
+        moved = el.reshape(semiring.pass_through(cotangent), self.out_shape, transposed)
+        return el.flip(el.transpose(moved, tuple(np.argsort(axes))), self.flipped)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        axes = self._axes()
+        transposed = tuple(self.in_shape[a] for a in axes)
+        moved = el.transpose(el.flip(semiring.pass_through(tangent), self.flipped), axes)
+        return el.reshape(moved, transposed, self.out_shape)
+
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(len(self.in_shape))) if self.axes is None else self.axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Padding(LocalJacobian):
+    """The input, with size-1 axes added where its rank is less, and padded: a box in the output.
+
+    Attributes:
+        padding: (low, high, interior) for every axis of the output, as for ``jax.lax.pad``.
+    """
+
+    in_shape: Shape
+    out_shape: Shape
+    padding: tuple[tuple[int, int, int], ...]
+
+    kind: ClassVar[str] = "Movement"
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        zero = semiring.zero((), semiring.dtype(cotangent))
+        box = el.unpad(semiring.pass_through(cotangent), zero, self.padding, self._box())
+        return el.reshape(box, self._box(), self.in_shape)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        zero = semiring.zero((), semiring.dtype(tangent))
+        box = el.reshape(semiring.pass_through(tangent), self.in_shape, self._box())
+        return el.pad(box, zero, self.padding)
+
+    def _box(self) -> Shape:
+        if len(self.in_shape) == len(self.out_shape):
+            return self.in_shape
+        return tuple(
+            n - low - high for n, (low, high, _) in zip(self.out_shape, self.padding, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicSlice(LocalJacobian):
+    """A box of the input, at indices that are known only when the program runs."""
+
+    starts: tuple[Any, ...]
+    in_shape: Shape
+    out_shape: Shape
+
+    kind: ClassVar[str] = "Movement"
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        zero = semiring.zero(self.in_shape, semiring.dtype(cotangent))
+        box = el.cast_like(semiring.pass_through(cotangent), zero)
+        return el.dynamic_update_slice(zero, box, self.starts)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        return el.dynamic_slice(semiring.pass_through(tangent), self.starts, self.out_shape)
+
+
+def positions(shape: Shape) -> jax.Array:
+    """Every element's position in the flattened array, an integer array of ``shape``."""
+    n = el.size(shape)
+    dtype = jax.dtypes.canonicalize_dtype(jnp.int64)
+    if n > jnp.iinfo(dtype).max:
+        raise ValueError(
+            f"An array of shape {shape} has more elements than {dtype} can count; "
+            "enable 64-bit integers with jax.config.update('jax_enable_x64', True)."
+        )
+    return jnp.arange(n, dtype=jnp.int32 if n <= jnp.iinfo(jnp.int32).max else dtype).reshape(shape)
+
+
+@rule_for("reshape", "squeeze")
+def reshape_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
+    """The same elements in the same order."""
+    return [Permutation(x.shape, equation.outputs[0].shape)]
+
+
+@rule_for("transpose")
+def transpose_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
+    """o[i[permutation]] = i."""
+    axes = tuple(equation.params["permutation"])
+    return [Permutation(x.shape, equation.outputs[0].shape, axes)]
+
+
+@rule_for("rev")
+def rev_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
+    """The dimensions reversed."""
+    flipped = tuple(equation.params["dimensions"])
+    return [Permutation(x.shape, x.shape, flipped=flipped)]
+
+
+@rule_for("broadcast_in_dim")
+def broadcast_in_dim_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
+    """∂o/∂i = 1 where o is a copy of i."""
+    dimensions = tuple(equation.params["broadcast_dimensions"])
+    return [Diagonal(None, x.shape, equation.outputs[0].shape, dimensions)]
+
+
+@rule_for("tile")
+def tile_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
+    """∂o/∂i = 1 where o is a copy of i."""
+    out = equation.outputs[0].shape
+    return [Movement(jnp.tile(positions(x.shape), equation.params["reps"]), x.shape, out)]
+
+
+@rule_for("pad")
+def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
+    """The operand is a box in the output, every other element of which reads the padding value."""
+    padding = tuple(map(tuple, equation.params["padding_config"]))
+    out = equation.outputs[0].shape
+    outside = jax.lax.pad(jnp.zeros(x.shape, bool), jnp.ones((), bool), padding)
+    return [Padding(x.shape, out, padding), Diagonal(None, (), out, present=outside)]
+
+
+@rule_for("slice")
+def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
+    """The output is a box of the input: the transpose of padding."""
+    out = equation.outputs[0].shape
+    starts, strides = equation.params["start_indices"], equation.params["strides"]
+
+    def padding(start: int, stride: int, size: int, whole: int) -> tuple[int, int, int]:
+        span = max(0, (size - 1) * stride + 1)
+        return start, whole - start - span, stride - 1
+
+    config = tuple(map(padding, starts, strides or (1,) * x.ndim, out, x.shape))
+    return [Transposed(Padding(out, x.shape, config))]
+
+
+@rule_for("concatenate")
+def concatenate_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
+    """Every input is a box in the output."""
+    axis = equation.params["dimension"]
+    return _boxes(axis, equation.outputs[0].shape, [v.shape for v in values])
+
+
+@rule_for("stack")
+def stack_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
+    """Every input is a box of size 1 in the output."""
+    return _boxes(equation.params["axis"], equation.outputs[0].shape, [v.shape for v in values])
+
+
+@rule_for("split")
+def split_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
+    """Every output is a box of the input."""
+    boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
+    return {(0, o): Transposed(box) for o, box in enumerate(boxes)}
+
+
+@rule_for("unstack")
+def unstack_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
+    """Every output is a box of size 1 of the input."""
+    boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
+    return {(0, o): Transposed(box) for o, box in enumerate(boxes)}
+
+
+def _boxes(axis: int, whole: Shape, parts: list[Shape]) -> list[LocalJacobian]:
+    """The arrays that lie one behind the other along an axis of the whole."""
+    boxes: list[LocalJacobian] = []
+    start = 0
+    for part in parts:
+        stop = start + (part[axis] if len(part) == len(whole) else 1)
+        along = (start, whole[axis] - stop, 0)
+        padding = tuple(along if a == axis else (0, 0, 0) for a in range(len(whole)))
+        boxes.append(Padding(part, whole, padding))
+        start = stop
+    return boxes
+
+
+@rule_for("dynamic_slice")
+def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[LocalJacobian]:
+    """The output is a box of the input."""
+    return [DynamicSlice(starts, x.shape, equation.outputs[0].shape)]
+
+
+@rule_for("dynamic_update_slice")
+def dynamic_update_slice_jacobian(
+    equation: Equation, x: Any, update: Any, *starts: Any
+) -> list[LocalJacobian]:
+    """The update is a box in the output; what it overwrites has no edge."""
+    ones = jnp.ones(x.shape, bool)
+    kept = jax.lax.dynamic_update_slice(ones, jnp.zeros(update.shape, bool), starts)
+    return [
+        Diagonal(None, x.shape, x.shape, present=kept),
+        Transposed(DynamicSlice(starts, x.shape, update.shape)),
+    ]
+
+
+@rule_for("gather")
+def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacobian]:
+    """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled."""
+    params = equation.params
+    source = jax.lax.gather(
+        positions(x.shape),
+        indices,
+        params["dimension_numbers"],
+        params["slice_sizes"],
+        mode=params["mode"],
+        fill_value=-1,
+    )
+    return [Movement(source, x.shape, source.shape)]
+
+
+@rule_for("sort")
+def sort_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
+    """Every operand is moved by the same permutation; equal keys as JAX leaves them."""
+    shape = values[0].shape
+    params = equation.params
+    *_, source = jax.lax.sort(
+        (*values, positions(shape)),
+        dimension=params["dimension"],
+        is_stable=params["is_stable"],
+        num_keys=params["num_keys"],
+    )
+    return {(k, k): Movement(source, shape, shape) for k in range(len(values))}
+
+
+@rule_for("top_k", "approx_top_k")
+def top_k_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
+    """∂o/∂i = 1 where o was read from i."""
+    _, indices = equation.bind(x)
+    axis = equation.params.get("axis", equation.params.get("reduction_dimension", -1))
+    source = jnp.take_along_axis(positions(x.shape), indices, axis)
+    return {(0, 0): Movement(source, x.shape, source.shape)}

@@ -1,0 +1,81 @@
+"""Scatters: every update feeds at most one element of the output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax.graph import Equation
+from semijax.jacobians.base import LocalJacobian, rule_for
+from semijax.jacobians.diagonal import Diagonal, Transposed
+from semijax.jacobians.movement import Movement, positions
+
+
+@rule_for("scatter")
+def scatter_jacobian(
+    equation: Equation, x: Any, indices: Any, updates: Any
+) -> list[LocalJacobian | None]:
+    """∂o/∂i = 1 where o was written from i; what was overwritten has no edge."""
+    params = equation.params
+    own = positions(x.shape)
+    source = lax.scatter(
+        own,
+        indices,
+        positions(updates.shape) + jnp.asarray(x.size, own.dtype),
+        params["dimension_numbers"],
+        indices_are_sorted=params["indices_are_sorted"],
+        unique_indices=params["unique_indices"],
+        mode=params["mode"],
+    )
+    return [
+        Diagonal(None, x.shape, x.shape, present=source == own),
+        None,
+        Movement(source - x.size, updates.shape, x.shape),
+    ]
+
+
+@rule_for("scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
+def scatter_reduce_jacobian(
+    equation: Equation, x: Any, indices: Any, updates: Any
+) -> list[LocalJacobian | None]:
+    """∂o/∂i by JAX's own derivative; an update out of bounds has no edge."""
+
+    def function(x: Any, updates: Any) -> Any:
+        return equation.bind(x, indices, updates)[0]
+
+    by_operand, by_update = (i in equation.wrt for i in (0, 2))
+    targets = Movement(_targets(equation, x, indices, updates), x.shape, updates.shape)
+    if equation.primitive.name == "scatter-add":
+        return [Diagonal(None, x.shape, x.shape), None, Transposed(targets)]
+
+    operand = update = None
+    if by_operand:
+        out, pullback = jax.vjp(lambda x: function(x, updates), x)
+        operand = Diagonal(pullback(jnp.ones_like(out))[0], x.shape, x.shape)
+    if by_update:
+        out, pullback = jax.vjp(lambda updates: function(x, updates), updates)
+        weights = pullback(jnp.ones_like(out))[0]
+        update = Transposed(Movement(targets.source, x.shape, updates.shape, weights))
+    return [operand, None, update]
+
+
+def _targets(equation: Equation, x: Any, indices: Any, updates: Any) -> jax.Array:
+    """The position in the output that every update goes to; −1 for those that are dropped."""
+    numbers = equation.params["dimension_numbers"]
+    windows = iter(numbers.update_window_dims)
+    dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    sizes = tuple(1 if d in dropped else updates.shape[next(windows)] for d in range(x.ndim))
+    gather_numbers = lax.GatherDimensionNumbers(
+        offset_dims=numbers.update_window_dims,
+        collapsed_slice_dims=numbers.inserted_window_dims,
+        start_index_map=numbers.scatter_dims_to_operand_dims,
+        operand_batching_dims=numbers.operand_batching_dims,
+        start_indices_batching_dims=numbers.scatter_indices_batching_dims,
+    )
+    mode = equation.params["mode"]
+    return lax.gather(
+        positions(x.shape), indices, gather_numbers, sizes, mode=mode, fill_value=-1
+    )

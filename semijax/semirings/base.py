@@ -1,0 +1,203 @@
+"""What a semiring must know, and what follows from that.
+
+A commutative semiring (K, ⊕, ⊗, 0̄, 1̄): ⊕ and ⊗ are associative and commutative, ⊗ distributes over
+⊕, 0̄ is the identity of ⊕ and annihilates, 1̄ is the identity of ⊗. Because ⊗ distributes, the
+⊕ over all paths of the ⊗ along each path can be computed in one sweep over the graph (Mohri 2002;
+for backpropagation: Du et al. 2023, §3).
+
+A subclass defines ``zero, one, lift, add, mul`` and, if the number to report is not the element
+itself, ``readout``. Everything else has a default that works for any semiring; a subclass overrides
+it to be faster, never to mean something else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax import elements as el
+from semijax.elements import Elements, Shape
+
+BLOCK_BYTES = 2**24
+"""Largest temporary that a default contraction makes at once."""
+
+
+class Semiring:
+    """Base class of all semirings. Subclasses are frozen dataclasses: hashable, static under jit.
+
+    The *elements* of an array of shape ``S`` are any pytree of arrays of shape ``S + trailing``,
+    the same ``trailing`` for every ``S``. Weights always come as floating point arrays of at least
+    float32.
+
+    Example:
+        The tropical semiring of path lengths in log space:
+
+        >>> import dataclasses, jax.numpy as jnp, semijax as sj
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class LogAbsMax(sj.Semiring):
+        ...     def zero(self, shape, dtype): return jnp.full(shape, -jnp.inf, dtype)
+        ...     def one(self, shape, dtype): return jnp.zeros(shape, dtype)
+        ...     def lift(self, weights): return jnp.log(jnp.abs(weights))
+        ...     def add(self, a, b): return jnp.maximum(a, b)
+        ...     def mul(self, a, b): return a + b
+        >>> float(sj.semiring_grad(lambda x: x * x, LogAbsMax())(3.0).round(4))
+        1.0986
+    """
+
+    units: ClassVar[str | None] = None
+    """What ``readout`` returns: ``"weight"`` (reported in the input's dtype), ``"nats"``, … ."""
+
+    # What a subclass must define.
+
+    def zero(self, shape: Shape, dtype: Any) -> Elements:
+        """0̄, "no path", for an array of ``shape``; ``dtype`` is floating, at least float32."""
+        raise NotImplementedError(f"{type(self).__name__} must define zero(shape, dtype)")
+
+    def one(self, shape: Shape, dtype: Any) -> Elements:
+        """1̄, "the empty path", for an array of ``shape``."""
+        raise NotImplementedError(f"{type(self).__name__} must define one(shape, dtype)")
+
+    def lift(self, weights: jax.Array) -> Elements:
+        """The elements of paths of a single edge with these local derivatives."""
+        raise NotImplementedError(f"{type(self).__name__} must define lift(weights)")
+
+    def add(self, a: Elements, b: Elements) -> Elements:
+        """⊕, elementwise: the paths of ``a`` and the paths of ``b``."""
+        raise NotImplementedError(f"{type(self).__name__} must define add(a, b)")
+
+    def mul(self, a: Elements, b: Elements) -> Elements:
+        """⊗, elementwise: every path of ``a`` followed by every path of ``b``."""
+        raise NotImplementedError(f"{type(self).__name__} must define mul(a, b)")
+
+    def readout(self, elements: Elements) -> Any:
+        """The statistic to report, an array or a pytree of arrays. The elements, by default."""
+        return elements
+
+    # What follows; override for speed.
+
+    def at(self, equation: Any) -> Semiring:
+        """The semiring to use on the edges of ``equation``: itself, unless a lift depends on it."""
+        del equation
+        return self
+
+    def scale(self, weights: jax.Array, elements: Elements) -> Elements:
+        """``lift(weights) ⊗ elements``; both of the same shape."""
+        return self.mul(self.lift(weights), elements)
+
+    def pass_through(self, elements: Elements) -> Elements:
+        """``lift(1) ⊗ elements``: what an edge of weight 1 does (nothing, where lift(1) is 1̄)."""
+        return self.scale(jnp.ones(self.shape(elements), self.dtype(elements)), elements)
+
+    def sum(self, elements: Elements, axes: tuple[int, ...]) -> Elements:
+        """⊕ over ``axes`` (non-negative, leading axes only), by halving: ⌈log₂ n⌉ additions."""
+        for axis in sorted(axes, reverse=True):
+            elements = self._sum_axis(elements, axis)
+        return elements
+
+    def contract(self, weights: jax.Array, elements: Elements) -> Elements:
+        """The batched matrix product of the semiring: ⊕ₖ lift(weights[b,k,m]) ⊗ elements[b,k,n].
+
+        Args:
+            weights: array of shape ``[B, K, M]``.
+            elements: elements of shape ``[B, K, N]``.
+
+        Returns:
+            Elements of shape ``[B, M, N]``.
+        """
+        batch, depth, rows = weights.shape
+        columns = self.shape(elements)[2]
+        if depth == 0:
+            return self.zero((batch, rows, columns), weights.dtype)
+        row_bytes = batch * rows * columns * self.bytes_per_element(weights.dtype)
+        block = max(1, min(depth, BLOCK_BYTES // max(1, row_bytes)))
+
+        def partial_sum(start: Any, size: int) -> Elements:
+            shape = (batch, size, rows, columns)
+            w = lax.dynamic_slice_in_dim(weights, start, size, 1)
+            g = el.slice_axis(elements, start, size, 1)
+            products = self.scale(
+                jnp.broadcast_to(w[:, :, :, None], shape),
+                el.broadcast_in_dim(g, shape, (0, 1, 3)),
+            )
+            return self.sum(products, (1,))
+
+        blocks, rest = divmod(depth, block)
+        total = partial_sum(blocks * block, rest) if rest else partial_sum(0, block)
+        first = 0 if rest else 1
+
+        def step(total: Elements, i: jax.Array) -> tuple[Elements, None]:
+            return self.add(total, partial_sum(i * block, block)), None
+
+        if blocks > first:
+            total, _ = lax.scan(step, total, jnp.arange(first, blocks))
+        return total
+
+    def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
+        """⊕ of the elements that go to the same segment, as ``jax.ops.segment_sum``.
+
+        Args:
+            elements: elements of shape ``[N]``.
+            segments: integers of shape ``[N]``; those outside ``[0, count)`` are dropped.
+            count: the number of segments.
+
+        Returns:
+            Elements of shape ``[count]``, 0̄ where a segment is empty.
+        """
+        n = segments.shape[0]
+        zero = self.zero((count,), self.dtype(elements))
+        if n == 0 or count == 0:
+            return zero
+        order = jnp.argsort(segments)
+        segments, elements = segments[order], el.take(elements, order)
+        begins = jnp.concatenate([jnp.ones(1, bool), segments[1:] != segments[:-1]])
+        ends = jnp.concatenate([begins[1:], jnp.ones(1, bool)])
+
+        def combine(left: Any, right: Any) -> Any:
+            (a, a_begins), (b, b_begins) = left, right
+            return el.where(b_begins, b, self.add(a, b)), a_begins | b_begins
+
+        sums, _ = lax.associative_scan(combine, (elements, begins))
+        kept = ends & (segments >= 0) & (segments < count)
+        target = jnp.where(kept, segments, count)
+        return el.map_leaves(lambda z, s: z.at[target].set(s, mode="drop"), zero, sums)
+
+    # Helpers.
+
+    def shape(self, elements: Elements) -> Shape:
+        """The shape of the array that these are the elements of."""
+        leaf, scalar = jax.tree.leaves(elements)[0], jax.tree.leaves(self._scalar())[0]
+        return leaf.shape[: leaf.ndim - scalar.ndim]
+
+    def _sum_axis(self, elements: Elements, axis: int) -> Elements:
+        n = self.shape(elements)[axis]
+        if n == 0:
+            leading = self.shape(elements)
+            return self.zero(leading[:axis] + leading[axis + 1 :], self.dtype(elements))
+        while n > 1:
+            half = n // 2
+            low, high, rest = (
+                el.map_leaves(lambda leaf, a=a, b=b: lax.slice_in_dim(leaf, a, b, axis=axis), elements)
+                for a, b in ((0, half), (half, 2 * half), (2 * half, n))
+            )
+            elements = self.add(low, high)
+            if n % 2:
+                elements = el.concatenate([elements, rest], axis)
+            n = half + n % 2
+        return el.map_leaves(lambda leaf: leaf.squeeze(axis), elements)
+
+    def dtype(self, elements: Elements) -> Any:
+        """The floating dtype that these elements are carried in."""
+        floats = [x.dtype for x in jax.tree.leaves(elements) if jnp.issubdtype(x.dtype, jnp.floating)]
+        return jnp.result_type(jnp.float32, *floats)
+
+    def _scalar(self, dtype: Any = jnp.float32) -> Elements:
+        return jax.eval_shape(lambda: self.zero((), dtype))
+
+    def bytes_per_element(self, dtype: Any) -> int:
+        """How many bytes the elements of one node take."""
+        leaves = jax.tree.leaves(self._scalar(dtype))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+

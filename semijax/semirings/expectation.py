@@ -1,0 +1,294 @@
+"""Expectations over the distribution of paths, p(path) = |weight of the path| / Z.
+
+An element is ⟨log Z, m⟩: the logarithm of the mass of the paths, and a statistic of their
+distribution. The mass itself overflows float32 for a 12-layer BERT; its logarithm never does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax.elements import Elements, Shape
+from semijax.semirings.base import Semiring
+from semijax.semirings.real import matmul
+
+
+class Weighted(NamedTuple):
+    """``log_mass`` = log Σ|w(path)|, in nats, and ``mean``, the statistic of the paths."""
+
+    log_mass: jax.Array
+    mean: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMassSemiring(Semiring):
+    """⟨log Z, m⟩ with ⊕ averaging ``m`` by mass and ⊗ adding it: the expectation semiring.
+
+    With p₁ = Z₁/(Z₁+Z₂) and p₂ likewise, Z being carried as its logarithm:
+
+        ⟨Z₁, m₁⟩ ⊕ ⟨Z₂, m₂⟩ = ⟨Z₁ + Z₂, p₁ (m₁ + s(p₁)) + p₂ (m₂ + s(p₂))⟩
+        ⟨Z₁, m₁⟩ ⊗ ⟨Z₂, m₂⟩ = ⟨Z₁ Z₂, m₁ + m₂⟩
+
+    s is 0 for the expectation of an additive feature, and the surprisal s(p) = −log p for the
+    entropy (the chain rule of entropy). This is Eisner's semiring ⟨Z, Z·m⟩ in other coordinates.
+
+    Source: Eisner 2002, §3; Li and Eisner 2009, §3.2.
+    """
+
+    surprisal: ClassVar[bool] = False
+
+    def zero(self, shape: Shape, dtype: Any) -> Weighted:
+        return Weighted(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype))
+
+    def one(self, shape: Shape, dtype: Any) -> Weighted:
+        return Weighted(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    def lift(self, weights: jax.Array) -> Weighted:
+        return Weighted(log_abs(weights), jnp.zeros_like(weights))
+
+    def add(self, a: Weighted, b: Weighted) -> Weighted:
+        pair = Weighted(*(jnp.stack(fields) for fields in zip(a, b, strict=True)))
+        return self.sum(pair, (0,))
+
+    def mul(self, a: Weighted, b: Weighted) -> Weighted:
+        return self._normalised(a.log_mass + b.log_mass, a.mean + b.mean)
+
+    def pass_through(self, elements: Weighted) -> Weighted:
+        return elements
+
+    def sum(self, elements: Weighted, axes: tuple[int, ...]) -> Weighted:
+        logs, means = elements
+        largest = jnp.max(logs, axes, keepdims=True, initial=-jnp.inf)
+        largest = lax.stop_gradient(jnp.where(jnp.isneginf(largest), 0, largest))
+        masses = jnp.exp(logs - largest)
+        mass = masses.sum(axes)
+        shares = masses / jnp.expand_dims(_or_one(mass), axes)
+        mean = jnp.sum(shares * means, axes)
+        if self.surprisal:
+            mean = mean - jnp.sum(shares * jnp.log(_or_one(shares)), axes)
+        return self._normalised(log_abs(mass) + largest.squeeze(axes), mean)
+
+    def contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
+        return _contract(self, weights, elements)
+
+    def segment_sum(self, elements: Weighted, segments: jax.Array, count: int) -> Weighted:
+        logs, means = elements
+        kept = jnp.where((segments < 0) | (segments >= count), count, segments)
+        largest = jnp.full(count + 1, -jnp.inf, logs.dtype).at[kept].max(logs)
+        largest = lax.stop_gradient(jnp.where(jnp.isneginf(largest), 0, largest))
+        masses = jnp.exp(logs - largest[kept])
+        mass = jnp.zeros(count + 1, logs.dtype).at[kept].add(masses)
+        shares = masses / _or_one(mass)[kept]
+        terms = shares * means
+        if self.surprisal:
+            terms = terms - shares * jnp.log(_or_one(shares))
+        mean = jnp.zeros(count + 1, logs.dtype).at[kept].add(terms)
+        return self._normalised((log_abs(mass) + largest)[:count], mean[:count])
+
+    def readout(self, elements: Weighted) -> jax.Array:
+        # A mass that is not a number must not hide behind a mean that is one.
+        return jnp.where(jnp.isnan(elements.log_mass), jnp.nan, elements.mean)
+
+    def _normalised(self, log_mass: jax.Array, mean: jax.Array) -> Weighted:
+        # Where no path has weight the mean means nothing: one representative of 0̄, mean 0.
+        return Weighted(log_mass, jnp.where(jnp.isneginf(log_mass), 0, mean))
+
+    def _scaled_contract(self, weights: jax.Array, elements: Weighted) -> tuple[Weighted, jax.Array]:
+        """Contract by matrix products, rows and columns scaled to have a largest entry of 1.
+
+        Returns the result, and where it can't be trusted: where the products may have lost a part
+        of the mass to underflow that is not small against the whole.
+        """
+        logs, means = elements
+        a = jnp.abs(weights)
+        row = jnp.max(a, 1, keepdims=True, initial=0)
+        column = jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)
+        alive = (row > 0).mT & ~jnp.isneginf(column)
+        row = lax.stop_gradient(_or_one(row))
+        column = lax.stop_gradient(jnp.where(jnp.isneginf(column), 0, column))
+        a, logs = a / row, logs - column
+        masses = jnp.exp(logs)
+
+        mass = matmul(a, masses)
+        if self.surprisal:
+            total = matmul(a, masses * (means - jnp.where(masses == 0, 0, logs)))
+            total = total - matmul(a * jnp.log(_or_one(a)), masses)
+            mean = total / _or_one(mass) + jnp.log(_or_one(mass))
+        else:
+            mean = matmul(a, masses * means) / _or_one(mass)
+
+        info = jnp.finfo(mass.dtype)
+        untrusted = alive & (mass < max(1, a.shape[1]) * info.tiny / info.eps)
+        return self._normalised(log_abs(mass) + jnp.log(row).mT + column, mean), untrusted
+
+
+def log_abs(weights: jax.Array) -> jax.Array:
+    """log|w|, −∞ at 0 with derivative 0 there (the path has no mass, and no way to get any)."""
+    return jnp.where(weights == 0, -jnp.inf, jnp.log(jnp.abs(_or_one(weights))))
+
+
+def _or_one(values: jax.Array) -> jax.Array:
+    return jnp.where(values == 0, 1, values)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted) -> Weighted:
+    # A loop that runs once or never: unlike lax.cond, it stays so when it is vmapped.
+    result, untrusted = semiring._scaled_contract(weights, elements)
+    _, result = lax.while_loop(
+        lambda state: state[0],
+        lambda state: (jnp.zeros((), bool), Semiring.contract(semiring, weights, elements)),
+        (untrusted.any(), result),
+    )
+    return result
+
+
+@_contract.defjvp
+def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    def differentiable(weights: jax.Array, elements: Weighted) -> Weighted:
+        result, untrusted = semiring._scaled_contract(weights, elements)
+        exact = functools.partial(Semiring.contract, semiring, weights, elements)
+        return lax.cond(untrusted.any(), exact, lambda: result)
+
+    return jax.jvp(differentiable, primals, tangents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entropy(LogMassSemiring):
+    """The entropy, in nats, of the distribution of paths p(path) = |w(path)| / Z.
+
+    H = −Σ p log p; 0 where there is one path, or none with any weight. Answers: does the gradient
+    flow through a few strong paths, or many weak ones? exp(H) is the effective number of paths, and
+    H ≤ ``PathCount``. The elements are ``Weighted(log_mass, mean)`` with mean = H.
+
+    Source: Du et al. 2023, Eq. 6; the semiring is Eisner 2002's, see ``LogMassSemiring``.
+    """
+
+    units = "nats"
+    surprisal: ClassVar[bool] = True
+
+    def readout(self, elements: Weighted) -> jax.Array:
+        entropy = super().readout(elements)
+        return jnp.where(entropy < 0, 0, entropy)  # by rounding only
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation(LogMassSemiring):
+    """The mean over paths, with p(path) = |w(path)| / Z, of the sum of a feature of their edges.
+
+    Args:
+        feature: a function of the ``Equation`` an edge belongs to (its ``primitive``, ``params``,
+            ``scope``, ``source``) that returns a number; hashable, as any function is.
+
+    0 where no path has weight. Answers, for instance: how many of a path's edges lie in this
+    module?
+
+    Source: Eisner 2002, §3; Du et al. 2023 name it as an extension.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> sines = sj.Expectation(lambda equation: equation.primitive.name == "sin")
+        >>> print(sj.semiring_grad(lambda x: jnp.sin(jnp.sin(x)), sines)(1.0))
+        2.0
+    """
+
+    feature: Callable[[Any], float]
+
+    units = "feature"
+
+    def at(self, equation: Any) -> Semiring:
+        return _ExpectationAt(float(self.feature(equation)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ExpectationAt(LogMassSemiring):
+    """``Expectation`` on the edges of one equation, where the feature has one value."""
+
+    value: float
+
+    def lift(self, weights: jax.Array) -> Weighted:
+        return self._counted(super().lift(weights))
+
+    def scale(self, weights: jax.Array, elements: Weighted) -> Weighted:
+        return self._counted(self.mul(LogMassSemiring.lift(self, weights), elements))
+
+    def pass_through(self, elements: Weighted) -> Weighted:
+        return self._counted(elements)
+
+    def contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
+        return self._counted(_contract(LogMassSemiring(), weights, elements))
+
+    def _counted(self, elements: Weighted) -> Weighted:
+        return self._normalised(elements.log_mass, elements.mean + self.value)
+
+
+def _one_per_edge(equation: Any) -> float:
+    return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PathLength(Expectation):
+    """The mean number of edges of a path, with p(path) = |w(path)| / Z.
+
+    ``Expectation`` of the feature 1; 0 where no path has weight. Answers: do the paths that carry
+    the gradient cross the whole network, or its skip connections?
+    """
+
+    feature: Callable[[Any], float] = dataclasses.field(default=_one_per_edge, repr=False)
+
+    units = "edges"
+
+
+@dataclasses.dataclass(frozen=True)
+class PathCount(Semiring):
+    """The logarithm, in nats, of the number of paths of non-zero weight; −∞ where there is none.
+
+    (log ℕ, logaddexp, +), lift(w) = 0 for every edge of non-zero weight. Answers: how many paths
+    are there? Together with ``Entropy``: what share of them is used?
+
+    Source: Mohri 2002, the counting semiring, in logarithms.
+    """
+
+    units = "nats"
+
+    def zero(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.full(shape, -jnp.inf, dtype)
+
+    def one(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.zeros(shape, dtype)
+
+    def lift(self, weights: jax.Array) -> jax.Array:
+        return log_abs(_edges(weights))
+
+    def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.logaddexp(a, b)
+
+    def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a + b
+
+    def pass_through(self, elements: jax.Array) -> jax.Array:
+        return elements
+
+    def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        return self._weigh(lambda e: LogMassSemiring().sum(e, axes), elements)
+
+    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        return self._weigh(lambda e: _contract(LogMassSemiring(), _edges(weights), e), elements)
+
+    def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
+        return self._weigh(lambda e: LogMassSemiring().segment_sum(e, segments, count), elements)
+
+    def _weigh(self, operation: Callable[[Weighted], Elements], elements: jax.Array) -> jax.Array:
+        return operation(Weighted(elements, jnp.zeros_like(elements))).log_mass
+
+
+def _edges(weights: jax.Array) -> jax.Array:
+    """1 where there is an edge of non-zero weight, 0 where not, NaN where nobody knows."""
+    return jnp.where(jnp.isnan(weights), weights, (weights != 0).astype(weights.dtype))

@@ -1,0 +1,247 @@
+"""Semirings whose ⊕ selects: the strongest path, the k strongest."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax.elements import Shape
+from semijax.semirings.base import Semiring
+
+
+class Interval(NamedTuple):
+    """The largest and the smallest path weight; no path at all is (−∞, +∞), the empty interval."""
+
+    max: jax.Array
+    min: jax.Array
+
+
+class SignedSemiring(Semiring):
+    """The interval hull of the path weights.
+
+    (max, ×) on signed numbers is not a semiring: a negative factor turns the largest product into
+    the smallest, so × does not distribute over max. The hull [min, max] is one: ⊕ is the hull of
+    the union, ⊗ the hull of the four products of the ends, 0̄ the empty interval and 1̄ = [1, 1].
+    """
+
+    units = "weight"
+
+    def zero(self, shape: Shape, dtype: Any) -> Interval:
+        return Interval(jnp.full(shape, -jnp.inf, dtype), jnp.full(shape, jnp.inf, dtype))
+
+    def one(self, shape: Shape, dtype: Any) -> Interval:
+        return Interval(jnp.ones(shape, dtype), jnp.ones(shape, dtype))
+
+    def lift(self, weights: jax.Array) -> Interval:
+        return Interval(weights, weights)
+
+    def add(self, a: Interval, b: Interval) -> Interval:
+        return Interval(jnp.maximum(a.max, b.max), jnp.minimum(a.min, b.min))
+
+    def mul(self, a: Interval, b: Interval) -> Interval:
+        hull = self.add(self._times(b.max, a), self._times(b.min, a))
+        return self._or_empty(_is_empty(a) | _is_empty(b), hull)
+
+    def scale(self, weights: jax.Array, elements: Interval) -> Interval:
+        return self._or_empty(_is_empty(elements), self._times(weights, elements))
+
+    def pass_through(self, elements: Interval) -> Interval:
+        return elements
+
+    def sum(self, elements: Interval, axes: tuple[int, ...]) -> Interval:
+        return Interval(
+            jnp.max(elements.max, axes, initial=-jnp.inf),
+            jnp.min(elements.min, axes, initial=jnp.inf),
+        )
+
+    def segment_sum(self, elements: Interval, segments: jax.Array, count: int) -> Interval:
+        kept = jnp.where(segments < 0, count, segments)
+        zero = self.zero((count,), elements.max.dtype)
+        return Interval(
+            zero.max.at[kept].max(elements.max, mode="drop"),
+            zero.min.at[kept].min(elements.min, mode="drop"),
+        )
+
+    def _times(self, weights: jax.Array, interval: Interval) -> Interval:
+        # The ends of an empty interval are infinite and 0 · ∞ is not a number, here or in a
+        # derivative taken through this product; _or_empty puts the infinities back.
+        empty = _is_empty(interval)
+        a = weights * jnp.where(empty, 0, interval.max)
+        b = weights * jnp.where(empty, 0, interval.min)
+        return Interval(jnp.maximum(a, b), jnp.minimum(a, b))
+
+    def _or_empty(self, empty: jax.Array, interval: Interval) -> Interval:
+        return Interval(
+            jnp.where(empty, -jnp.inf, interval.max), jnp.where(empty, jnp.inf, interval.min)
+        )
+
+
+def _is_empty(interval: Interval) -> jax.Array:
+    return interval.max < interval.min
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxProduct(SignedSemiring):
+    """The largest path weight, with its sign; −∞ where there is no path.
+
+    The elements are ``Interval(max, min)``, see ``SignedSemiring``; this reads the max. Answers:
+    what does the strongest positive path contribute?
+
+    Source: Du et al. 2023, Eq. 5 (there with + and × swapped for max and ×).
+    """
+
+    def readout(self, elements: Interval) -> jax.Array:
+        return elements.max
+
+
+@dataclasses.dataclass(frozen=True)
+class MinProduct(SignedSemiring):
+    """The smallest path weight, with its sign; +∞ where there is no path.
+
+    The same elements as ``MaxProduct``, read at the other end. Answers: what does the strongest
+    negative path contribute?
+    """
+
+    def readout(self, elements: Interval) -> jax.Array:
+        return elements.min
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsMaxProduct(Semiring):
+    """The largest absolute path weight; 0 where there is no path.
+
+    ([0, ∞), max, ×, 0, 1), lift(w) = |w|. Answers: how strong is the strongest path, whatever its
+    sign? It is at most ``AbsSumProduct``'s mass.
+
+    Source: the influence paths of Lu et al. 2021, without enumerating them.
+    """
+
+    units = "weight"
+
+    def zero(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.zeros(shape, dtype)
+
+    def one(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.ones(shape, dtype)
+
+    def lift(self, weights: jax.Array) -> jax.Array:
+        return jnp.abs(weights)
+
+    def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.maximum(a, b)
+
+    def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a * b
+
+    def pass_through(self, elements: jax.Array) -> jax.Array:
+        return elements
+
+    def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        return jnp.max(elements, axes, initial=0)
+
+    def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
+        kept = jnp.where(segments < 0, count, segments)
+        return jnp.zeros(count, elements.dtype).at[kept].max(elements, mode="drop")
+
+
+@dataclasses.dataclass(frozen=True)
+class TopK(Semiring):
+    """The k largest absolute path weights, descending; 0 where there are fewer than k paths.
+
+    The elements of an array of shape S have shape S + (k,), sorted. ⊕ merges two lists and keeps
+    the best k, ⊗ keeps the best k of the k² products. Answers: is the strongest path alone, or one
+    of many? ``TopK(1)`` is ``AbsMaxProduct`` with a trailing axis of size 1.
+
+    Source: Goodman 1999, §2 (the Viterbi-n-best semiring).
+    """
+
+    k: int
+
+    units = "weight"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"TopK needs k to be an integer of at least 1, got k={self.k!r}.")
+
+    def zero(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.zeros((*shape, self.k), dtype)
+
+    def one(self, shape: Shape, dtype: Any) -> jax.Array:
+        return self.lift(jnp.ones(shape, dtype))
+
+    def lift(self, weights: jax.Array) -> jax.Array:
+        return self._padded(jnp.abs(weights)[..., None], self.k)
+
+    def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        # Of two descending lists, the larger of a[i] and b[k-1-i] for every i are the k largest of
+        # both, and they form a bitonic sequence: Batcher's merger sorts it in log₂ k steps.
+        size = 1 << (self.k - 1).bit_length()
+        best = jnp.maximum(self._padded(a, size), jnp.flip(self._padded(b, size), -1))
+        stride = size // 2
+        while stride:
+            pairs = best.reshape(*best.shape[:-1], -1, 2, stride)
+            high, low = pairs[..., 0, :], pairs[..., 1, :]
+            pairs = jnp.stack([jnp.maximum(high, low), jnp.minimum(high, low)], -2)
+            best = pairs.reshape(best.shape)
+            stride //= 2
+        return best[..., : self.k]
+
+    def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        products = a[..., :, None] * b[..., None, :]
+        return lax.top_k(products.reshape(*products.shape[:-2], self.k**2), self.k)[0]
+
+    def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        return jnp.abs(weights)[..., None] * elements
+
+    def pass_through(self, elements: jax.Array) -> jax.Array:
+        return elements
+
+    def _padded(self, values: jax.Array, size: int) -> jax.Array:
+        missing = size - values.shape[-1]
+        return jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reachability(Semiring):
+    """Whether any path of non-zero weight leads to the output.
+
+    ({False, True}, or, and), lift(w) = (w ≠ 0). Answers: can this input influence the output at
+    all, here? A NaN weight is not known to be 0 and counts as an edge.
+
+    Source: Mohri 2002, the Boolean semiring.
+    """
+
+    def zero(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.zeros(shape, bool)
+
+    def one(self, shape: Shape, dtype: Any) -> jax.Array:
+        return jnp.ones(shape, bool)
+
+    def lift(self, weights: jax.Array) -> jax.Array:
+        return weights != 0
+
+    def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a | b
+
+    def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return a & b
+
+    def pass_through(self, elements: jax.Array) -> jax.Array:
+        return elements
+
+    def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        return elements.any(axes)
+
+    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        # Every term is 0 or 1, so no sum of them can round to 0.
+        dimension_numbers = (((1,), (1,)), ((0,), (0,)))
+        edges = self.lift(weights).astype(jnp.float32)
+        return lax.dot_general(edges, elements.astype(jnp.float32), dimension_numbers) > 0
+
+    def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
+        kept = jnp.where(segments < 0, count, segments)
+        return jnp.zeros(count, bool).at[kept].max(elements, mode="drop")

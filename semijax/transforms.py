@@ -1,0 +1,519 @@
+"""The transformations: JAX's ``grad``, ``vjp`` and ``jvp``, with a semiring."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax import sweep
+from semijax.elements import Elements
+from semijax.graph import ATOMIC, trace
+from semijax.semirings import Product, Semiring, as_semiring
+
+
+def semiring_grad(
+    fun: Callable[..., Any],
+    semiring: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    raw: bool = False,
+    aggregate: int | Sequence[int] | None = None,
+) -> Callable[..., Any]:
+    """The semiring gradient of ``fun``: ``jax.grad``, with another semiring in place of (+, ×).
+
+    For every element of the differentiated arguments: the ⊕ over all paths from it to the output of
+    the ⊗ of the local derivatives along the path (Du et al. 2023, Eq. 4). With ``SumProduct`` it is
+    ``jax.grad``. It composes with ``jit``, ``vmap``, ``scan`` and ``grad`` as ``jax.grad`` does.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        semiring: a ``Semiring``, or a tuple, list or dict of them, which are then computed in one
+            sweep and returned in that container.
+        argnums: which positional argument(s) to differentiate with respect to.
+        has_aux: whether ``fun`` returns a pair of the scalar and something else.
+        raw: return the semiring's elements instead of what it reads out of them.
+        aggregate: axes of every leaf to ⊕-combine before the readout (ibid., Eq. 3), for instance
+            -1 to get a number per token instead of one per hidden unit. Negative axes count from
+            the last axis of the leaf.
+
+    Returns:
+        A function with the arguments of ``fun``. It returns a pytree like the argument(s) whose
+        leaves are the semiring's readout, of the leaf's shape less the aggregated axes and, for a
+        weight, of the leaf's dtype; with ``has_aux`` a pair of that and the auxiliary value.
+
+    Raises:
+        TypeError: if ``fun`` does not return a real scalar, an argument to differentiate is not
+            real and floating, or ``semiring`` is none.
+        ValueError: if ``argnums`` or ``aggregate`` is out of range, or the function cannot be
+            swept in reverse (a ``while_loop``).
+        NotImplementedError: where JAX has no derivative for a primitive on the way.
+
+    Example:
+        The function of the paper's Figure 1; its paths from x weigh eˣ and y, those from y −y and
+        x − y:
+
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> dx, dy = sj.semiring_grad(f, sj.MaxProduct(), argnums=(0, 1))(0.0, 3.0)
+        >>> print(dx, dy)
+        3.0 -3.0
+    """
+    value_and_grad = semiring_value_and_grad(
+        fun, semiring, argnums, has_aux, raw=raw, aggregate=aggregate
+    )
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        value, gradients = value_and_grad(*args, **kwargs)
+        return (gradients, value[1]) if has_aux else gradients
+
+    return grad
+
+
+def semiring_value_and_grad(
+    fun: Callable[..., Any],
+    semiring: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    raw: bool = False,
+    aggregate: int | Sequence[int] | None = None,
+) -> Callable[..., tuple[Any, Any]]:
+    """Like ``semiring_grad``, but returns the function's value too.
+
+    Args and Raises are those of ``semiring_grad``.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns ``(value, gradients)``, or
+        ``((value, aux), gradients)`` with ``has_aux``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> value, g = sj.semiring_value_and_grad(jnp.sum, sj.PathLength())(jnp.ones(3))
+        >>> print(value, g)
+        3.0 [1. 1. 1.]
+    """
+    _check_callable(fun)
+    checked = as_semiring(semiring)
+    argnums = _check_argnums(argnums)
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
+    def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        chosen = _positions(argnums, args)
+        primals = tuple(args[i] for i in chosen)
+        _check_inputs("semiring_grad", primals)
+
+        def of_chosen(*primals: Any) -> Any:
+            full = list(args)
+            for i, primal in zip(chosen, primals, strict=True):
+                full[i] = primal
+            return fun(*full, **kwargs)
+
+        traced = _Traced(of_chosen, primals, has_aux)
+        _check_scalar(traced.out_shapes)
+        out = traced.out
+        cotangent = checked.one((), el.accumulation_dtype(out.dtype))
+        pulled = traced.pull(checked, [cotangent])
+        leaves = traced.leaves
+        if aggregate is not None:
+            axes = [_normalise_axes(aggregate, leaf.ndim) for leaf in leaves]
+            pulled = [checked.sum(e, a) for e, a in zip(pulled, axes, strict=True)]
+
+        def gradients(member: Semiring, elements: Sequence[Elements]) -> Any:
+            read = [
+                e if raw else _read_out(member, e, leaf.dtype)
+                for e, leaf in zip(elements, leaves, strict=True)
+            ]
+            tree = jax.tree.unflatten(traced.tree, read)
+            return tree[0] if isinstance(argnums, int) else tree
+
+        value = (out, traced.aux) if has_aux else out
+        return value, _for_each_member(checked, pulled, gradients)
+
+    return value_and_grad
+
+
+def semiring_vjp(
+    fun: Callable[..., Any], *primals: Any, semiring: Any, has_aux: bool = False
+) -> tuple[Any, ...]:
+    """The semiring's vector-Jacobian product: ``jax.vjp``, elements in and elements out.
+
+    Args:
+        fun: a function of arrays or pytrees of arrays that returns any pytree of arrays.
+        *primals: where to differentiate it.
+        semiring: as for ``semiring_grad``.
+        has_aux: whether ``fun`` returns a pair of its output and something else.
+
+    Returns:
+        ``(out, pull)``, or ``(out, pull, aux)`` with ``has_aux``. ``pull(elements)`` takes a pytree
+        like the output, with the semiring's elements at its leaves: ``semiring.lift(ct)`` makes
+        those of an array from numbers; without an argument every output element gets 1̄. It returns
+        a tuple with the elements of every primal, for a container of semirings in that container.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``semiring_grad``, but for any output shape.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> s = sj.MaxProduct()
+        >>> out, pull = sj.semiring_vjp(jnp.cumsum, jnp.arange(3.0), semiring=s)
+        >>> (elements,) = pull(s.lift(jnp.array([2.0, -1.0, 1.0])))
+        >>> print(s.readout(elements))
+        [2. 1. 1.]
+    """
+    _check_callable(fun)
+    checked = as_semiring(semiring)
+    _check_inputs("semiring_vjp", primals)
+    traced = _Traced(fun, primals, has_aux)
+
+    def pull(elements: Any = None) -> tuple[Any, ...]:
+        if elements is None:
+            cotangents = [_one(checked, v) if _has_nodes(v) else None for v in traced.outputs]
+        else:
+            cotangents = _match(checked, elements, traced.out_tree, traced.outputs, "output")
+        pulled = traced.pull(checked, cotangents)
+        return _per_primal(checked, traced.tree, pulled)
+
+    return (traced.out, pull, traced.aux) if has_aux else (traced.out, pull)
+
+
+def semiring_jvp(
+    fun: Callable[..., Any], primals: Sequence[Any], sources: Sequence[Any], semiring: Any
+) -> tuple[Any, Any]:
+    """The semiring's Jacobian-vector product, by a forward sweep with the same local Jacobians.
+
+    One sweep for all outputs and one set of source elements, where ``semiring_grad`` is one for
+    all inputs and one output. It can follow a ``while_loop``.
+
+    Args:
+        fun: a function of arrays or pytrees of arrays that returns any pytree of arrays.
+        primals: a tuple of arguments.
+        sources: for every primal a pytree like it with the semiring's elements at its leaves:
+            ``semiring.lift(t)`` of numbers ``t``, for instance; ``None`` for a primal that no path
+            starts from.
+        semiring: as for ``semiring_grad``.
+
+    Returns:
+        ``(out, elements)``: the function's value, and the semiring's elements of the output: the ⊕
+        over all paths from the sources of source ⊗ path. A container of semirings returns that
+        container of elements.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``semiring_grad``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> s = sj.PathCount()
+        >>> x = jnp.arange(1.0, 4.0)
+        >>> _, log_count = sj.semiring_jvp(jnp.cumsum, (x,), (s.one(x.shape, x.dtype),), s)
+        >>> print(jnp.exp(log_count).round())
+        [1. 2. 3.]
+    """
+    _check_callable(fun)
+    checked = as_semiring(semiring)
+    if not isinstance(primals, (tuple, list)) or not isinstance(sources, (tuple, list)):
+        raise TypeError(
+            "primal and source arguments to semijax.semiring_jvp must be tuples or lists; "
+            f"found {type(primals).__name__} and {type(sources).__name__}."
+        )
+    if len(primals) != len(sources):
+        raise TypeError(
+            "primal and source arguments to semijax.semiring_jvp must have the same length; "
+            f"found {len(primals)} and {len(sources)}."
+        )
+    _check_inputs("semiring_jvp", primals)
+    traced = _Traced(fun, tuple(primals), False)
+    tangents: list[Elements | None] = []
+    variables = iter(traced.graph.inputs)
+    for primal, source in zip(primals, sources, strict=True):
+        leaves, tree = jax.tree.flatten(primal)
+        own = [next(variables) for _ in leaves]
+        tangents += (
+            [None] * len(own) if source is None else _match(checked, source, tree, own, "primal")
+        )
+    pushed = traced.push(checked, tangents)
+    elements = _for_each_member(
+        checked, pushed, lambda _, e: jax.tree.unflatten(traced.out_tree, e)
+    )
+    return traced.out, elements
+
+
+def aggregate(elements: Any, semiring: Any, axis: int | Sequence[int] | None = None) -> Any:
+    """⊕-combine elements over axes: the aggregated derivative of Du et al. 2023, Eq. 3.
+
+    Args:
+        elements: a semiring's elements, or a pytree with such at its leaves.
+        semiring: the semiring they belong to.
+        axis: the axis or axes of the array (not of the trailing axes that some elements have);
+            all of them by default.
+
+    Returns:
+        Elements with those axes removed.
+
+    Raises:
+        ValueError: if an axis is out of range or given twice.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> s = sj.TopK(2)
+        >>> g = sj.semiring_grad(lambda x: (x * jnp.arange(4.0)).sum(), s, raw=True)(jnp.ones(4))
+        >>> print(sj.aggregate(g, s, 0))
+        [3. 2.]
+    """
+    checked = as_semiring(semiring)
+
+    def combine(member: Semiring, tree: Any) -> Any:
+        structure = jax.tree.structure(jax.eval_shape(lambda: member.zero((), jnp.float32)))
+
+        def one(e: Elements) -> Elements:
+            ndim = len(member.shape(e))
+            axes = tuple(range(ndim)) if axis is None else axis
+            return member.sum(e, _normalise_axes(axes, ndim))
+
+        return jax.tree.map(one, tree, is_leaf=lambda t: jax.tree.structure(t) == structure)
+
+    if isinstance(checked, Product):
+        parts = checked.split(elements)
+        return checked.container.unflatten(
+            [combine(m, part) for m, part in zip(checked.members, parts, strict=True)]
+        )
+    return combine(checked, elements)
+
+
+def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function one node of the graph: paths pass through it by its own Jacobian.
+
+    The paths inside of it are summed, as in an ordinary gradient; outside, it is one equation. It
+    is a coarser graph on purpose: a softmax as one step, a whole layer as one step.
+
+    Args:
+        fun: a function of arrays or pytrees of arrays; bind anything else with
+            ``functools.partial``.
+
+    Returns:
+        A function with the same arguments and values, under every JAX transformation.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> square = lambda x: x * x
+        >>> count = lambda f: float(jnp.exp(sj.semiring_grad(f, sj.PathCount())(3.0)))
+        >>> print(count(square), count(sj.atomic(square)))
+        2.0 1.0
+    """
+    _check_callable(fun)
+    name = getattr(fun, "__name__", type(fun).__name__)
+
+    @functools.wraps(fun)
+    def node(*args: Any, **kwargs: Any) -> Any:
+        return fun(*args, **kwargs)
+
+    node.__name__ = node.__qualname__ = ATOMIC + name
+    return functools.wraps(fun)(jax.jit(node))
+
+
+class _Traced:
+    """A function traced and evaluated at its primals, ready for sweeps."""
+
+    def __init__(self, fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> None:
+        leaves, self.tree = jax.tree.flatten(primals)
+        self.leaves = [jnp.asarray(leaf) for leaf in leaves]
+        self.graph, shapes = trace(fun, *primals)
+        if has_aux and not (isinstance(shapes, tuple) and len(shapes) == 2):
+            raise TypeError(
+                "With has_aux=True the function must return a pair of its output and auxiliary "
+                f"data, got {type(shapes).__name__}."
+            )
+        self.out_shapes = shapes[0] if has_aux else shapes
+        self.out_tree = jax.tree.structure(self.out_shapes)
+        self.values = sweep.evaluate(self.graph, self.leaves)
+        results = sweep.output_values(self.graph, self.values)
+        n = self.out_tree.num_leaves
+        self.outputs = jax.tree.leaves(self.out_shapes)
+        self.out = jax.tree.unflatten(self.out_tree, map(jnp.asarray, results[:n]))
+        self.aux = jax.tree.unflatten(jax.tree.structure(shapes[1]), results[n:]) if has_aux else None
+        self.n_aux = len(results) - n
+
+    def pull(self, semiring: Semiring, cotangents: Sequence[Elements | None]) -> list[Elements]:
+        """Elements of every leaf of the primals."""
+        given = [*cotangents, *[None] * self.n_aux]
+        pulled = sweep.pull(self.graph, semiring, self.values, given)
+        return _filled(semiring, self.graph.inputs, pulled)
+
+    def push(self, semiring: Semiring, tangents: Sequence[Elements | None]) -> list[Elements]:
+        """Elements of every leaf of the output."""
+        pushed = sweep.push(self.graph, semiring, self.values, tangents)
+        return _filled(semiring, self.outputs, pushed)
+
+
+def _filled(semiring: Semiring, avals: Sequence[Any], found: Sequence[Elements | None]) -> list[Any]:
+    """0̄ in full where a sweep left it symbolic."""
+    return [
+        semiring.zero(el.node_shape(v), _dtype(v)) if e is None else e
+        for v, e in zip(avals, found, strict=True)
+    ]
+
+
+def _dtype(aval: Any) -> Any:
+    return el.accumulation_dtype(aval.dtype if _has_nodes(aval) else jnp.float32)
+
+
+def _has_nodes(aval: Any) -> bool:
+    return jnp.issubdtype(aval.dtype, jnp.inexact)
+
+
+def _one(semiring: Semiring, aval: Any) -> Elements:
+    return semiring.one(el.node_shape(aval), _dtype(aval))
+
+
+def _match(semiring: Semiring, given: Any, tree: Any, avals: Sequence[Any], what: str) -> list[Any]:
+    """The elements at the leaves of ``given``, checked against the arrays they belong to."""
+    members = semiring.members if isinstance(semiring, Product) else (semiring,)
+    parts = semiring.split(given) if isinstance(semiring, Product) else (given,)
+    try:
+        columns = [tree.flatten_up_to(part) for part in parts]
+    except ValueError as error:
+        raise TypeError(
+            f"The tree structure of the elements does not match that of the {what}, {tree}: {error}"
+        ) from error
+    for member, column in zip(members, columns, strict=True):
+        for aval, elements in zip(avals, column, strict=True):
+            expected = jax.eval_shape(lambda m=member, v=aval: m.zero(el.node_shape(v), _dtype(v)))
+            _check_elements(member, elements, expected, what)
+    if not isinstance(semiring, Product):
+        return columns[0]
+    return [semiring.container.unflatten(row) for row in zip(*columns, strict=True)]
+
+
+def _check_elements(semiring: Semiring, elements: Any, expected: Any, what: str) -> None:
+    name = type(semiring).__name__
+    if jax.tree.structure(elements) != jax.tree.structure(expected):
+        raise TypeError(
+            f"Expected elements of {name}, {jax.tree.structure(expected)}, for a leaf of the {what}, "
+            f"got {jax.tree.structure(elements)}. {name}().lift(numbers) makes elements from numbers."
+        )
+    for leaf, like in zip(jax.tree.leaves(elements), jax.tree.leaves(expected), strict=True):
+        if jnp.shape(leaf) != like.shape:
+            raise ValueError(
+                f"Elements of {name} for a leaf of the {what} must have shape {like.shape}, "
+                f"got {jnp.shape(leaf)}."
+            )
+
+
+def _per_primal(semiring: Semiring, tree: Any, elements: list[Elements]) -> tuple[Any, ...]:
+    """A tuple over the primals; for a container of semirings, of such containers."""
+    by_member = _for_each_member(semiring, elements, lambda _, e: jax.tree.unflatten(tree, e))
+    if not isinstance(semiring, Product):
+        return by_member
+    columns = semiring.split(by_member)
+    return tuple(semiring.container.unflatten(row) for row in zip(*columns, strict=True))
+
+
+def _for_each_member(
+    semiring: Semiring, elements: Sequence[Elements], build: Callable[[Semiring, Any], Any]
+) -> Any:
+    """``build(semiring, elements)``, for a container of semirings in that container."""
+    if not isinstance(semiring, Product):
+        return build(semiring, elements)
+    split = [semiring.split(e) for e in elements]
+    columns = zip(*split, strict=True) if split else [()] * len(semiring.members)
+    return semiring.container.unflatten(
+        [build(m, list(c)) for m, c in zip(semiring.members, columns, strict=True)]
+    )
+
+
+def _read_out(semiring: Semiring, elements: Elements, dtype: Any) -> Any:
+    result = semiring.readout(elements)
+    if semiring.units != "weight":
+        return result
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), result)
+
+
+def _check_callable(fun: Any) -> None:
+    if not callable(fun):
+        raise TypeError(f"Expected a callable value, got {fun!r} of type {type(fun).__name__}.")
+
+
+def _check_argnums(argnums: Any) -> Any:
+    try:
+        return int(argnums.__index__()) if hasattr(argnums, "__index__") else tuple(map(int, argnums))
+    except TypeError:
+        raise TypeError(
+            f"argnums must be an integer or a sequence of integers, got {argnums!r}."
+        ) from None
+
+
+def _positions(argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> list[int]:
+    given = (argnums,) if isinstance(argnums, int) else argnums
+    n = len(args)
+    if any(not -n <= i < n for i in given):
+        needed = max(i + 1 if i >= 0 else -i for i in given)
+        raise ValueError(
+            f"differentiating with respect to argnums={argnums} requires at least {needed} "
+            f"positional arguments to be passed by the caller, but got only {n} positional "
+            "arguments."
+        )
+    found = [i % n for i in given]
+    if len(set(found)) != len(found):
+        raise ValueError(f"argnums={argnums} names an argument twice.")
+    return found
+
+
+def _check_inputs(transformation: str, primals: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(primals):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None:
+            if not isinstance(leaf, (bool, int, float, complex)):
+                raise TypeError(
+                    f"Argument '{leaf!r}' of type {type(leaf)} is not a valid JAX type."
+                )
+            dtype = np.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating):
+            continue
+        where = jax.tree_util.keystr(path)
+        hint = (
+            " Pass its real and imaginary parts as two arguments."
+            if jnp.issubdtype(dtype, jnp.complexfloating)
+            else ""
+        )
+        raise TypeError(
+            f"{transformation} requires real-valued inputs (input dtype that is a sub-dtype of "
+            f"np.floating), but got {dtype} at args{where}.{hint}"
+        )
+
+
+def _check_scalar(shapes: Any) -> None:
+    if not hasattr(shapes, "shape"):
+        raise TypeError(
+            "Gradient only defined for scalar-output functions. Output was a pytree: "
+            f"{jax.tree.structure(shapes)}. If it is a pair with auxiliary data, use has_aux=True."
+        )
+    if shapes.shape != ():
+        raise TypeError(
+            "Gradient only defined for scalar-output functions. "
+            f"Output had shape: {shapes.shape}."
+        )
+    if not jnp.issubdtype(shapes.dtype, jnp.floating):
+        raise TypeError(
+            "semiring_grad requires real-valued outputs (output dtype that is a sub-dtype of "
+            f"np.floating), but got {shapes.dtype}."
+        )
+
+
+def _normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    for axis in given:
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"axis {axis} is out of bounds for array of dimension {ndim}")
+    found = tuple(axis % ndim for axis in given)
+    if len(set(found)) != len(found):
+        raise ValueError(f"duplicate value in axes {given}")
+    return found
+
+
