@@ -7,7 +7,7 @@ WORKERS ?= 2
 VENV := .venv
 NEWEST := .venv-newest
 
-# The newest JAX needs Python 3.12. The first of these that runs: a pyenv shim may be there and not.
+# The newest JAX needs Python 3.12. The first of these that runs (a pyenv shim may exist and not run).
 NEWEST_PYTHON ?= $(shell \
 	for python in python3.12 python3.13 python3.14 $(sort $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)); do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null; \

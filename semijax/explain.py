@@ -126,7 +126,7 @@ def _rows(graph: Graph, depth: int) -> list[Row]:
 def _row(equation: Equation, values: list[Any], depth: int) -> list[Row]:
     jacobian: EquationJacobian | None = None
     kind = "-"
-    if equation.wrt and any(v.differentiable for v in equation.outputs):
+    if equation.wrt:
         try:
             jacobian = equation_jacobian(equation, *values)
             kind = jacobian.kind or "none"

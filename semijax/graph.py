@@ -22,6 +22,9 @@ from semijax import _compat
 ATOMIC = "sj.atomic:"
 """What the name of a jitted function begins with when it is to stay one node."""
 
+REFERENCES = {"new_ref", "empty_ref", "get", "swap", "addupdate", "freeze", "free_ref"}
+"""Primitives that read or write a mutable array: its state is no variable of the graph."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variable:
@@ -54,7 +57,8 @@ class Equation:
         inputs: what it reads, variables or constants.
         outputs: the variables it defines.
         scope: the names of the modules it was written in, joined by ``/``.
-        wrt: the positions in ``inputs`` through which paths may come.
+        wrt: the positions in ``inputs`` through which paths may come; none where nothing can
+            leave again.
     """
 
     inputs: tuple[Variable | Constant, ...]
@@ -76,7 +80,7 @@ class Equation:
     @property
     def source(self) -> str:
         """The user's line that made it, as JAX reports it: ``file:line (function)``."""
-        return source_info_util.summarize(self.eqn.source_info)
+        return _source(self.eqn)
 
     @property
     def name(self) -> str:
@@ -182,10 +186,17 @@ class _Builder:
                 self.call(called, eqn.outvars, inputs, scope)
 
     def append(self, eqn: Any, inputs: tuple[Variable | Constant, ...], scope: str) -> None:
-        wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
+        if eqn.primitive.name in REFERENCES and any(v in self.active for v in inputs):
+            raise NotImplementedError(
+                f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
+                f"through one are not followed; at {_source(eqn)}. Write the function without."
+            )
         outputs = tuple(self.define(var) for var in eqn.outvars)
+        wrt: tuple[int, ...] = ()
+        if eqn.primitive.name != "stop_gradient" and any(v.differentiable for v in outputs):
+            wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
         self.equations.append(Equation(inputs, outputs, scope, wrt, eqn))
-        if wrt and eqn.primitive.name != "stop_gradient":
+        if wrt:
             self.active |= {v for v in outputs if v.differentiable}
 
     def call(self, closed: Any, outvars: Sequence[Any], inputs: Any, scope: str) -> None:
@@ -199,6 +210,10 @@ class _Builder:
         results = [self.read(atom) for atom in jaxpr.outvars]
         self.names = caller
         self.names.update(zip(outvars, results, strict=True))
+
+
+def _source(eqn: Any) -> str:
+    return source_info_util.summarize(eqn.source_info)
 
 
 def _is_atomic(eqn: Any) -> bool:

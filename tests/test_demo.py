@@ -9,7 +9,6 @@ from matplotlib.image import imread
 from semijax import demo, zoo
 
 QUICK = ["--sequences", "320", "--epochs", "1"]
-MODEL, PICTURE = "first_token_repeated_once.msgpack", "token_gradients.png"
 
 
 def tables(output):
@@ -22,7 +21,7 @@ def test_it_shows_every_token_and_a_rerun_uses_the_saved_model(tmp_path, capsys)
     first = capsys.readouterr().out
     assert "Training a transformer on 224 sequences, seed 0." in first
     assert "None of 3 seeds reached 100%" in first
-    assert f"Saved the model to {tmp_path / MODEL}." in first
+    assert f"Saved the model to {tmp_path / 'first_token_repeated_once.msgpack'}." in first
 
     headers = re.findall(r"^position.*", first, re.MULTILINE)
     assert [header.split() for header in headers] == [["position", "token", *demo.STATISTICS]] * 4
@@ -32,7 +31,7 @@ def test_it_shows_every_token_and_a_rerun_uses_the_saved_model(tmp_path, capsys)
     assert len(re.findall(r"^Example .* comes back", first, re.MULTILINE)) == 2
     assert len(re.findall(r"^Example .* does not come back", first, re.MULTILINE)) == 2
 
-    picture = tmp_path / PICTURE
+    picture = tmp_path / "token_gradients.png"
     assert f"Wrote the picture to {picture}." in first
     height, width, _ = imread(picture).shape
     assert width > height > 500
@@ -46,11 +45,13 @@ def test_it_shows_every_token_and_a_rerun_uses_the_saved_model(tmp_path, capsys)
     assert picture.exists()
 
 
-def test_retrain_ignores_the_saved_model(tmp_path, capsys, monkeypatch):
+def test_retrain_ignores_the_saved_model(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "ATTEMPTS", 1)
-    (tmp_path / MODEL).write_text("not a model")
-    demo.main([*QUICK, "--out", str(tmp_path), "--retrain", "--seed", "5"])
-    assert "Seed 5, 1 epochs" in capsys.readouterr().out
+    splits = zoo.split(zoo.first_token_repeated_once(320))
+    path = tmp_path / "model"
+    path.write_text("not a model")
+    trained = demo.trained_model(path, splits, seed=5, epochs=1, retrain=True)
+    assert trained.seed == zoo.load(path).seed == 5
 
 
 def test_a_perfect_seed_ends_the_search(tmp_path, capsys, monkeypatch):

@@ -63,6 +63,35 @@ class Diagonal(LocalJacobian):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reduction(LocalJacobian):
+    """An edge from every i to the one o that it is reduced to, of weight ∂o/∂i = w[i].
+
+    Attributes:
+        weights: array of shape ``in_shape``, or None where every weight is 1.
+        in_shape: the input's shape.
+        out_shape: the output's shape.
+        axes: the axes of the input that the output does not have.
+    """
+
+    weights: jax.Array | None
+    in_shape: Shape
+    out_shape: Shape
+    axes: tuple[int, ...]
+
+    kind: ClassVar[str] = "Reduction"
+
+    def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
+        return self._transposed().push(semiring, cotangent)
+
+    def push(self, semiring: Semiring, tangent: Elements) -> Elements:
+        return self._transposed().pull(semiring, tangent)
+
+    def _transposed(self) -> Diagonal:
+        kept = tuple(a for a in range(len(self.in_shape)) if a not in self.axes)
+        return Diagonal(self.weights, self.out_shape, self.in_shape, kept)
+
+
+@dataclasses.dataclass(frozen=True)
 class Transposed(LocalJacobian):
     """The same edges the other way round: ⊗ is commutative, so pull and push change places."""
 
@@ -70,8 +99,8 @@ class Transposed(LocalJacobian):
 
     @property
     def kind(self) -> str:
-        """A transposed diagonal is a reduction; the other kinds keep their names."""
-        return "Reduction" if self.inner.kind == "Diagonal" else self.inner.kind
+        """That of the inner one."""
+        return self.inner.kind
 
     @property
     def in_shape(self) -> Shape:
@@ -83,16 +112,12 @@ class Transposed(LocalJacobian):
         """The inner one's input."""
         return self.inner.in_shape
 
+    @property
+    def edges(self) -> int:
+        return self.inner.edges
+
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
         return self.inner.push(semiring, cotangent)
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         return self.inner.pull(semiring, tangent)
-
-
-def reduction(
-    weights: jax.Array | None, in_shape: Shape, out_shape: Shape, axes: tuple[int, ...]
-) -> LocalJacobian:
-    """The edges of a reduction over ``axes``, of weight ∂o/∂i = w[i]; every input feeds one output."""
-    kept = tuple(a for a in range(len(in_shape)) if a not in axes)
-    return Transposed(Diagonal(weights, out_shape, in_shape, kept))

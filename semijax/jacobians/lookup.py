@@ -16,25 +16,17 @@ from semijax.jacobians.base import EquationJacobian, Table, as_table, builtin_ru
 from semijax.jacobians.complex import SAME_FOR_BOTH_PARTS, both_parts, involves_complex
 from semijax.jacobians.dense import dense_jacobian
 
-REFERENCES = {"new_ref", "empty_ref", "get", "swap", "addupdate", "freeze"}
-
 
 def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The edges of an equation at these primal values.
 
     Raises:
-        NotImplementedError: where JAX has no derivative either, or the equation reads or writes a
-            mutable reference.
+        NotImplementedError: where JAX has no derivative either.
         ValueError: where the only way is a dense Jacobian, and that is over its budget.
     """
     primitive = equation.primitive
     if rule := user_rule(primitive):
         return as_table(equation, rule(equation, *values))
-    if primitive.name in REFERENCES:
-        raise NotImplementedError(
-            f"Primitive '{primitive.name}' acts on a mutable array reference, and paths through "
-            f"one are not followed; {equation.where()}. Write the function without references."
-        )
     rule = None if equation.is_atomic else builtin_rule(primitive)
     parts = involves_complex(equation)
     if rule is None or (parts and primitive.name not in SAME_FOR_BOTH_PARTS):

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, rule_for
-from semijax.jacobians.diagonal import reduction
+from semijax.jacobians.diagonal import Reduction
 
 
 @rule_for("reduce_sum")
 def reduce_sum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1."""
     axes = tuple(equation.params["axes"])
-    return [reduction(None, x.shape, equation.outputs[0].shape, axes)]
+    return [Reduction(None, x.shape, equation.outputs[0].shape, axes)]
 
 
 @rule_for("reduce_max", "reduce_min", "reduce_prod")
@@ -24,4 +24,4 @@ def reduce_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i by JAX's own derivative; the n winners of a tie share, 1/n each."""
     out, pullback = jax.vjp(lambda x: equation.bind(x)[0], x)
     (weights,) = pullback(jnp.ones_like(out))
-    return [reduction(weights, x.shape, out.shape, tuple(equation.params["axes"]))]
+    return [Reduction(weights, x.shape, out.shape, tuple(equation.params["axes"]))]

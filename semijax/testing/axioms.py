@@ -249,19 +249,24 @@ class _Checker:
     def pool(self) -> tuple[list[str], Elements]:
         """Elements with their names: lifted weights, their sums and products, 0̄ and 1̄."""
         s = self.semiring
-        numbers = [f"{w:g}" for w in np.asarray(self.weights, float)]
-        names = [f"lift({w})" for w in numbers]
-        parts = [s.lift(self.weights)]
-        for equation in self.equations:
-            names += [f"at({equation!r}).lift({w})" for w in numbers]
-            parts.append(s.at(equation).lift(self.weights))
-        for count, symbol, operation in ((6, "⊕", s.add), (6, "⊗", s.mul), (4, "⊕", s.add)):
-            drawn = el.concatenate(parts, 0)
+        lifts = {"lift": s.lift}
+        lifts |= {f"at({e!r}).lift": s.at(e).lift for e in self.equations}
+        names = [f"{lift}({w:g})" for lift in lifts for w in np.asarray(self.weights, float)]
+        pairs = []
+        for count, symbol in ((6, "⊕"), (6, "⊗"), (4, "⊕")):
             i, j = self.random.integers(len(names), size=(2, count))
             names += [f"({names[p]} {symbol} {names[q]})" for p, q in zip(i, j, strict=True)]
-            parts.append(operation(el.take(drawn, jnp.asarray(i)), el.take(drawn, jnp.asarray(j))))
-        parts += [s.zero((1,), self.dtype), s.one((1,), self.dtype)]
-        return [*names, "0̄", "1̄"], el.concatenate(parts, 0)
+            pairs.append((s.add if symbol == "⊕" else s.mul, jnp.asarray(i), jnp.asarray(j)))
+
+        @jax.jit
+        def build(weights: jax.Array) -> Elements:
+            pool = el.concatenate([lift(weights) for lift in lifts.values()], 0)
+            for operation, i, j in pairs:
+                made = operation(el.take(pool, i), el.take(pool, j))
+                pool = el.concatenate([pool, made], 0)
+            return el.concatenate([pool, s.zero((1,), self.dtype), s.one((1,), self.dtype)], 0)
+
+        return [*names, "0̄", "1̄"], build(self.weights)
 
     def check_laws(self) -> None:
         """Try every law on every pair or triple of the pool."""

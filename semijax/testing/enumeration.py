@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from semijax import _compat
@@ -185,41 +187,33 @@ class Paths(Sequence[EnumeratedPath]):
 
         Returns:
             The statistics, ``semiring.readout`` of an array of elements for each leaf, with the
-            pytree structure of the differentiated arguments (``None`` in place of arguments that
-            are not floating). They have at least float32 precision.
+            pytree structure of the differentiated arguments (``None`` in place of arrays that are
+            not floating), in at least float32. For a container of semirings, a container of those.
         """
+        if isinstance(semiring, (tuple, list, dict)):
+            return jax.tree.map(self.fold, semiring, is_leaf=lambda s: isinstance(s, Semiring))
         semiring = as_semiring(semiring)
         graph, table = self._graph, self._table
         dtype = jnp.result_type(jnp.float32, *[leaf.dtype for leaf in graph.sources])
-        # All sizes are rounded up to powers of two, so that JAX compiles few different shapes. The
-        # last edge is 1̄ and the last path is 0̄: what the padding of the tables points at.
-        lifted = _lift(graph, semiring, dtype)
-        count = _power_of_two_above(len(self))
-        zero = semiring.zero((count,), dtype)
-        one = semiring.one((count,), dtype)
-        edges = np.full((count, table.edges.shape[1]), -1)
-        edges[: len(self)] = table.edges
-
-        products = one
-        for column in edges.T:
-            factor = el.map_leaves(lambda leaf, column=column: leaf[column], lifted)
-            products = semiring.mul(products, factor)
-        products = el.cast_like(products, zero)
-        products = el.where(jnp.arange(count) < len(self), products, zero)
+        # All sizes are rounded up to powers of two, so that few different ones are compiled. The
+        # last edge is 1̄ and the last path is 0̄: what the −1 of the padding points at.
+        count, longest = len(self), table.edges.shape[1]
+        edges = np.full((_power_of_two_above(longest), _power_of_two_above(count)), -1)
+        edges[:longest, :count] = table.edges.T
 
         # Neighbours of the same input element are added, then neighbours at distance 2, 4, 8, …
         owner, begins, sizes = np.unique(table.sources, return_index=True, return_counts=True)
-        place = np.arange(len(self)) - np.repeat(begins, sizes)
+        place = np.arange(count) - np.repeat(begins, sizes)
         room = np.repeat(sizes, sizes) - place
-        step = 1
-        while step < sizes.max(initial=0):
-            partner = np.full(count, -1)
-            pairs = np.flatnonzero((place % (2 * step) == 0) & (room > step))
-            partner[pairs] = pairs + step
-            other = el.map_leaves(lambda leaf, partner=partner: leaf[partner], products)
-            products = el.cast_like(semiring.add(products, other), zero)
-            step *= 2
+        partners = np.full((edges.shape[1].bit_length(), edges.shape[1]), -1)
+        for level, row in enumerate(partners):
+            pairs = np.flatnonzero((place % (2 << level) == 0) & (room > 1 << level))
+            row[pairs] = pairs + (1 << level)
 
+        lifted = _lift(graph, semiring, dtype)
+        products = _combine(
+            semiring, dtype, lifted, edges, partners, np.arange(edges.shape[1]) < count
+        )
         row = np.full(graph.source_count, -1)
         row[owner] = begins
         leaves = []
@@ -731,6 +725,27 @@ class _Fan:
         rows = np.repeat(np.arange(len(nodes)), count)
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return rows, self._items[self._first[nodes][rows] + within]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _combine(
+    semiring: Semiring, dtype: Any, lifted: Any, edges: Any, partners: Any, is_path: Any
+) -> Any:
+    """⊗ along each path, then ⊕ of each path and its partner, level by level."""
+    zero = semiring.zero(is_path.shape, dtype)
+    one = el.cast_like(semiring.one(is_path.shape, dtype), zero)
+
+    def follow(products: Any, column: jax.Array) -> tuple[Any, None]:
+        factor = el.map_leaves(lambda leaf: leaf[column], lifted)
+        return el.cast_like(semiring.mul(products, factor), zero), None
+
+    def join(products: Any, partner: jax.Array) -> tuple[Any, None]:
+        other = el.map_leaves(lambda leaf: leaf[partner], products)
+        return el.cast_like(semiring.add(products, other), zero), None
+
+    products, _ = lax.scan(follow, one, edges)
+    products, _ = lax.scan(join, el.where(is_path, products, zero), partners)
+    return products
 
 
 def _lift(graph: _Graph, semiring: Semiring, dtype: Any) -> Any:

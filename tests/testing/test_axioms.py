@@ -206,9 +206,8 @@ def test_a_semiring_passes(semiring):
     check_semiring(semiring)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_other_draws_pass(seed):
-    check_semiring(FastReal(), seed=seed, samples=seed)
+def test_other_draws_pass():
+    check_semiring(FastReal(), seed=1, samples=3)
 
 
 def test_half_precision_passes():
