@@ -473,7 +473,7 @@ def _check_inputs(transformation: str, primals: Any) -> None:
                 raise TypeError(
                     f"Argument '{leaf!r}' of type {type(leaf)} is not a valid JAX type."
                 )
-            dtype = np.result_type(leaf)
+            dtype = jnp.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.floating):
             continue
         where = jax.tree_util.keystr(path)

@@ -16,7 +16,6 @@ import jax
 import jax.extend.core
 import jax.extend.core.primitives as jax_primitives
 import jax.numpy as jnp
-import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
@@ -254,4 +253,5 @@ def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
 
 def accumulated(weights: Any) -> jax.Array:
     """Weights in the dtype in which statistics are carried."""
-    return jnp.asarray(weights).astype(el.accumulation_dtype(np.result_type(weights)))
+    weights = jnp.asarray(weights)
+    return weights.astype(el.accumulation_dtype(weights.dtype))

@@ -54,8 +54,14 @@ class LogMassSemiring(Semiring):
         return Weighted(log_abs(weights), jnp.zeros_like(weights))
 
     def add(self, a: Weighted, b: Weighted) -> Weighted:
-        pair = Weighted(*(jnp.stack(fields) for fields in zip(a, b, strict=True)))
-        return self.sum(pair, (0,))
+        # With t = log Z₁ − log Z₂, p₁ = sigmoid(t) and its surprisal is softplus(−t).
+        both = jnp.isneginf(a.log_mass) & jnp.isneginf(b.log_mass)
+        t = jnp.where(both, 0, a.log_mass) - jnp.where(both, 0, b.log_mass)
+        p, q = jax.nn.sigmoid(t), jax.nn.sigmoid(-t)
+        mean = p * a.mean + q * b.mean
+        if self.surprisal:
+            mean = mean + _surprisal(p) + _surprisal(q)
+        return self._normalised(jnp.logaddexp(a.log_mass, b.log_mass), mean)
 
     def mul(self, a: Weighted, b: Weighted) -> Weighted:
         return self._normalised(a.log_mass + b.log_mass, a.mean + b.mean)
@@ -65,15 +71,12 @@ class LogMassSemiring(Semiring):
 
     def sum(self, elements: Weighted, axes: tuple[int, ...]) -> Weighted:
         logs, means = elements
-        largest = jnp.max(logs, axes, keepdims=True, initial=-jnp.inf)
-        largest = lax.stop_gradient(jnp.where(jnp.isneginf(largest), 0, largest))
+        largest = lax.stop_gradient(_finite(jnp.max(logs, axes, keepdims=True, initial=-jnp.inf)))
         masses = jnp.exp(logs - largest)
         mass = masses.sum(axes)
-        shares = masses / jnp.expand_dims(_or_one(mass), axes)
-        mean = jnp.sum(shares * means, axes)
-        if self.surprisal:
-            mean = mean - jnp.sum(shares * jnp.log(_or_one(shares)), axes)
-        return self._normalised(log_abs(mass) + largest.squeeze(axes), mean)
+        terms = means - _finite(logs - largest) if self.surprisal else means
+        total = jnp.sum(masses * terms, axes)
+        return self._result(mass, total, largest.squeeze(axes))
 
     def contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
         return _contract(self, weights, elements)
@@ -81,16 +84,14 @@ class LogMassSemiring(Semiring):
     def segment_sum(self, elements: Weighted, segments: jax.Array, count: int) -> Weighted:
         logs, means = elements
         kept = jnp.where((segments < 0) | (segments >= count), count, segments)
+        zeros = jnp.zeros(count + 1, logs.dtype)
         largest = jnp.full(count + 1, -jnp.inf, logs.dtype).at[kept].max(logs)
-        largest = lax.stop_gradient(jnp.where(jnp.isneginf(largest), 0, largest))
-        masses = jnp.exp(logs - largest[kept])
-        mass = jnp.zeros(count + 1, logs.dtype).at[kept].add(masses)
-        shares = masses / _or_one(mass)[kept]
-        terms = shares * means
-        if self.surprisal:
-            terms = terms - shares * jnp.log(_or_one(shares))
-        mean = jnp.zeros(count + 1, logs.dtype).at[kept].add(terms)
-        return self._normalised((log_abs(mass) + largest)[:count], mean[:count])
+        largest = lax.stop_gradient(_finite(largest))
+        logs = logs - largest[kept]
+        masses = jnp.exp(logs)
+        terms = means - _finite(logs) if self.surprisal else means
+        mass, total = zeros.at[kept].add(masses), zeros.at[kept].add(masses * terms)
+        return self._result(mass[:count], total[:count], largest[:count])
 
     def readout(self, elements: Weighted) -> jax.Array:
         # A mass that is not a number must not hide behind a mean that is one.
@@ -100,6 +101,13 @@ class LogMassSemiring(Semiring):
         # Where no path has weight the mean means nothing: one representative of 0̄, mean 0.
         return Weighted(log_mass, jnp.where(jnp.isneginf(log_mass), 0, mean))
 
+    def _result(self, mass: jax.Array, total: jax.Array, log_scale: jax.Array) -> Weighted:
+        """From Σ of masses and Σ mass · (m − log mass) or Σ mass · m, masses in units of a scale."""
+        mean = total / _or_one(mass)
+        if self.surprisal:
+            mean = mean + jnp.log(_or_one(mass))
+        return self._normalised(log_abs(mass) + log_scale, mean)
+
     def _scaled_contract(self, weights: jax.Array, elements: Weighted) -> tuple[Weighted, jax.Array]:
         """Contract by matrix products, rows and columns scaled to have a largest entry of 1.
 
@@ -108,34 +116,60 @@ class LogMassSemiring(Semiring):
         """
         logs, means = elements
         a = jnp.abs(weights)
-        row = jnp.max(a, 1, keepdims=True, initial=0)
-        column = jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)
-        alive = (row > 0).mT & ~jnp.isneginf(column)
-        row = lax.stop_gradient(_or_one(row))
-        column = lax.stop_gradient(jnp.where(jnp.isneginf(column), 0, column))
+        row = lax.stop_gradient(_or_one(jnp.max(a, 1, keepdims=True, initial=0)))
+        column = lax.stop_gradient(_finite(jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)))
         a, logs = a / row, logs - column
         masses = jnp.exp(logs)
-
         mass = matmul(a, masses)
         if self.surprisal:
-            total = matmul(a, masses * (means - jnp.where(masses == 0, 0, logs)))
-            total = total - matmul(a * jnp.log(_or_one(a)), masses)
-            mean = total / _or_one(mass) + jnp.log(_or_one(mass))
+            total = matmul(a, masses * (means - _finite(logs)))
+            total = total + matmul(_surprisal(a), masses)
         else:
-            mean = matmul(a, masses * means) / _or_one(mass)
+            total = matmul(a, masses * means)
 
         info = jnp.finfo(mass.dtype)
+        alive = a.any(1)[:, :, None] & (masses > 0).any(1)[:, None, :]
         untrusted = alive & (mass < max(1, a.shape[1]) * info.tiny / info.eps)
-        return self._normalised(log_abs(mass) + jnp.log(row).mT + column, mean), untrusted
+        return self._result(mass, total, jnp.log(row).mT + column), untrusted
+
+    def _looped_contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
+        """Contract term by term: slower, and without a scale that anything could fall below."""
+        batch, depth, rows = weights.shape
+        shape = (batch, rows, elements.log_mass.shape[2])
+
+        def step(k: Any, total: Weighted) -> Weighted:
+            w = lax.dynamic_slice_in_dim(weights, k, 1, 1).mT
+            g = [lax.dynamic_slice_in_dim(leaf, k, 1, 1) for leaf in elements]
+            w, log_mass, mean = (jnp.broadcast_to(leaf, shape) for leaf in (w, *g))
+            return self.add(total, self.mul(self.lift(w), Weighted(log_mass, mean)))
+
+        return lax.fori_loop(0, depth, step, self.zero(shape, weights.dtype))
 
 
+@jax.custom_jvp
 def log_abs(weights: jax.Array) -> jax.Array:
-    """log|w|, −∞ at 0 with derivative 0 there (the path has no mass, and no way to get any)."""
-    return jnp.where(weights == 0, -jnp.inf, jnp.log(jnp.abs(_or_one(weights))))
+    """log|w|; −∞ at 0 with derivative 0 there (the path has no mass, and no way to get any)."""
+    return jnp.log(jnp.abs(weights))
+
+
+@log_abs.defjvp
+def _log_abs_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (weights,), (tangent,) = primals, tangents
+    return log_abs(weights), jnp.where(weights == 0, 0, tangent) / _or_one(weights)
+
+
+def _surprisal(p: jax.Array) -> jax.Array:
+    """−p log p, 0 at 0."""
+    return -p * jnp.log(_or_one(p))
 
 
 def _or_one(values: jax.Array) -> jax.Array:
     return jnp.where(values == 0, 1, values)
+
+
+def _finite(logs: jax.Array) -> jax.Array:
+    """0 in place of −∞: what it is multiplied with, or scales, is 0."""
+    return jnp.where(jnp.isneginf(logs), 0, logs)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -144,7 +178,7 @@ def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted)
     result, untrusted = semiring._scaled_contract(weights, elements)
     _, result = lax.while_loop(
         lambda state: state[0],
-        lambda state: (jnp.zeros((), bool), Semiring.contract(semiring, weights, elements)),
+        lambda state: (jnp.zeros((), bool), semiring._looped_contract(weights, elements)),
         (untrusted.any(), result),
     )
     return result
@@ -154,7 +188,7 @@ def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted)
 def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
     def differentiable(weights: jax.Array, elements: Weighted) -> Weighted:
         result, untrusted = semiring._scaled_contract(weights, elements)
-        exact = functools.partial(Semiring.contract, semiring, weights, elements)
+        exact = functools.partial(semiring._looped_contract, weights, elements)
         return lax.cond(untrusted.any(), exact, lambda: result)
 
     return jax.jvp(differentiable, primals, tangents)

@@ -55,7 +55,7 @@ BILINEAR = _names("dot_general conv_general_dilated")
 FOLDS = _names(
     "reduce_max reduce_min reduce_prod reduce_sum cummax cummin cumprod cumsum cumlogsumexp "
     "reduce_window_max reduce_window_min reduce_window_sum "
-    "scatter_mul scatter_min scatter_max"
+    "scatter-mul scatter-min scatter-max"
 )
 """An output element combines several input elements, the losers of a maximum among them."""
 

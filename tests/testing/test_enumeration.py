@@ -281,6 +281,7 @@ first_twice.defvjp(lambda x: (first_twice(x), None), lambda _, ct: (ct.sum() * j
             lambda x: jnp.convolve(x, jnp.array([0.0, 1.0]), "valid"),
             {((i,), (o,)) for o in range(2) for i in (o, o + 1)},
         ),
+        (lambda x: x.at[jnp.array([0])].multiply(0.0, unique_indices=True), ALIGNED),
         # No edge at all.
         (lambda x: x[1:], {((1,), (0,)), ((2,), (1,))}),
         (lambda x: jnp.pad(x, (1, 0)), {((i,), (i + 1,)) for i in range(3)}),
