@@ -146,8 +146,15 @@ def positions(shape: Shape) -> jax.Array:
     return jnp.arange(n, dtype=jnp.int32 if n <= jnp.iinfo(jnp.int32).max else dtype).reshape(shape)
 
 
-@rule_for("reshape", "squeeze")
+@rule_for("reshape")
 def reshape_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
+    """The same elements in the same order, or in that of the permuted ``dimensions``."""
+    axes = equation.params["dimensions"]
+    return [Permutation(x.shape, equation.outputs[0].shape, axes and tuple(axes))]
+
+
+@rule_for("squeeze")
+def squeeze_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The same elements in the same order."""
     return [Permutation(x.shape, equation.outputs[0].shape)]
 
@@ -246,7 +253,8 @@ def _boxes(axis: int, whole: Shape, parts: list[Shape]) -> list[LocalJacobian]:
 @rule_for("dynamic_slice")
 def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[LocalJacobian]:
     """The output is a box of the input."""
-    return [DynamicSlice(starts, x.shape, equation.outputs[0].shape)]
+    out = equation.outputs[0].shape
+    return [DynamicSlice(_clamped(starts, x.shape, out), x.shape, out)]
 
 
 @rule_for("dynamic_update_slice")
@@ -254,6 +262,7 @@ def dynamic_update_slice_jacobian(
     equation: Equation, x: Any, update: Any, *starts: Any
 ) -> list[LocalJacobian]:
     """The update is a box in the output; what it overwrites has no edge."""
+    starts = _clamped(starts, x.shape, update.shape)
     ones = jnp.ones(x.shape, bool)
     kept = jax.lax.dynamic_update_slice(ones, jnp.zeros(update.shape, bool), starts)
     return [
@@ -262,16 +271,31 @@ def dynamic_update_slice_jacobian(
     ]
 
 
+def _clamped(starts: tuple[Any, ...], whole: Shape, box: Shape) -> tuple[jax.Array, ...]:
+    """The indices the primitive uses: a box that would stick out is moved inside.
+
+    ``jax.lax``'s functions, unlike the primitive, would count negative indices from the end.
+    """
+    limits = [n - m for n, m in zip(whole, box, strict=True)]
+    return tuple(jnp.clip(start, 0, limit) for start, limit in zip(starts, limits, strict=True))
+
+
 @rule_for("gather")
 def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled."""
+    """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled.
+
+    Nor where it was promised to be in bounds and is not: JAX's gradient drops it there.
+    """
     params = equation.params
+    mode = params["mode"]
+    if mode == jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        mode = jax.lax.GatherScatterMode.FILL_OR_DROP
     source = jax.lax.gather(
         positions(x.shape),
         indices,
         params["dimension_numbers"],
         params["slice_sizes"],
-        mode=params["mode"],
+        mode=mode,
         fill_value=-1,
     )
     return [Movement(source, x.shape, source.shape)]
