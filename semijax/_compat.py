@@ -1,6 +1,7 @@
-"""Every difference between JAX versions that semijax has to know, each with what changed.
+"""What semijax rests on in JAX's jaxprs, and every difference between versions of it.
 
 The supported floor is 0.10.2; a difference that falls below it is deleted, not kept.
+``tests/test_jax_contracts.py`` pins all of it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,10 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
 
 
 def bind(equation: Any, *values: Any) -> list[Any]:
-    """Evaluate one equation of a jaxpr.
-
-    0.12: ``get_bind_params`` returns the parameters alone, functions among them; before, a pair of
-    functions (to be passed first) and parameters.
-    """
+    """Evaluate one equation of a jaxpr; one value per output."""
     params = equation.primitive.get_bind_params(equation.params)
-    functions, params = params if isinstance(params, tuple) else ((), params)
     with equation.ctx.manager:
-        outputs = equation.primitive.bind(*functions, *values, **params)
+        outputs = equation.primitive.bind(*values, **params)
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 

@@ -174,8 +174,10 @@ def _finite(logs: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted) -> Weighted:
-    # A loop that runs once or never: unlike lax.cond, it stays so when it is vmapped.
     result, untrusted = semiring._scaled_contract(weights, elements)
+    if not weights.size:
+        return result
+    # A loop that runs once or never: unlike lax.cond, it stays so when it is vmapped.
     _, result = lax.while_loop(
         lambda state: state[0],
         lambda state: (jnp.zeros((), bool), semiring._looped_contract(weights, elements)),

@@ -183,7 +183,7 @@ class TopK(Semiring):
         best = jnp.maximum(self._padded(a, size), jnp.flip(self._padded(b, size), -1))
         stride = size // 2
         while stride:
-            pairs = best.reshape(*best.shape[:-1], -1, 2, stride)
+            pairs = best.reshape(*best.shape[:-1], size // (2 * stride), 2, stride)
             high, low = pairs[..., 0, :], pairs[..., 1, :]
             pairs = jnp.stack([jnp.maximum(high, low), jnp.minimum(high, low)], -2)
             best = pairs.reshape(best.shape)
