@@ -1,7 +1,7 @@
 """How does a gradient flow? Backpropagation in any semiring, as a JAX transformation."""
 
 from semijax import jacobians as jacobians
-from semijax import regions as _regions  # declares the rules of scan, cond and while
+from semijax import regions as regions
 from semijax import testing as testing
 from semijax.explain import explain as explain
 from semijax.graph import Equation as Equation

@@ -107,7 +107,9 @@ def unpad(
 
     def unpad_leaf(leaf: jax.Array) -> jax.Array:
         n = leaf.ndim - len(config)
-        stops = tuple(min(s, m * step) for s, m, step in zip(leaf.shape, shape, strides, strict=False))
+        stops = tuple(
+            min(s, m * step) for s, m, step in zip(leaf.shape, shape, strides, strict=False)
+        )
         starts = (0,) * leaf.ndim
         return lax.slice(leaf, starts, (*stops, *leaf.shape[len(config) :]), (*strides, *(1,) * n))
 

@@ -55,7 +55,7 @@ class Explanation:
 
     def __str__(self) -> str:
         header = ("primitive", "Jacobian", "edges", "shape", "scope", "source")
-        cells = [header]
+        cells: list[tuple[str, ...]] = [header]
         for row in self.rows:
             cells.append(
                 (

@@ -1,7 +1,7 @@
 """Control flow: an equation whose edges are a graph of their own.
 
-The Jacobian of a region is the sweep through its body: over the iterations of a ``scan``, the branch
-of a ``cond`` that was taken, the iterations of a ``while`` (forward only).
+The Jacobian of a region is the sweep through its body: over the iterations of a ``scan``, the
+branch of a ``cond`` that was taken, the iterations of a ``while`` (forward only).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -79,9 +78,7 @@ class Scan(EquationJacobian):
                 for v, e, a in zip(inputs, pulled, live, strict=True)
             ]
             more = [e for e in full[:c] if e is not None]
-            to_consts = [
-                semiring.add(a, b) for a, b in zip(to_consts, more, strict=True)
-            ]
+            to_consts = [semiring.add(a, b) for a, b in zip(to_consts, more, strict=True)]
             return (to_consts, [full[c + j] for j in live_carry]), full[c + k :]
 
         to_consts = [_zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
@@ -221,8 +218,7 @@ def cond_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through the branch that was taken."""
     active = [i in equation.wrt for i in range(1, len(values))]
     branches = tuple(
-        build(branch, scope=equation.scope, active=active)
-        for branch in equation.params["branches"]
+        build(branch, scope=equation.scope, active=active) for branch in equation.params["branches"]
     )
     return Cond(equation, branches, values)
 
@@ -301,4 +297,3 @@ def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
         active = grown
     test = build(params["cond_jaxpr"], scope=equation.scope)
     return While(equation, test, body, values, t, b)
-

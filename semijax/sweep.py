@@ -7,15 +7,15 @@ end (Du et al. 2023, Alg. 1 and Eq. 4; for the sum this is backpropagation).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.graph import Constant, Equation, Graph, Variable
-from semijax.jacobians import EquationJacobian, equation_jacobian
+from semijax.graph import Constant, Graph, Variable
+from semijax.jacobians import equation_jacobian
 from semijax.semirings.base import Semiring
 
 Values = dict[Variable, Any]

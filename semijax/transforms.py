@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from semijax import elements as el
 from semijax import sweep
@@ -102,11 +101,11 @@ def semiring_value_and_grad(
     """
     _check_callable(fun)
     checked = as_semiring(semiring)
-    argnums = _check_argnums(argnums)
+    chosen_argnums = _check_argnums(argnums)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        chosen = _positions(argnums, args)
+        chosen = _positions(chosen_argnums, args)
         primals = tuple(args[i] for i in chosen)
         _check_inputs("semiring_grad", primals)
 
@@ -132,7 +131,7 @@ def semiring_value_and_grad(
                 for e, leaf in zip(elements, leaves, strict=True)
             ]
             tree = jax.tree.unflatten(traced.tree, read)
-            return tree[0] if isinstance(argnums, int) else tree
+            return tree[0] if isinstance(chosen_argnums, int) else tree
 
         value = (out, traced.aux) if has_aux else out
         return value, _for_each_member(checked, pulled, gradients)
@@ -337,7 +336,9 @@ class _Traced:
         n = self.out_tree.num_leaves
         self.outputs = jax.tree.leaves(self.out_shapes)
         self.out = jax.tree.unflatten(self.out_tree, map(jnp.asarray, results[:n]))
-        self.aux = jax.tree.unflatten(jax.tree.structure(shapes[1]), results[n:]) if has_aux else None
+        self.aux = (
+            jax.tree.unflatten(jax.tree.structure(shapes[1]), results[n:]) if has_aux else None
+        )
         self.n_aux = len(results) - n
 
     def pull(self, semiring: Semiring, cotangents: Sequence[Elements | None]) -> list[Elements]:
@@ -352,7 +353,9 @@ class _Traced:
         return _filled(semiring, self.outputs, pushed)
 
 
-def _filled(semiring: Semiring, avals: Sequence[Any], found: Sequence[Elements | None]) -> list[Any]:
+def _filled(
+    semiring: Semiring, avals: Sequence[Any], found: Sequence[Elements | None]
+) -> list[Any]:
     """0̄ in full where a sweep left it symbolic."""
     return [
         semiring.zero(el.node_shape(v), _dtype(v)) if e is None else e
@@ -393,10 +396,11 @@ def _match(semiring: Semiring, given: Any, tree: Any, avals: Sequence[Any], what
 
 def _check_elements(semiring: Semiring, elements: Any, expected: Any, what: str) -> None:
     name = type(semiring).__name__
-    if jax.tree.structure(elements) != jax.tree.structure(expected):
+    got, wanted = jax.tree.structure(elements), jax.tree.structure(expected)
+    if got != wanted:
         raise TypeError(
-            f"Expected elements of {name}, {jax.tree.structure(expected)}, for a leaf of the {what}, "
-            f"got {jax.tree.structure(elements)}. {name}().lift(numbers) makes elements from numbers."
+            f"Expected elements of {name}, {wanted}, for a leaf of the {what}, got {got}. "
+            "The semiring's lift(numbers) makes elements from numbers."
         )
     for leaf, like in zip(jax.tree.leaves(elements), jax.tree.leaves(expected), strict=True):
         if jnp.shape(leaf) != like.shape:
@@ -440,9 +444,11 @@ def _check_callable(fun: Any) -> None:
         raise TypeError(f"Expected a callable value, got {fun!r} of type {type(fun).__name__}.")
 
 
-def _check_argnums(argnums: Any) -> Any:
+def _check_argnums(argnums: Any) -> int | tuple[int, ...]:
     try:
-        return int(argnums.__index__()) if hasattr(argnums, "__index__") else tuple(map(int, argnums))
+        return (
+            int(argnums.__index__()) if hasattr(argnums, "__index__") else tuple(map(int, argnums))
+        )
     except TypeError:
         raise TypeError(
             f"argnums must be an integer or a sequence of integers, got {argnums!r}."
@@ -496,8 +502,7 @@ def _check_scalar(shapes: Any) -> None:
         )
     if shapes.shape != ():
         raise TypeError(
-            "Gradient only defined for scalar-output functions. "
-            f"Output had shape: {shapes.shape}."
+            f"Gradient only defined for scalar-output functions. Output had shape: {shapes.shape}."
         )
     if not jnp.issubdtype(shapes.dtype, jnp.floating):
         raise TypeError(
@@ -515,5 +520,3 @@ def _normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise ValueError(f"duplicate value in axes {given}")
     return found
-
-

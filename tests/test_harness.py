@@ -63,7 +63,9 @@ def groups():
 def real_function(harness):
     """The case as a function of its floating arguments to its floating outputs, and arguments."""
     args = harness.dyn_args_maker(np.random.RandomState(0))
-    places = [i for i, arg in enumerate(args) if jnp.issubdtype(jnp.asarray(arg).dtype, jnp.floating)]
+    places = [
+        i for i, arg in enumerate(args) if jnp.issubdtype(jnp.asarray(arg).dtype, jnp.floating)
+    ]
 
     def function(*primals):
         full = list(args)

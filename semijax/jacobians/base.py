@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.extend.core
@@ -134,7 +134,7 @@ class Table(EquationJacobian):
         return pushed
 
     @property
-    def kind(self) -> str:  # type: ignore[override]
+    def kind(self) -> str:
         return ", ".join(dict.fromkeys(jacobian.kind for jacobian in self.entries.values()))
 
     @property
@@ -146,7 +146,9 @@ Rule = Callable[..., Any]
 
 _RULES: dict[str, Rule] = {}
 _USER_RULES: dict[Any, Rule] = {}
-_PUBLIC = {p.name: p for p in vars(jax_primitives).values() if isinstance(p, jax.extend.core.Primitive)}
+_PUBLIC = {
+    p.name: p for p in vars(jax_primitives).values() if isinstance(p, jax.extend.core.Primitive)
+}
 
 
 def rule_for(*names: str) -> Callable[[Rule], Rule]:

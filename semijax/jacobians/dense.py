@@ -37,8 +37,9 @@ def dense_budget(size: int) -> Iterator[None]:
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
+        >>> spectrum = lambda x: jnp.abs(jnp.fft.rfft(x)).sum()
         >>> with sj.dense_budget(2**40):
-        ...     g = sj.semiring_grad(lambda x: jnp.abs(jnp.fft.rfft(x)).sum(), sj.Entropy())(jnp.ones(8))
+        ...     g = sj.semiring_grad(spectrum, sj.Entropy())(jnp.ones(8))
     """
     token = _BUDGET.set(size)
     try:
@@ -204,7 +205,7 @@ class Dense(LocalJacobian):
         return weights, jnp.broadcast_to(mask[:, None], weights.shape)
 
     def _basis(self, index: jax.Array, like: Any, batch: tuple[int, ...]) -> jax.Array:
-        """For every line an array like ``like``: 1 at the line in each batch element, 0 elsewhere."""
+        """For every line an array like ``like``: in each batch element 1 at the line, else 0."""
         sizes = _matrix_shape(like.shape, batch)
         hot = jax.nn.one_hot(index, sizes[1], dtype=like.dtype)
         return jax.vmap(lambda row: _unmatrix(jnp.broadcast_to(row, sizes), like.shape, batch))(hot)
@@ -291,4 +292,3 @@ def _unmatrix(elements: Elements, shape: Shape, batch: tuple[int, ...]) -> Eleme
 
 def _order(shape: Shape, batch: tuple[int, ...]) -> tuple[int, ...]:
     return (*batch, *(a for a in range(len(shape)) if a not in batch))
-

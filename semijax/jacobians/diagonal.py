@@ -50,7 +50,9 @@ class Diagonal(LocalJacobian):
 
     def _dimensions(self) -> tuple[int, ...]:
         n = len(self.out_shape)
-        return tuple(range(n - len(self.in_shape), n)) if self.dimensions is None else self.dimensions
+        return (
+            tuple(range(n - len(self.in_shape), n)) if self.dimensions is None else self.dimensions
+        )
 
     def _scale(self, semiring: Semiring, elements: Elements) -> Elements:
         if self.weights is None:

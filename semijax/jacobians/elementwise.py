@@ -1,4 +1,4 @@
-"""Elementwise primitives: ∂o/∂i is a diagonal, and a JVP with a tangent of ones is that diagonal."""
+"""Elementwise primitives: ∂o/∂i is a diagonal, and a JVP with a tangent of ones is just that."""
 
 from __future__ import annotations
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from semijax.graph import Equation
-from semijax.jacobians import contraction as _contraction  # these declare the rules of a family
-from semijax.jacobians import cumulative as _cumulative
-from semijax.jacobians import elementwise as _elementwise
-from semijax.jacobians import movement as _movement
-from semijax.jacobians import reduction as _reduction
-from semijax.jacobians import scatter as _scatter
-from semijax.jacobians import window as _window
-from semijax.jacobians.base import EquationJacobian, Table, as_table, builtin_rule, no_derivative, user_rule
+from semijax.jacobians.base import (
+    EquationJacobian,
+    Table,
+    as_table,
+    builtin_rule,
+    no_derivative,
+    user_rule,
+)
 from semijax.jacobians.complex import SAME_FOR_BOTH_PARTS, both_parts, involves_complex
 from semijax.jacobians.dense import dense_jacobian
 

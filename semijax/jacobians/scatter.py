@@ -76,6 +76,4 @@ def _targets(equation: Equation, x: Any, indices: Any, updates: Any) -> jax.Arra
         start_indices_batching_dims=numbers.scatter_indices_batching_dims,
     )
     mode = equation.params["mode"]
-    return lax.gather(
-        positions(x.shape), indices, gather_numbers, sizes, mode=mode, fill_value=-1
-    )
+    return lax.gather(positions(x.shape), indices, gather_numbers, sizes, mode=mode, fill_value=-1)

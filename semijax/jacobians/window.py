@@ -225,7 +225,9 @@ class Convolution(LocalJacobian):
         def to_rhs(tap: Any) -> Elements:
             seen = self._seen(padded, tap)  # [groups, n · y, channels]
             mask = self._inside(inside, tap)[:, None]
-            kept = el.where(jnp.broadcast_to(mask, (groups, n, *mask.shape[:1], outs)), columns, zero)
+            kept = el.where(
+                jnp.broadcast_to(mask, (groups, n, *mask.shape[:1], outs)), columns, zero
+            )
             kept = el.reshape(kept, (groups, n, el.size(y), outs), (groups, n * el.size(y), outs))
             return semiring.contract(seen, kept)  # [groups, channels, out]
 
@@ -402,7 +404,7 @@ def reduce_window_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJac
 def select_and_gather_add_jacobian(
     equation: Equation, tangents: Any, operand: Any
 ) -> list[LocalJacobian | None]:
-    """o reads from ``tangents`` the element that wins the window of ``operand``."""
+    """O reads from ``tangents`` the element that wins the window of ``operand``."""
     selected = _selected(lambda tangent: equation.bind(tangent, operand)[0], tangents)
     return [Pooling(_pooling_geometry(equation, tangents.shape), selected), None]
 

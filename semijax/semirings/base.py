@@ -179,7 +179,9 @@ class Semiring:
         while n > 1:
             half = n // 2
             low, high, rest = (
-                el.map_leaves(lambda leaf, a=a, b=b: lax.slice_in_dim(leaf, a, b, axis=axis), elements)
+                el.map_leaves(
+                    lambda leaf, a=a, b=b: lax.slice_in_dim(leaf, a, b, axis=axis), elements
+                )
                 for a, b in ((0, half), (half, 2 * half), (2 * half, n))
             )
             elements = self.add(low, high)
@@ -190,7 +192,9 @@ class Semiring:
 
     def dtype(self, elements: Elements) -> Any:
         """The floating dtype that these elements are carried in."""
-        floats = [x.dtype for x in jax.tree.leaves(elements) if jnp.issubdtype(x.dtype, jnp.floating)]
+        floats = [
+            x.dtype for x in jax.tree.leaves(elements) if jnp.issubdtype(x.dtype, jnp.floating)
+        ]
         return jnp.result_type(jnp.float32, *floats)
 
     def _scalar(self, dtype: Any = jnp.float32) -> Elements:
@@ -200,4 +204,3 @@ class Semiring:
         """How many bytes the elements of one node take."""
         leaves = jax.tree.leaves(self._scalar(dtype))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-

@@ -102,13 +102,15 @@ class LogMassSemiring(Semiring):
         return Weighted(log_mass, jnp.where(jnp.isneginf(log_mass), 0, mean))
 
     def _result(self, mass: jax.Array, total: jax.Array, log_scale: jax.Array) -> Weighted:
-        """From Σ of masses and Σ mass · (m − log mass) or Σ mass · m, masses in units of a scale."""
+        """From Σ mass and Σ mass · (m − log mass), or Σ mass · m, the masses in units of a scale."""
         mean = total / _or_one(mass)
         if self.surprisal:
             mean = mean + jnp.log(_or_one(mass))
         return self._normalised(log_abs(mass) + log_scale, mean)
 
-    def _scaled_contract(self, weights: jax.Array, elements: Weighted) -> tuple[Weighted, jax.Array]:
+    def _scaled_contract(
+        self, weights: jax.Array, elements: Weighted
+    ) -> tuple[Weighted, jax.Array]:
         """Contract by matrix products, rows and columns scaled to have a largest entry of 1.
 
         Returns the result, and where it can't be trusted: where the products may have lost a part

@@ -150,10 +150,7 @@ def check(
         if reverse:
             _, pull = sj.semiring_vjp(fun, *primals, semiring=semirings)
             pulled = pull(
-                {
-                    name: out_tree.unflatten(map(s.lift, cotangents))
-                    for name, s in semirings.items()
-                }
+                {name: out_tree.unflatten(map(s.lift, cotangents)) for name, s in semirings.items()}
             )
             found["pull"] = [
                 {name: s.readout(elements[name]) for name, s in semirings.items()}

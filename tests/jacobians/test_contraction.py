@@ -103,9 +103,7 @@ def test_accumulates_in_float32():
 
 
 def test_under_vmap():
-    check(
-        lambda x, y: jax.vmap(jnp.dot, in_axes=(0, 1))(x, y), numbers((3, 2)), numbers((2, 3), 1)
-    )
+    check(lambda x, y: jax.vmap(jnp.dot, in_axes=(0, 1))(x, y), numbers((3, 2)), numbers((2, 3), 1))
 
 
 @pytest.mark.parametrize("name", ["matrices", "two batch axes", "batched in the middle"])

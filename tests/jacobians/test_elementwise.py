@@ -88,8 +88,10 @@ def test_one_differentiable_operand():
 
     # By x alone: the order of polygamma and the first argument of zeta have no derivative.
     check(lambda x: lax.polygamma(np.ones(3, np.float32), x), POSITIVE)
-    check(lambda x: lax.betainc(np.full(3, 1.5, np.float32), np.full(3, 2.5, np.float32), x),
-          np.array([0.2, 0.5, 0.7], np.float32))
+    check(
+        lambda x: lax.betainc(np.full(3, 1.5, np.float32), np.full(3, 2.5, np.float32), x),
+        np.array([0.2, 0.5, 0.7], np.float32),
+    )
 
 
 BROADCASTS = {
@@ -196,4 +198,6 @@ def test_sizes(shape):
 
 def test_dense():
     x = numbers((2, 3))
-    check_dense(lambda x, y: jnp.exp(x) * jnp.sin(y) - jnp.maximum(x, 0.5) / 3.0, x, numbers((1, 3)))
+    check_dense(
+        lambda x, y: jnp.exp(x) * jnp.sin(y) - jnp.maximum(x, 0.5) / 3.0, x, numbers((1, 3))
+    )

@@ -185,6 +185,8 @@ def test_dense(mode):
         z = jnp.concatenate([x, y], 0)[::2, 1:]
         z = lax.pad(z, 0.1, [(1, -1, 0), (0, 1, 1)])
         z = lax.dynamic_update_slice(z, jnp.sort(x[:1, :2]), (1, 1))
-        return jnp.take(jnp.tile(z, (1, 2)).T, jnp.array([1, 1, 30]), axis=0, mode=mode, fill_value=0)
+        return jnp.take(
+            jnp.tile(z, (1, 2)).T, jnp.array([1, 1, 30]), axis=0, mode=mode, fill_value=0
+        )
 
     check_dense(fun, X, Y)
