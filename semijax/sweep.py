@@ -14,8 +14,8 @@ import jax
 
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.graph import Constant, Graph, Variable
-from semijax.jacobians import equation_jacobian
+from semijax.graph import Constant, Equation, Graph, Variable
+from semijax.jacobians import EquationJacobian, equation_jacobian
 from semijax.semirings.base import Semiring
 
 Values = dict[Variable, Any]
@@ -58,7 +58,7 @@ def pull(
         if not equation.wrt or all(element is None for element in arrived):
             continue
         jacobian = equation_jacobian(equation, *read(values, equation.inputs))
-        for i, part in jacobian.pull(semiring.at(equation), arrived).items():
+        for i, part in jacobian.pull(_on(semiring, equation, jacobian), arrived).items():
             _accumulate(graph, semiring, state, equation.inputs[i], part)
     return [state.get(v) for v in graph.inputs]
 
@@ -79,11 +79,16 @@ def push(
         if not departing:
             continue
         jacobian = equation_jacobian(equation, *read(values, equation.inputs))
-        pushed = jacobian.push(semiring.at(equation), departing)
+        pushed = jacobian.push(_on(semiring, equation, jacobian), departing)
         for variable, part in zip(equation.outputs, pushed, strict=False):
             if part is not None:
                 _accumulate(graph, semiring, state, variable, part)
     return [state.get(v) if isinstance(v, Variable) else None for v in graph.outputs]
+
+
+def _on(semiring: Semiring, equation: Equation, jacobian: EquationJacobian) -> Semiring:
+    """The semiring on the edges of an equation; a region's edges are those of its bodies."""
+    return semiring if jacobian.bodies else semiring.at(equation)
 
 
 def _accumulate(

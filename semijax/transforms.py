@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from semijax import elements as el
 from semijax import sweep
@@ -153,8 +154,8 @@ def semiring_vjp(
     Returns:
         ``(out, pull)``, or ``(out, pull, aux)`` with ``has_aux``. ``pull(elements)`` takes a pytree
         like the output, with the semiring's elements at its leaves: ``semiring.lift(ct)`` makes
-        those of an array from numbers; without an argument every output element gets 1̄. It returns
-        a tuple with the elements of every primal, for a container of semirings in that container.
+        those of an array from numbers; ``None`` at a leaf is 0̄, and without an argument every output
+        element gets 1̄. It returns a tuple with the elements of every primal, for a container of semirings in that container.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``, but for any output shape.
@@ -323,22 +324,27 @@ class _Traced:
     def __init__(self, fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> None:
         leaves, self.tree = jax.tree.flatten(primals)
         self.leaves = [jnp.asarray(leaf) for leaf in leaves]
-        self.graph, shapes = trace(fun, *primals)
-        if has_aux and not (isinstance(shapes, tuple) and len(shapes) == 2):
-            raise TypeError(
-                "With has_aux=True the function must return a pair of its output and auxiliary "
-                f"data, got {type(shapes).__name__}."
-            )
-        self.out_shapes = shapes[0] if has_aux else shapes
+        aux_leaves: list[Any] = []
+        aux_tree = None
+
+        def with_arrays_of_aux(*primals: Any) -> Any:
+            nonlocal aux_leaves, aux_tree
+            if not has_aux:
+                return fun(*primals), []
+            out, aux = _pair(fun(*primals))
+            aux_leaves, aux_tree = jax.tree.flatten(aux)
+            return out, [leaf for leaf in aux_leaves if _is_array(leaf)]
+
+        self.graph, (self.out_shapes, _) = trace(with_arrays_of_aux, *primals)
         self.out_tree = jax.tree.structure(self.out_shapes)
         self.values = sweep.evaluate(self.graph, self.leaves)
         results = sweep.output_values(self.graph, self.values)
         n = self.out_tree.num_leaves
         self.outputs = jax.tree.leaves(self.out_shapes)
         self.out = jax.tree.unflatten(self.out_tree, map(jnp.asarray, results[:n]))
-        self.aux = (
-            jax.tree.unflatten(jax.tree.structure(shapes[1]), results[n:]) if has_aux else None
-        )
+        arrays = iter(results[n:])
+        filled = [next(arrays) if _is_array(leaf) else leaf for leaf in aux_leaves]
+        self.aux = jax.tree.unflatten(aux_tree, filled) if has_aux else None
         self.n_aux = len(results) - n
 
     def pull(self, semiring: Semiring, cotangents: Sequence[Elements | None]) -> list[Elements]:
@@ -351,6 +357,27 @@ class _Traced:
         """Elements of every leaf of the output."""
         pushed = sweep.push(self.graph, semiring, self.values, tangents)
         return _filled(semiring, self.outputs, pushed)
+
+
+def _row(semiring: Product, elements: Sequence[Any]) -> Any:
+    """The members' elements of one leaf in their container."""
+    missing = [e is None for e in elements]
+    if any(missing) and not all(missing):
+        raise TypeError("None stands for no path in every semiring of a container, or in none.")
+    return None if any(missing) else semiring.container.unflatten(elements)
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    if not (isinstance(result, (tuple, list)) and len(result) == 2):
+        raise TypeError(
+            "With has_aux=True the function must return a pair of its output and auxiliary data, "
+            f"got {type(result).__name__}."
+        )
+    return result[0], result[1]
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
 def _filled(
@@ -387,11 +414,13 @@ def _match(semiring: Semiring, given: Any, tree: Any, avals: Sequence[Any], what
         ) from error
     for member, column in zip(members, columns, strict=True):
         for aval, elements in zip(avals, column, strict=True):
+            if elements is None:
+                continue
             expected = jax.eval_shape(lambda m=member, v=aval: m.zero(el.node_shape(v), _dtype(v)))
             _check_elements(member, elements, expected, what)
     if not isinstance(semiring, Product):
         return columns[0]
-    return [semiring.container.unflatten(row) for row in zip(*columns, strict=True)]
+    return [_row(semiring, row) for row in zip(*columns, strict=True)]
 
 
 def _check_elements(semiring: Semiring, elements: Any, expected: Any, what: str) -> None:

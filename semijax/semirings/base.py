@@ -43,7 +43,7 @@ class Semiring:
         ...     def lift(self, weights): return jnp.log(jnp.abs(weights))
         ...     def add(self, a, b): return jnp.maximum(a, b)
         ...     def mul(self, a, b): return a + b
-        >>> float(sj.semiring_grad(lambda x: x * x, LogAbsMax())(3.0).round(4))
+        >>> print(sj.semiring_grad(lambda x: x * x, LogAbsMax())(3.0).round(4))
         1.0986
     """
 

@@ -102,8 +102,8 @@ class LogMassSemiring(Semiring):
         return Weighted(log_mass, jnp.where(jnp.isneginf(log_mass), 0, mean))
 
     def _result(self, mass: jax.Array, total: jax.Array, log_scale: jax.Array) -> Weighted:
-        """From Σ mass and Σ mass · (m − log mass), or Σ mass · m, the masses in units of a scale."""
-        mean = total / _or_one(mass)
+        """From Σ mass and Σ mass · (m − log mass), or Σ mass · m, in units of a scale."""
+        mean = _quotient(total, _or_one(mass))
         if self.surprisal:
             mean = mean + jnp.log(_or_one(mass))
         return self._normalised(log_abs(mass) + log_scale, mean)
@@ -158,6 +158,19 @@ def log_abs(weights: jax.Array) -> jax.Array:
 def _log_abs_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (weights,), (tangent,) = primals, tangents
     return log_abs(weights), jnp.where(weights == 0, 0, tangent) / _or_one(weights)
+
+
+@jax.custom_jvp
+def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a / b; JAX's own derivative would divide by b², which underflows long before b does."""
+    return a / b
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (a, b), (da, db) = primals, tangents
+    quotient = _quotient(a, b)
+    return quotient, (da - quotient * db) / b
 
 
 def _surprisal(p: jax.Array) -> jax.Array:

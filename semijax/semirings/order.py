@@ -191,14 +191,19 @@ class TopK(Semiring):
         return best[..., : self.k]
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        products = a[..., :, None] * b[..., None, :]
+        products = self._times(a[..., :, None], b[..., None, :])
         return lax.top_k(products.reshape(*products.shape[:-2], self.k**2), self.k)[0]
 
     def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return jnp.abs(weights)[..., None] * elements
+        return self._times(jnp.abs(weights)[..., None], elements)
 
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements
+
+    def _times(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        # What pads a list is no path, and no weight makes it one: 0 · ∞ is 0 here.
+        nothing = (a == 0) | (b == 0)
+        return jnp.where(nothing, 0, a * jnp.where(nothing, 0, b))
 
     def _padded(self, values: jax.Array, size: int) -> jax.Array:
         missing = size - values.shape[-1]

@@ -1,7 +1,7 @@
-"""Every statistic of a function's paths, from the list of its paths; and what it is compared with.
+"""Every statistic of a function's paths, from the list of its paths.
 
-The paths come from ``enumerate_paths``, one by one. What is computed of their weights here is written
-from the definitions, in float64, without any semiring.
+The paths come from ``enumerate_paths``, one by one. What is computed of their weights here is
+written from the definitions, in float64, without any semiring.
 """
 
 import dataclasses
@@ -21,8 +21,19 @@ from semijax.testing import enumerate_paths
 
 RTOL = 1e-4
 K = 3
-QUICK = {"xla_backend_optimization_level": 0}
-"""How to compile what runs once."""
+
+
+def _quick_compilation() -> dict[str, Any]:
+    """How to compile what runs once; the second option halves the time where XLA still has it."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:
+        del options["xla_cpu_use_fusion_emitters"]
+    return options
+
+
+QUICK = _quick_compilation()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +79,21 @@ ALL = {
     "reach": sj.Reachability(),
     "bare": BareHull(),
 }
-FEW = {name: ALL[name] for name in ("sum", "max", "entropy", "count", "top")}
-"""For programs that take long to compile: one of each kind."""
+LIGHT = {name: ALL[name] for name in ("sum", "abs sum", "max", "min", "abs max", "reach")}
+"""Those that compile fast, for the many shapes and layouts of one kind of Jacobian."""
 
 
-def statistics(weights: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
-    """What each semiring of ``ALL`` says of paths with these weights and numbers of edges."""
+def statistics(weights: np.ndarray, lengths: np.ndarray, alive: np.ndarray) -> dict[str, Any]:
+    """What each semiring of ``ALL`` says of some paths.
+
+    Args:
+        weights: of each path.
+        lengths: the numbers of edges.
+        alive: 1 where no edge weighs 0, NaN where that is unknown.
+    """
     with np.errstate(all="ignore"):
         mass = np.abs(weights)
-        alive = mass != 0
-        p = mass[alive] / mass.sum()
+        p = mass[mass != 0] / mass.sum()
         best = -np.sort(-mass)  # NaN comes last, and first below
         best = np.concatenate([best[np.isnan(best)], best[~np.isnan(best)], np.zeros(K)])
         return {
@@ -87,20 +103,20 @@ def statistics(weights: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
             "min": weights.min(initial=np.inf),
             "abs max": mass.max(initial=0),
             "entropy": np.abs(-(p * np.log(p)).sum()),
-            "length": (p * lengths[alive]).sum(),
+            "length": (p * lengths[mass != 0]).sum(),
             "top": best[:K],
-            "count": np.nan if np.isnan(mass).any() else np.log(alive.sum()),
-            "reach": alive.any(),
+            "count": np.log(alive.sum()),
+            "reach": (alive != 0).any(),
             "bare": np.array([weights.max(initial=-np.inf), weights.min(initial=np.inf)]),
         }
 
 
 def numbers(shape, seed=0, *, negative=False):
-    """Mixed signs, no zero, no two of the same size, none near 0; all of them negative on demand."""
+    """Of mixed signs or all negative; no two of the same size, none of them near 0."""
     n = int(np.prod(shape))
     values = np.random.default_rng([seed, n]).permutation(0.4 + 1.7 * np.arange(n) / max(n, 1))
     signs = -np.ones(n) if negative else np.where(np.arange(n) % 3 == 1, -1.0, 1.0)
-    return jnp.asarray((values * signs).reshape(shape), jnp.float32)
+    return (values * signs).reshape(shape).astype(np.float32)
 
 
 def check(
@@ -111,6 +127,7 @@ def check(
     reverse=True,
     forward=True,
     against_jax=True,
+    labels=None,
     limit=20_000,
 ):
     """Both sweeps of ``fun`` in every semiring, against all of its paths one by one.
@@ -126,6 +143,7 @@ def check(
         reference: a function with the same paths to enumerate instead of those of ``fun``.
         reverse, forward: which sweeps.
         against_jax: whether JAX can differentiate the function in reverse.
+        labels: what to call the arguments where they differ.
         limit: how many paths there may be.
     """
     args = [jnp.asarray(a) for a in args]
@@ -141,6 +159,7 @@ def check(
 
         return called
 
+    against_jax = against_jax and "sum" in semirings
     fun, reference = of_active(fun), of_active(reference or fun)
     named, out_tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(fun, *primals))
     out_names, outputs = [jax.tree_util.keystr(path) for path, _ in named], [v for _, v in named]
@@ -178,14 +197,30 @@ def check(
         found = sweeps(primals, cotangents, sources)
         if reverse:
             wanted = _expected(paths, names, primals, cotangents, out_names, by_source=True)
-            _compare("pull", found["pull"], wanted)
+            own = [f"argument {labels[n] if labels else n}" for n in active]
+            _compare("pull to", own, found["pull"], wanted)
             if against_jax:
                 for n, value in enumerate(found["vjp"]):
-                    where = f"sum against jax.vjp, argument {n}"
+                    where = f"sum against jax.vjp, {own[n]}"
                     _close(found["pull"][n]["sum"], value, wanted[n]["abs sum"], where)
         if forward:
             wanted = _expected(paths, out_names, outputs, sources, names, by_source=False)
-            _compare("push", found["push"], wanted)
+            _compare("push to", [f"output {name}" for name in out_names], found["push"], wanted)
+
+
+def check_each(cases, **options):
+    """``check`` of several functions, compiled together: a dict of (function, *arguments)."""
+    counts = [len(args) for _, *args in cases.values()]
+    starts = np.cumsum([0, *counts])
+
+    def each(*args):
+        return {
+            name: fun(*args[start : start + n])
+            for (name, (fun, *_)), start, n in zip(cases.items(), starts, counts, strict=False)
+        }
+
+    labels = [f"{n} of {name}" for (name, case) in cases.items() for n in range(len(case) - 1)]
+    check(each, *[a for _, *args in cases.values() for a in args], labels=labels, **options)
 
 
 def _expected(paths, names, arrays, factors, factor_names, *, by_source):
@@ -198,23 +233,26 @@ def _expected(paths, names, arrays, factors, factor_names, *, by_source):
     found = {}
     for path in paths:
         here, there = (path.source, path.target) if by_source else (path.target, path.source)
-        found.setdefault(here, []).append((path.weight * factor_of[there], path.length))
-    none = statistics(np.zeros(0), np.zeros(0))
+        edges = np.array(path.weights)
+        alive = np.nan if np.isnan(edges).any() else float((edges != 0).all())
+        row = (path.weight * factor_of[there], path.length, alive)
+        found.setdefault(here, []).append(row)
+    none = statistics(*np.zeros((3, 0)))
     results = []
     for name, array in zip(names, arrays, strict=True):
         result = {key: np.zeros((*array.shape, *np.shape(none[key]))) for key in none}
         for index in np.ndindex(array.shape):
-            table = np.array(found.get((name, index), np.zeros((0, 2))), np.float64)
-            for key, value in statistics(table[:, 0], table[:, 1]).items():
+            table = np.array(found.get((name, index), np.zeros((0, 3))), np.float64)
+            for key, value in statistics(*table.T).items():
                 result[key][index] = value
         results.append(result)
     return results
 
 
-def _compare(sweep, found, expected):
-    for n, (values, wanted) in enumerate(zip(found, expected, strict=True)):
+def _compare(sweep, arrays, found, expected):
+    for array, values, wanted in zip(arrays, found, expected, strict=True):
         for name, value in values.items():
-            where = f"{name}, {sweep}, array {n}"
+            where = f"{name}, {sweep} {array}"
             want = wanted[name]
             if name in ("entropy", "length"):  # an infinite mass has no distribution
                 defined = np.isfinite(wanted["abs sum"]) | np.isnan(wanted["abs sum"])

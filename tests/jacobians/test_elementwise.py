@@ -8,7 +8,7 @@ from jax import lax
 
 import semijax as sj
 
-from .oracle import check, check_dense, numbers
+from .oracle import check, check_dense, check_each, numbers
 
 ANY = np.array([-1.3, 0.4, 2.1], np.float32)
 POSITIVE = np.array([0.3, 1.7, 2.6], np.float32)
@@ -55,43 +55,25 @@ BINARY = {
         (lambda x, y: lax.clamp(-1.0, x, y), ANY, LARGE),
         (lambda x, y: jnp.where(np.array([True, False, True]), x, y), ANY, LARGE),
     ],
-    "special": [(lax.igamma, POSITIVE, LARGE), (lax.igammac, POSITIVE, LARGE)],
+    "incomplete gamma": [(lax.igamma, POSITIVE, LARGE), (lax.igammac, POSITIVE, LARGE)],
 }
 
 
-@pytest.mark.parametrize("cases", UNARY.values(), ids=UNARY)
-def test_unary(cases):
-    functions, args = zip(*cases, strict=True)
-
-    def each(*xs):
-        return [f(x) for f, x in zip(functions, xs, strict=True)]
-
-    check(each, *args)
-
-
-@pytest.mark.parametrize("cases", BINARY.values(), ids=BINARY)
-def test_binary(cases):
-    functions = [f for f, *_ in cases]
-    args = [x for _, *pair in cases for x in pair]
-
-    def each(*xs):
-        return [f(x, y) for f, x, y in zip(functions, xs[::2], xs[1::2], strict=True)]
-
-    check(each, *args)
+@pytest.mark.parametrize("family", [*UNARY, *BINARY])
+def test_family(family):
+    cases = {str(n): case for n, case in enumerate((UNARY | BINARY)[family])}
+    # JAX rounds the cotangents of a conversion too; here they stay in float32.
+    check_each(cases, against_jax=family != "conversions")
 
 
 def test_one_differentiable_operand():
-    """Functions that JAX can differentiate by one operand only, the other being a constant."""
-
-    def fun(x, y, z):
-        return [lax.polygamma(1.0, x), lax.zeta(y, np.float32(1.5)), lax.betainc(1.5, 2.5, z)]
-
-    # By x alone: the order of polygamma and the first argument of zeta have no derivative.
-    check(lambda x: lax.polygamma(np.ones(3, np.float32), x), POSITIVE)
-    check(
-        lambda x: lax.betainc(np.full(3, 1.5, np.float32), np.full(3, 2.5, np.float32), x),
-        np.array([0.2, 0.5, 0.7], np.float32),
-    )
+    """By the other one JAX has no derivative."""
+    ones = np.ones(3, np.float32)
+    cases = {
+        "polygamma": (lambda x: lax.polygamma(ones, x), POSITIVE),
+        "betainc": (lambda x: lax.betainc(1.5 * ones, 2.5 * ones, x), POSITIVE / 3),
+    }
+    check_each(cases)
 
 
 BROADCASTS = {
@@ -103,9 +85,9 @@ BROADCASTS = {
 }
 
 
-@pytest.mark.parametrize("fun", BROADCASTS.values(), ids=BROADCASTS)
-def test_broadcasting(fun):
-    check(fun, 0.7, numbers((2, 3)), numbers((1, 3), 1), numbers((2, 1), 2))
+def test_broadcasting():
+    args = (np.float32(0.7), numbers((2, 3)), numbers((1, 3), 1), numbers((2, 1), 2))
+    check_each({name: (fun, *args) for name, fun in BROADCASTS.items()})
 
 
 def test_an_array_used_more_than_once():
@@ -127,11 +109,10 @@ TIES = {
 }
 
 
-@pytest.mark.parametrize("fun", TIES.values(), ids=TIES)
-def test_ties_and_kinks(fun):
+def test_ties_and_kinks():
     x = np.array([-1.0, 0.0, 2.0, -3.0, 0.0], np.float32)
     y = np.array([-1.0, 0.0, 2.0, 4.0, -5.0], np.float32)
-    check(fun, x, y)
+    check_each({name: (fun, x, y) for name, fun in TIES.items()})
 
 
 LOSERS = {
@@ -184,16 +165,17 @@ NOT_A_NUMBER = {
 }
 
 
-@pytest.mark.parametrize("fun", NOT_A_NUMBER.values(), ids=NOT_A_NUMBER)
-def test_what_is_not_a_number_stays_so(fun):
+def test_what_is_not_a_number_stays_so():
     x, y = np.array([-1.0, 4.0, 0.0], np.float32), np.array([1.0, -2.0, np.nan], np.float32)
-    check(fun, x, y)
+    check_each({name: (fun, x, y) for name, fun in NOT_A_NUMBER.items()})
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 0, 3), (1, 1)])
-def test_sizes(shape):
-    x = numbers(shape)
-    check(lambda x, y: (jnp.tanh(x) * y + x, y * 2.0), x, jnp.float32(0.6))
+def test_sizes():
+    def fun(x, y):
+        return jnp.tanh(x) * y + x, y * 2.0
+
+    shapes = [(), (1,), (0,), (2, 0, 3), (1, 1)]
+    check_each({str(shape): (fun, numbers(shape), np.float32(0.6)) for shape in shapes})
 
 
 def test_dense():
