@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from semijax import _compat
 
 ATOMIC = "sj.atomic:"
 """What the name of a jitted function begins with when it is to stay one node."""
+
+_JAX_FILES = os.path.dirname(jax.__file__)
 
 REFERENCES = {"new_ref", "empty_ref", "get", "swap", "addupdate", "freeze", "free_ref"}
 """Primitives that read or write a mutable array: its state is no variable of the graph."""
@@ -59,6 +62,9 @@ class Equation:
         scope: the names of the modules it was written in, joined by ``/``.
         wrt: the positions in ``inputs`` through which paths may come; none where nothing can
             leave again.
+        eqn: JAX's own equation.
+        calls: JAX's equations whose lines to report: its own, unless it was written in JAX, and the
+            calls it lies in, from the inside out.
     """
 
     inputs: tuple[Variable | Constant, ...]
@@ -66,6 +72,7 @@ class Equation:
     scope: str
     wrt: tuple[int, ...]
     eqn: Any = dataclasses.field(repr=False)
+    calls: tuple[Any, ...] = dataclasses.field(repr=False)
 
     @property
     def primitive(self) -> Any:
@@ -80,7 +87,7 @@ class Equation:
     @property
     def source(self) -> str:
         """The user's line that made it, as JAX reports it: ``file:line (function)``."""
-        return _source(self.eqn)
+        return _source(self.calls)
 
     @property
     def name(self) -> str:
@@ -134,12 +141,14 @@ def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
     return build(closed), shapes
 
 
-def build(closed: Any, *, scope: str = "", active: Sequence[bool] | None = None) -> Graph:
+def build(
+    closed: Any, *, within: Equation | None = None, active: Sequence[bool] | None = None
+) -> Graph:
     """The graph of a jaxpr.
 
     Args:
         closed: a closed jaxpr.
-        scope: the scope the jaxpr is called in.
+        within: the equation whose body it is.
         active: which inputs paths may come from; by default all that have nodes.
     """
     jaxpr, consts = _compat.open_jaxpr(closed)
@@ -149,7 +158,8 @@ def build(closed: Any, *, scope: str = "", active: Sequence[bool] | None = None)
     inputs = tuple(builder.define(var) for var in jaxpr.invars)
     flags = [True] * len(inputs) if active is None else active
     builder.active |= {v for v, a in zip(inputs, flags, strict=True) if a and v.differentiable}
-    builder.inline(jaxpr.eqns, scope)
+    scope, calls = (within.scope, within.calls) if within else ("", ())
+    builder.inline(jaxpr, scope, calls)
     return Graph(
         inputs,
         tuple(builder.read(atom) for atom in jaxpr.outvars),
@@ -175,45 +185,62 @@ class _Builder:
     def read(self, atom: Any) -> Variable | Constant:
         return Constant(_typed(atom)) if isinstance(atom, _compat.Literal) else self.names[atom]
 
-    def inline(self, eqns: Iterable[Any], outer: str) -> None:
-        for eqn in eqns:
+    def inline(self, jaxpr: Any, outer: str, calls: tuple[Any, ...]) -> None:
+        # The lines of a function of JAX's own are no news; who called it is.
+        own_lines = not calls or not _is_jaxs(jaxpr)
+        for eqn in jaxpr.eqns:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
             scope = "/".join(part for part in (outer, str(eqn.source_info.name_stack)) if part)
+            lines = (eqn, *calls) if own_lines else calls
             called = None if _is_atomic(eqn) else _compat.called_jaxpr(eqn)
             if called is None:
-                self.append(eqn, inputs, scope)
+                self.append(eqn, inputs, scope, lines)
             else:
-                self.call(called, eqn.outvars, inputs, scope)
+                self.call(called, eqn.outvars, inputs, scope, lines)
 
-    def append(self, eqn: Any, inputs: tuple[Variable | Constant, ...], scope: str) -> None:
+    def append(
+        self,
+        eqn: Any,
+        inputs: tuple[Variable | Constant, ...],
+        scope: str,
+        calls: tuple[Any, ...],
+    ) -> None:
         if eqn.primitive.name in REFERENCES and any(v in self.active for v in inputs):
             raise NotImplementedError(
                 f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
-                f"through one are not followed; at {_source(eqn)}. Write the function without."
+                f"through one are not followed; at {_source(calls)}. Write the function without."
             )
         outputs = tuple(self.define(var) for var in eqn.outvars)
         wrt: tuple[int, ...] = ()
         if eqn.primitive.name != "stop_gradient" and any(v.differentiable for v in outputs):
             wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
-        self.equations.append(Equation(inputs, outputs, scope, wrt, eqn))
+        self.equations.append(Equation(inputs, outputs, scope, wrt, eqn, calls))
         if wrt:
             self.active |= {v for v in outputs if v.differentiable}
 
-    def call(self, closed: Any, outvars: Sequence[Any], inputs: Any, scope: str) -> None:
+    def call(
+        self, closed: Any, outvars: Sequence[Any], inputs: Any, scope: str, calls: tuple[Any, ...]
+    ) -> None:
         jaxpr, consts = _compat.open_jaxpr(closed)
         # The names of a jaxpr that is called twice stand for two sets of variables.
         caller, self.names = self.names, {}
         for var, value in zip(jaxpr.constvars, consts, strict=True):
             self.constants[self.define(var)] = value
         self.names.update(zip(jaxpr.invars, inputs, strict=True))
-        self.inline(jaxpr.eqns, scope)
+        self.inline(jaxpr, scope, calls)
         results = [self.read(atom) for atom in jaxpr.outvars]
         self.names = caller
         self.names.update(zip(outvars, results, strict=True))
 
 
-def _source(eqn: Any) -> str:
-    return source_info_util.summarize(eqn.source_info)
+def _source(calls: Sequence[Any]) -> str:
+    lines = (source_info_util.summarize(eqn.source_info) for eqn in calls)
+    return next((line for line in lines if line), "an unknown line")
+
+
+def _is_jaxs(jaxpr: Any) -> bool:
+    """Whether a jaxpr is of one of the functions that JAX itself consists of."""
+    return _JAX_FILES in str(getattr(jaxpr.debug_info, "func_src_info", ""))
 
 
 def _is_atomic(eqn: Any) -> bool:

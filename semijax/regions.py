@@ -143,7 +143,7 @@ def scan_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     consts, carries = _compat.scan_layout(equation.params)
     active = [i in equation.wrt for i in range(len(values))]
     while True:  # what one iteration makes active is active in the next
-        body = build(equation.params["jaxpr"], scope=equation.scope, active=active)
+        body = build(equation.params["jaxpr"], within=equation, active=active)
         carried = [isinstance(v, Variable) and v in body.active for v in body.outputs[:carries]]
         grown = list(active)
         for j, flag in enumerate(carried):
@@ -218,7 +218,7 @@ def cond_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through the branch that was taken."""
     active = [i in equation.wrt for i in range(1, len(values))]
     branches = tuple(
-        build(branch, scope=equation.scope, active=active) for branch in equation.params["branches"]
+        build(branch, within=equation, active=active) for branch in equation.params["branches"]
     )
     return Cond(equation, branches, values)
 
@@ -289,11 +289,11 @@ def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     t, b = params["cond_nconsts"], params["body_nconsts"]
     active = [i in equation.wrt for i in range(t, len(values))]
     while True:
-        body = build(params["body_jaxpr"], scope=equation.scope, active=active)
+        body = build(params["body_jaxpr"], within=equation, active=active)
         carried = [isinstance(v, Variable) and v in body.active for v in body.outputs]
         grown = [*active[:b], *(a or c for a, c in zip(active[b:], carried, strict=True))]
         if grown == active:
             break
         active = grown
-    test = build(params["cond_jaxpr"], scope=equation.scope)
+    test = build(params["cond_jaxpr"], within=equation)
     return While(equation, test, body, values, t, b)

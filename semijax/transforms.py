@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -475,9 +476,9 @@ def _check_callable(fun: Any) -> None:
 
 def _check_argnums(argnums: Any) -> int | tuple[int, ...]:
     try:
-        return (
-            int(argnums.__index__()) if hasattr(argnums, "__index__") else tuple(map(int, argnums))
-        )
+        if hasattr(argnums, "__index__"):
+            return operator.index(argnums)
+        return tuple(map(operator.index, argnums))
     except TypeError:
         raise TypeError(
             f"argnums must be an integer or a sequence of integers, got {argnums!r}."

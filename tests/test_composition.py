@@ -94,14 +94,20 @@ TRANSFORMED = {
     "map": lambda f: lambda xs: lax.map(f, xs[0]),
     "scan": lambda f: lambda xs: lax.scan(lambda c, x: (c + 1, f(x)), 0, xs[0])[1],
     "fori_loop": lambda f: lambda xs: lax.fori_loop(0, 2, lambda i, _: f(xs[0, 1]), f(xs[0, 0])),
-    "while_loop": lambda f: lambda xs: lax.while_loop(
-        lambda c: c[0] < 2, lambda c: (c[0] + 1, f(xs[0, 1])), (0, f(xs[0, 0]))
-    )[1],
-    "cond": lambda f: lambda xs: lax.cond(xs[0, 1, 0] > 9, lambda: f(xs[0, 0]), lambda: f(xs[0, 1])),
+    "while_loop": lambda f: (
+        lambda xs: lax.while_loop(
+            lambda c: c[0] < 2, lambda c: (c[0] + 1, f(xs[0, 1])), (0, f(xs[0, 0]))
+        )[1]
+    ),
+    "cond": lambda f: (
+        lambda xs: lax.cond(xs[0, 1, 0] > 9, lambda: f(xs[0, 0]), lambda: f(xs[0, 1]))
+    ),
     "checkpoint": lambda f: lambda xs: jax.checkpoint(f)(xs[0, 1]),
-    "vmap of cond": lambda f: lambda xs: jax.vmap(
-        lambda x, take: lax.cond(take, f, lambda _: f(jnp.zeros(3)), x)
-    )(xs[0], jnp.array([True, True])),
+    "vmap of cond": lambda f: (
+        lambda xs: jax.vmap(lambda x, take: lax.cond(take, f, lambda _: f(jnp.zeros(3)), x))(
+            xs[0], jnp.array([True, True])
+        )
+    ),
 }
 
 
@@ -115,7 +121,9 @@ def test_transformed(name, plain, expected):
 
 def test_transforming_the_function_before(expected):
     """The function may be transformed too: the sum over a batch has the paths of each."""
-    batched = sj.semiring_grad(lambda xs: jax.jit(jax.vmap(jax.checkpoint(network)))(xs).sum(), REAL)
+    batched = sj.semiring_grad(
+        lambda xs: jax.jit(jax.vmap(jax.checkpoint(network)))(xs).sum(), REAL
+    )
     found = quick(batched)(POINTS[0])
     one_more = {"length": 1.0}  # the edge of the sum
     for name, value in found.items():
@@ -236,7 +244,11 @@ MODELS = {
         numbers((3, 2), 3),
     ),
     "layer norm": (layer_norm, {**SMALL, "w": numbers(3, 5)}, numbers((2, 3), 3)),
-    "recurrent": (recurrent, {"w": numbers((2, 2)), "u": numbers(2), "v": numbers(2, 1)}, numbers((3, 2), 4)),
+    "recurrent": (
+        recurrent,
+        {"w": numbers((2, 2)), "u": numbers(2), "v": numbers(2, 1)},
+        numbers((3, 2), 4),
+    ),
     "convolution": (convolution, {"w": numbers((2, 3)), "v": numbers(2, 1)}, numbers(5, 2)),
     "lookup": (lookup, {"table": numbers((3, 2)), "v": numbers(2, 2)}, numbers(3, 3)),
     "branching": (branching, {"v": numbers(3, 2)}, numbers(3, 3)),
@@ -250,9 +262,7 @@ def projections(fun, x):
     def of(params):
         # √2 x: the product with itself is two edges of equal weight.
         found = sj.semiring_grad(lambda x: fun(params, x), REAL)(x)
-        return {
-            name: jnp.vdot(numbers(value.shape, 9), value) for name, value in found.items()
-        }
+        return {name: jnp.vdot(numbers(value.shape, 9), value) for name, value in found.items()}
 
     return of
 
@@ -308,9 +318,7 @@ def test_second_derivatives_of_the_entropy():
 
         v, step = jnp.asarray(params["v"]), 1e-6
         gradient = quick(jax.grad(total))
-        wanted = [
-            (gradient(v + step * e) - gradient(v - step * e)) / (2 * step) for e in np.eye(3)
-        ]
+        wanted = [(gradient(v + step * e) - gradient(v - step * e)) / (2 * step) for e in np.eye(3)]
         for hessian in (jax.jacfwd(jax.grad(total)), jax.jacrev(jax.jacrev(total))):
             np.testing.assert_allclose(quick(hessian)(v), wanted, 1e-5, 1e-7)
 

@@ -112,9 +112,7 @@ def masked(rng, shape):
 def reduction(rng, shape):
     if not shape:
         return None
-    reduce = choose(
-        rng, [jnp.sum, jnp.mean, jnp.max, jnp.min, jnp.prod, jax.nn.logsumexp, jnp.var]
-    )
+    reduce = choose(rng, [jnp.sum, jnp.mean, jnp.max, jnp.min, jnp.prod, jax.nn.logsumexp, jnp.var])
     return functools.partial(reduce, axis=axis_of(rng, shape), keepdims=bool(rng.integers(2)))
 
 
@@ -327,9 +325,11 @@ def joining(rng, left, right):
             lambda x, y: jnp.concatenate([x.ravel(), y.ravel()]),
             lambda x, y: jnp.stack([x.ravel()[0], y.ravel()[-1], x.ravel()[-1]]),
             lambda x, y: x.ravel().at[np.array([0, 0])].add(y.ravel()[:1]),
-            lambda x, y: lax.sort((x.ravel()[:2], y.ravel()[-2:]), num_keys=1)[1]
-            if np.prod(left) > 1 and np.prod(right) > 1
-            else x.ravel(),
+            lambda x, y: (
+                lax.sort((x.ravel()[:2], y.ravel()[-2:]), num_keys=1)[1]
+                if np.prod(left) > 1 and np.prod(right) > 1
+                else x.ravel()
+            ),
             update,
         ],
     )

@@ -144,6 +144,10 @@ class _Labels:
         if name == "stack":
             labels, axis = self.unify(*inputs), params["axis"]
             return [(*labels[:axis], None, *labels[axis:])]
+        if name == "unstack":
+            labels, axis = inputs[0], params["axis"]
+            self.mix([labels[axis]])
+            return [(*labels[:axis], *labels[axis + 1 :])] * len(equation.outputs)
         return self._partly_mixed(_mixing_axes(equation), equation, inputs)
 
     def _aligned(self, equation: Equation, i: int, labels: Labels, dims: Sequence[int]) -> Labels:

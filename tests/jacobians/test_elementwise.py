@@ -8,7 +8,7 @@ from jax import lax
 
 import semijax as sj
 
-from .oracle import check, check_dense, check_each, numbers
+from .oracle import LIGHT, check, check_dense, check_each, numbers
 
 ANY = np.array([-1.3, 0.4, 2.1], np.float32)
 POSITIVE = np.array([0.3, 1.7, 2.6], np.float32)
@@ -87,7 +87,8 @@ BROADCASTS = {
 
 def test_broadcasting():
     args = (np.float32(0.7), numbers((2, 3)), numbers((1, 3), 1), numbers((2, 1), 2))
-    check_each({name: (fun, *args) for name, fun in BROADCASTS.items()})
+    check_each({name: (fun, *args) for name, fun in BROADCASTS.items()}, semirings=LIGHT)
+    check(BROADCASTS["everything"], *args)
 
 
 def test_an_array_used_more_than_once():
@@ -112,7 +113,8 @@ TIES = {
 def test_ties_and_kinks():
     x = np.array([-1.0, 0.0, 2.0, -3.0, 0.0], np.float32)
     y = np.array([-1.0, 0.0, 2.0, 4.0, -5.0], np.float32)
-    check_each({name: (fun, x, y) for name, fun in TIES.items()})
+    check_each({name: (fun, x, y) for name, fun in TIES.items()}, semirings=LIGHT)
+    check(TIES["maximum"], x, y)
 
 
 LOSERS = {
