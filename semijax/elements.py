@@ -126,7 +126,7 @@ def dynamic_slice(elements: Elements, starts: Sequence[Any], sizes: Shape) -> El
 
     def slice_leaf(leaf: jax.Array) -> jax.Array:
         trailing = leaf.shape[len(sizes) :]
-        return lax.dynamic_slice(leaf, (*starts, *(0,) * len(trailing)), (*sizes, *trailing))
+        return lax.dynamic_slice(leaf, _indices(starts, len(trailing)), (*sizes, *trailing))
 
     return map_leaves(slice_leaf, elements)
 
@@ -135,9 +135,15 @@ def dynamic_update_slice(elements: Elements, update: Elements, starts: Sequence[
     """As ``jax.lax.dynamic_update_slice`` on the leading axes."""
 
     def update_leaf(leaf: jax.Array, part: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice(leaf, part, (*starts, *(0,) * (leaf.ndim - len(starts))))
+        return lax.dynamic_update_slice(leaf, part, _indices(starts, leaf.ndim - len(starts)))
 
     return map_leaves(update_leaf, elements, update)
+
+
+def _indices(starts: Sequence[Any], trailing: int) -> list[jax.Array]:
+    """Indices of one type, with 0 for the trailing axes."""
+    dtype = jax.dtypes.canonicalize_dtype(jnp.int64)
+    return [jnp.asarray(start).astype(dtype) for start in (*starts, *(0,) * trailing)]
 
 
 def take(elements: Elements, indices: jax.Array) -> Elements:

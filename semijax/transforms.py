@@ -155,8 +155,9 @@ def semiring_vjp(
     Returns:
         ``(out, pull)``, or ``(out, pull, aux)`` with ``has_aux``. ``pull(elements)`` takes a pytree
         like the output, with the semiring's elements at its leaves: ``semiring.lift(ct)`` makes
-        those of an array from numbers; ``None`` at a leaf is 0̄, and without an argument every output
-        element gets 1̄. It returns a tuple with the elements of every primal, for a container of semirings in that container.
+        those of an array from numbers. ``None`` at a leaf is 0̄; without an argument every output
+        element gets 1̄. It returns a tuple with the elements of every primal, for a container of
+        semirings in that container.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``, but for any output shape.

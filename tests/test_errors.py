@@ -20,7 +20,7 @@ class TestGradients:
             transform(lambda x: 2 * x, sj.SumProduct())(X)
 
     def test_output_must_be_an_array(self, transform):
-        with pytest.raises(TypeError, match="Output was a pytree.*has_aux=True"):
+        with pytest.raises(TypeError, match=r"Output was a pytree.*has_aux=True"):
             transform(lambda x: (x.sum(), x), sj.SumProduct())(X)
 
     def test_auxiliary_data_must_be_there(self, transform):
@@ -57,7 +57,7 @@ class TestGradients:
 
     @pytest.mark.parametrize("axes", [1, (0, 0), -2])
     def test_aggregated_axes_must_exist_once(self, transform, axes):
-        with pytest.raises(ValueError, match="axis|axes"):
+        with pytest.raises(ValueError, match=r"axis|axes"):
             transform(jnp.sum, sj.SumProduct(), aggregate=axes)(X)
 
     def test_function_must_be_callable(self, transform):

@@ -23,7 +23,7 @@ HALVES = [
     {name: ALL[name] for name in ("sum", "max", "entropy", "count", "reach")},
     {name: ALL[name] for name in ("sum", "abs sum", "min", "abs max", "top", "length")},
 ]
-"""What compiles in half the time: a program has one half of the semirings, the next one the other."""
+"""To compile in half the time, programs take turns between these."""
 
 OPERATIONS = []
 

@@ -87,7 +87,7 @@ class Geometry:
     def _starts(self, tap: Any, lead: Shape) -> tuple[Any, ...]:
         index = jnp.unravel_index(tap, self.window) if self.window else ()
         offsets = [i * d for i, d in zip(index, self.dilation, strict=True)]
-        return (*[jnp.zeros((), jnp.int32)] * len(lead), *[o.astype(jnp.int32) for o in offsets])
+        return (*(0,) * len(lead), *offsets)
 
     def _box(self, lead: Shape) -> Shape:
         spans = zip(self.out_shape, self.strides, strict=True)

@@ -54,14 +54,17 @@ class LogMassSemiring(Semiring):
         return Weighted(log_abs(weights), jnp.zeros_like(weights))
 
     def add(self, a: Weighted, b: Weighted) -> Weighted:
-        # With t = log Z₁ − log Z₂, p₁ = sigmoid(t) and its surprisal is softplus(−t).
-        both = jnp.isneginf(a.log_mass) & jnp.isneginf(b.log_mass)
-        t = jnp.where(both, 0, a.log_mass) - jnp.where(both, 0, b.log_mass)
-        p, q = jax.nn.sigmoid(t), jax.nn.sigmoid(-t)
+        # With t = log Z₁ − log Z₂: p₁ = sigmoid(t), log(Z₁ + Z₂) = log max(Z₁, Z₂) + log(1 + e^−|t|)
+        # and −p₁ log p₁ − p₂ log p₂ = log(1 + e^−|t|) + |t| min(p₁, p₂).
+        neither = (a.log_mass == -jnp.inf) & (b.log_mass == -jnp.inf)
+        t = jnp.where(neither, 0, a.log_mass - b.log_mass)
+        p, q = lax.logistic(t), lax.logistic(-t)
+        excess = lax.log1p(lax.exp(-jnp.abs(t)))
         mean = p * a.mean + q * b.mean
         if self.surprisal:
-            mean = mean + _surprisal(p) + _surprisal(q)
-        return self._normalised(jnp.logaddexp(a.log_mass, b.log_mass), mean)
+            far = -2 * jnp.log(jnp.finfo(t.dtype).tiny)  # where the smaller share is 0
+            mean = mean + excess + jnp.minimum(jnp.abs(t), far) * jnp.minimum(p, q)
+        return self._normalised(jnp.maximum(a.log_mass, b.log_mass) + excess, mean)
 
     def mul(self, a: Weighted, b: Weighted) -> Weighted:
         return self._normalised(a.log_mass + b.log_mass, a.mean + b.mean)
@@ -95,11 +98,11 @@ class LogMassSemiring(Semiring):
 
     def readout(self, elements: Weighted) -> jax.Array:
         # A mass that is not a number must not hide behind a mean that is one.
-        return jnp.where(jnp.isnan(elements.log_mass), jnp.nan, elements.mean)
+        return jnp.where(jnp.isnan(elements.log_mass), elements.log_mass, elements.mean)
 
     def _normalised(self, log_mass: jax.Array, mean: jax.Array) -> Weighted:
         # Where no path has weight the mean means nothing: one representative of 0̄, mean 0.
-        return Weighted(log_mass, jnp.where(jnp.isneginf(log_mass), 0, mean))
+        return Weighted(log_mass, jnp.where(log_mass == -jnp.inf, 0, mean))
 
     def _result(self, mass: jax.Array, total: jax.Array, log_scale: jax.Array) -> Weighted:
         """From Σ mass and Σ mass · (m − log mass), or Σ mass · m, in units of a scale."""
@@ -162,7 +165,7 @@ def _log_abs_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_jvp
 def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a / b; JAX's own derivative would divide by b², which underflows long before b does."""
+    """``a / b``; JAX's own derivative would divide by b², which underflows long before b does."""
     return a / b
 
 
@@ -184,7 +187,7 @@ def _or_one(values: jax.Array) -> jax.Array:
 
 def _finite(logs: jax.Array) -> jax.Array:
     """0 in place of −∞: what it is multiplied with, or scales, is 0."""
-    return jnp.where(jnp.isneginf(logs), 0, logs)
+    return jnp.where(logs == -jnp.inf, 0, logs)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -195,18 +198,34 @@ def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted)
     # A loop that runs once or never: unlike lax.cond, it stays so when it is vmapped.
     _, result = lax.while_loop(
         lambda state: state[0],
-        lambda state: (jnp.zeros((), bool), semiring._looped_contract(weights, elements)),
+        lambda state: (
+            jnp.zeros((), bool),
+            _mended(semiring, weights, elements, state[1], untrusted),
+        ),
         (untrusted.any(), result),
     )
     return result
+
+
+def _mended(
+    semiring: LogMassSemiring,
+    weights: jax.Array,
+    elements: Weighted,
+    result: Weighted,
+    untrusted: jax.Array,
+) -> Weighted:
+    """The result again, by a loop if an entry that is not trusted has any path at all."""
+    there = (weights != 0).astype(weights.dtype)
+    paths = matmul(there, (elements.log_mass != -jnp.inf).astype(weights.dtype))
+    lost = (untrusted & (paths > 0)).any()
+    return lax.cond(lost, lambda: semiring._looped_contract(weights, elements), lambda: result)
 
 
 @_contract.defjvp
 def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
     def differentiable(weights: jax.Array, elements: Weighted) -> Weighted:
         result, untrusted = semiring._scaled_contract(weights, elements)
-        exact = functools.partial(semiring._looped_contract, weights, elements)
-        return lax.cond(untrusted.any(), exact, lambda: result)
+        return _mended(semiring, weights, elements, result, untrusted)
 
     return jax.jvp(differentiable, primals, tangents)
 
