@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semijax import checks, sweep
 from semijax import elements as el
-from semijax import sweep
 from semijax.elements import Elements
 from semijax.graph import ATOMIC, trace
 from semijax.semirings import Product, Semiring, as_semiring
@@ -101,15 +100,15 @@ def semiring_value_and_grad(
         >>> print(value, g)
         3.0 [1. 1. 1.]
     """
-    _check_callable(fun)
+    checks.check_callable(fun)
     checked = as_semiring(semiring)
-    chosen_argnums = _check_argnums(argnums)
+    chosen_argnums = checks.check_argnums(argnums)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        chosen = _positions(chosen_argnums, args)
+        chosen = checks.positions(chosen_argnums, args)
         primals = tuple(args[i] for i in chosen)
-        _check_inputs("semiring_grad", primals)
+        checks.check_inputs("semiring_grad", primals)
 
         def of_chosen(*primals: Any) -> Any:
             full = list(args)
@@ -118,13 +117,13 @@ def semiring_value_and_grad(
             return fun(*full, **kwargs)
 
         traced = _Traced(of_chosen, primals, has_aux)
-        _check_scalar(traced.out_shapes)
+        checks.check_scalar(traced.out_shapes)
         out = traced.out
         cotangent = checked.one((), el.accumulation_dtype(out.dtype))
         pulled = traced.pull(checked, [cotangent])
         leaves = traced.leaves
         if aggregate is not None:
-            axes = [_normalise_axes(aggregate, leaf.ndim) for leaf in leaves]
+            axes = [checks.normalise_axes(aggregate, leaf.ndim) for leaf in leaves]
             pulled = [checked.sum(e, a) for e, a in zip(pulled, axes, strict=True)]
 
         def gradients(member: Semiring, elements: Sequence[Elements]) -> Any:
@@ -170,9 +169,9 @@ def semiring_vjp(
         >>> print(s.readout(elements))
         [2. 1. 1.]
     """
-    _check_callable(fun)
+    checks.check_callable(fun)
     checked = as_semiring(semiring)
-    _check_inputs("semiring_vjp", primals)
+    checks.check_inputs("semiring_vjp", primals)
     traced = _Traced(fun, primals, has_aux)
 
     def pull(elements: Any = None) -> tuple[Any, ...]:
@@ -218,7 +217,7 @@ def semiring_jvp(
         >>> print(jnp.exp(log_count).round())
         [1. 2. 3.]
     """
-    _check_callable(fun)
+    checks.check_callable(fun)
     checked = as_semiring(semiring)
     if not isinstance(primals, (tuple, list)) or not isinstance(sources, (tuple, list)):
         raise TypeError(
@@ -230,7 +229,7 @@ def semiring_jvp(
             "primal and source arguments to semijax.semiring_jvp must have the same length; "
             f"found {len(primals)} and {len(sources)}."
         )
-    _check_inputs("semiring_jvp", primals)
+    checks.check_inputs("semiring_jvp", primals)
     traced = _Traced(fun, tuple(primals), False)
     tangents: list[Elements | None] = []
     variables = iter(traced.graph.inputs)
@@ -277,7 +276,7 @@ def aggregate(elements: Any, semiring: Any, axis: int | Sequence[int] | None = N
         def one(e: Elements) -> Elements:
             ndim = len(member.shape(e))
             axes = tuple(range(ndim)) if axis is None else axis
-            return member.sum(e, _normalise_axes(axes, ndim))
+            return member.sum(e, checks.normalise_axes(axes, ndim))
 
         return jax.tree.map(one, tree, is_leaf=lambda t: jax.tree.structure(t) == structure)
 
@@ -309,7 +308,7 @@ def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
         >>> print(count(square), count(sj.atomic(square)))
         2.0 1.0
     """
-    _check_callable(fun)
+    checks.check_callable(fun)
     name = getattr(fun, "__name__", type(fun).__name__)
 
     @functools.wraps(fun)
@@ -468,86 +467,3 @@ def _read_out(semiring: Semiring, elements: Elements, dtype: Any) -> Any:
     if semiring.units != "weight":
         return result
     return jax.tree.map(lambda leaf: leaf.astype(dtype), result)
-
-
-def _check_callable(fun: Any) -> None:
-    if not callable(fun):
-        raise TypeError(f"Expected a callable value, got {fun!r} of type {type(fun).__name__}.")
-
-
-def _check_argnums(argnums: Any) -> int | tuple[int, ...]:
-    try:
-        if hasattr(argnums, "__index__"):
-            return operator.index(argnums)
-        return tuple(map(operator.index, argnums))
-    except TypeError:
-        raise TypeError(
-            f"argnums must be an integer or a sequence of integers, got {argnums!r}."
-        ) from None
-
-
-def _positions(argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> list[int]:
-    given = (argnums,) if isinstance(argnums, int) else argnums
-    n = len(args)
-    if any(not -n <= i < n for i in given):
-        needed = max(i + 1 if i >= 0 else -i for i in given)
-        raise ValueError(
-            f"differentiating with respect to argnums={argnums} requires at least {needed} "
-            f"positional arguments to be passed by the caller, but got only {n} positional "
-            "arguments."
-        )
-    found = [i % n for i in given]
-    if len(set(found)) != len(found):
-        raise ValueError(f"argnums={argnums} names an argument twice.")
-    return found
-
-
-def _check_inputs(transformation: str, primals: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(primals):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None:
-            if not isinstance(leaf, (bool, int, float, complex)):
-                raise TypeError(
-                    f"Argument '{leaf!r}' of type {type(leaf)} is not a valid JAX type."
-                )
-            dtype = jnp.asarray(leaf).dtype
-        if jnp.issubdtype(dtype, jnp.floating):
-            continue
-        where = jax.tree_util.keystr(path)
-        hint = (
-            " Pass its real and imaginary parts as two arguments."
-            if jnp.issubdtype(dtype, jnp.complexfloating)
-            else ""
-        )
-        raise TypeError(
-            f"{transformation} requires real-valued inputs (input dtype that is a sub-dtype of "
-            f"np.floating), but got {dtype} at args{where}.{hint}"
-        )
-
-
-def _check_scalar(shapes: Any) -> None:
-    if not hasattr(shapes, "shape"):
-        raise TypeError(
-            "Gradient only defined for scalar-output functions. Output was a pytree: "
-            f"{jax.tree.structure(shapes)}. If it is a pair with auxiliary data, use has_aux=True."
-        )
-    if shapes.shape != ():
-        raise TypeError(
-            f"Gradient only defined for scalar-output functions. Output had shape: {shapes.shape}."
-        )
-    if not jnp.issubdtype(shapes.dtype, jnp.floating):
-        raise TypeError(
-            "semiring_grad requires real-valued outputs (output dtype that is a sub-dtype of "
-            f"np.floating), but got {shapes.dtype}."
-        )
-
-
-def _normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
-    for axis in given:
-        if not -ndim <= axis < ndim:
-            raise ValueError(f"axis {axis} is out of bounds for array of dimension {ndim}")
-    found = tuple(axis % ndim for axis in given)
-    if len(set(found)) != len(found):
-        raise ValueError(f"duplicate value in axes {given}")
-    return found

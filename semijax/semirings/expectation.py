@@ -54,8 +54,9 @@ class LogMassSemiring(Semiring):
         return Weighted(log_abs(weights), jnp.zeros_like(weights))
 
     def add(self, a: Weighted, b: Weighted) -> Weighted:
-        # With t = log Z₁ − log Z₂: p₁ = sigmoid(t), log(Z₁ + Z₂) = log max(Z₁, Z₂) + log(1 + e^−|t|)
-        # and −p₁ log p₁ − p₂ log p₂ = log(1 + e^−|t|) + |t| min(p₁, p₂).
+        # With t = log Z₁ − log Z₂ and excess = log(1 + e^−|t|): p₁ = sigmoid(t),
+        # log(Z₁ + Z₂) = max(log Z₁, log Z₂) + excess, and
+        # −p₁ log p₁ − p₂ log p₂ = excess + |t| min(p₁, p₂).
         neither = (a.log_mass == -jnp.inf) & (b.log_mass == -jnp.inf)
         t = jnp.where(neither, 0, a.log_mass - b.log_mass)
         p, q = lax.logistic(t), lax.logistic(-t)

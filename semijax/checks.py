@@ -1,0 +1,99 @@
+"""What a transformation asks of its arguments, and what it says of the wrong ones."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def check_callable(fun: Any) -> None:
+    """Raise unless it can be called."""
+    if not callable(fun):
+        raise TypeError(f"Expected a callable value, got {fun!r} of type {type(fun).__name__}.")
+
+
+def check_argnums(argnums: Any) -> int | tuple[int, ...]:
+    """The argument numbers as integers."""
+    try:
+        if hasattr(argnums, "__index__"):
+            return operator.index(argnums)
+        return tuple(map(operator.index, argnums))
+    except TypeError:
+        raise TypeError(
+            f"argnums must be an integer or a sequence of integers, got {argnums!r}."
+        ) from None
+
+
+def positions(argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> list[int]:
+    """The positions among ``args`` that ``argnums`` means."""
+    given = (argnums,) if isinstance(argnums, int) else argnums
+    n = len(args)
+    if any(not -n <= i < n for i in given):
+        needed = max(i + 1 if i >= 0 else -i for i in given)
+        raise ValueError(
+            f"differentiating with respect to argnums={argnums} requires at least {needed} "
+            f"positional arguments to be passed by the caller, but got only {n} positional "
+            "arguments."
+        )
+    found = [i % n for i in given]
+    if len(set(found)) != len(found):
+        raise ValueError(f"argnums={argnums} names an argument twice.")
+    return found
+
+
+def check_inputs(transformation: str, primals: Any) -> None:
+    """Raise unless all leaves are real and floating."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(primals):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None:
+            if not isinstance(leaf, (bool, int, float, complex)):
+                raise TypeError(
+                    f"Argument '{leaf!r}' of type {type(leaf)} is not a valid JAX type."
+                )
+            dtype = jnp.asarray(leaf).dtype
+        if jnp.issubdtype(dtype, jnp.floating):
+            continue
+        where = jax.tree_util.keystr(path)
+        hint = (
+            " Pass its real and imaginary parts as two arguments."
+            if jnp.issubdtype(dtype, jnp.complexfloating)
+            else ""
+        )
+        raise TypeError(
+            f"{transformation} requires real-valued inputs (input dtype that is a sub-dtype of "
+            f"np.floating), but got {dtype} at args{where}.{hint}"
+        )
+
+
+def check_scalar(shapes: Any) -> None:
+    """Raise unless the output, given by its shape and dtype, is a real scalar."""
+    if not hasattr(shapes, "shape"):
+        raise TypeError(
+            "Gradient only defined for scalar-output functions. Output was a pytree: "
+            f"{jax.tree.structure(shapes)}. If it is a pair with auxiliary data, use has_aux=True."
+        )
+    if shapes.shape != ():
+        raise TypeError(
+            f"Gradient only defined for scalar-output functions. Output had shape: {shapes.shape}."
+        )
+    if not jnp.issubdtype(shapes.dtype, jnp.floating):
+        raise TypeError(
+            "semiring_grad requires real-valued outputs (output dtype that is a sub-dtype of "
+            f"np.floating), but got {shapes.dtype}."
+        )
+
+
+def normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """Axes of an array of ``ndim`` dimensions, counted from the first."""
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    for axis in given:
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"axis {axis} is out of bounds for array of dimension {ndim}")
+    found = tuple(axis % ndim for axis in given)
+    if len(set(found)) != len(found):
+        raise ValueError(f"duplicate value in axes {given}")
+    return found
