@@ -568,7 +568,8 @@ def test_mixed_dtypes(x64):
                 leaf = np.asarray(leaf, np.float64)
                 np.testing.assert_allclose(leaf, wanted[name][key], rtol, 1e-4, err_msg=name)
         gradient = jax.grad(fun)(inputs)
-        assert jax.tree.map(jnp.dtype, found["sum"]) == jax.tree.map(jnp.dtype, gradient)
+        for key, leaf in gradient.items():
+            assert found["sum"][key].dtype == leaf.dtype
 
 
 # Numbers that are none.

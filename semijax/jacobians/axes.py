@@ -119,8 +119,8 @@ class _Labels:
     def step(self, equation: Equation, inputs: list[Labels]) -> list[Labels]:
         name, params = equation.primitive.name, equation.params
         out = equation.outputs[0].shape if equation.outputs else ()
-        if name in _CALLS:
-            return self.run(build(params[_CALLS[name]]), inputs)
+        if name in _CALLS or equation.is_atomic:
+            return self.run(build(params[_CALLS.get(name, "jaxpr")]), inputs)
         if name in _ELEMENTWISE and len(equation.outputs) == 1:
             rank = len(out)
             aligned = [

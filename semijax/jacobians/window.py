@@ -287,7 +287,7 @@ class Convolution(LocalJacobian):
     def _seen(self, padded: jax.Array, tap: Any) -> jax.Array:
         groups, channels, n, *_ = self.layouts[0].canonical
         seen = self.geometry.read(padded, tap, (groups, channels, n))
-        return seen.reshape(groups, channels, -1).mT
+        return seen.reshape(groups, channels, n * el.size(self.geometry.out_shape)).mT
 
     def _inside(self, inside: jax.Array, tap: Any) -> jax.Array:
         return self.geometry.read(inside, tap, ()).ravel()

@@ -152,9 +152,10 @@ class AbsMaxProduct(Semiring):
 class TopK(Semiring):
     """The k largest absolute path weights, descending; 0 where there are fewer than k paths.
 
-    The elements of an array of shape S have shape S + (k,), sorted. ⊕ merges two lists and keeps
-    the best k, ⊗ keeps the best k of the k² products. Answers: is the strongest path alone, or one
-    of many? ``TopK(1)`` is ``AbsMaxProduct`` with a trailing axis of size 1.
+    The elements of an array of shape S have shape S + (k,), sorted, and are −∞ where there are
+    fewer paths. ⊕ merges two lists and keeps the best k, ⊗ keeps the best k of the k² products.
+    Answers: is the strongest path alone, or one of many? ``TopK(1)`` is ``AbsMaxProduct`` with a
+    trailing axis of size 1.
 
     Source: Goodman 1999, §2 (the Viterbi-n-best semiring).
     """
@@ -168,7 +169,7 @@ class TopK(Semiring):
             raise ValueError(f"TopK needs k to be an integer of at least 1, got k={self.k!r}.")
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
-        return jnp.zeros((*shape, self.k), dtype)
+        return jnp.full((*shape, self.k), -jnp.inf, dtype)
 
     def one(self, shape: Shape, dtype: Any) -> jax.Array:
         return self.lift(jnp.ones(shape, dtype))
@@ -191,7 +192,8 @@ class TopK(Semiring):
         return best[..., : self.k]
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        products = self._times(a[..., :, None], b[..., None, :])
+        products = self._times(jnp.maximum(a, 0)[..., :, None], b[..., None, :])
+        products = jnp.where((a == -jnp.inf)[..., :, None], -jnp.inf, products)
         return lax.top_k(products.reshape(*products.shape[:-2], self.k**2), self.k)[0]
 
     def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
@@ -200,14 +202,17 @@ class TopK(Semiring):
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements
 
-    def _times(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        # What pads a list is no path, and no weight makes it one: 0 · ∞ is 0 here.
-        nothing = (a == 0) | (b == 0)
-        return jnp.where(nothing, 0, a * jnp.where(nothing, 0, b))
+    def readout(self, elements: jax.Array) -> jax.Array:
+        return jnp.where(elements == -jnp.inf, 0, elements)
+
+    def _times(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        # No path stays none, whatever the weight; 0 · ∞ would not be a number.
+        missing = elements == -jnp.inf
+        return jnp.where(missing, -jnp.inf, weights * jnp.where(missing, 0, elements))
 
     def _padded(self, values: jax.Array, size: int) -> jax.Array:
-        missing = size - values.shape[-1]
-        return jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+        missing = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
+        return jnp.pad(values, missing, constant_values=-jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True)
