@@ -26,8 +26,9 @@ test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's
 test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
 
+# It is about what differs between versions: XLA's optimizations are left to `test`, and time is saved.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
-	$(NEWEST)/bin/python -m pytest -n $(WORKERS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(NEWEST)/bin/python -m pytest -n $(WORKERS)
 
 readme: $(VENV)/test.installed  ## run the README's python blocks
 	$(VENV)/bin/python -m pytest tests/test_readme.py

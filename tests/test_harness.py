@@ -168,6 +168,9 @@ def oracle(semiring, i, jacobians, cotangents):
 
 
 def compare(name, got, candidates, case):
+    if name == "top":
+        # A NaN leaks from one row of jacrev's Jacobian into the others, and so down the list.
+        got, *candidates = (np.where(np.isnan(v[..., :1]), np.nan, v) for v in (got, *candidates))
     close = [np.isclose(got, c, 1e-3, 1e-4 * _scale(c), equal_nan=True) for c in candidates]
     assert np.logical_or(*close).all(), f"{name} of {case}: got {got}, expected {candidates[0]}"
 
