@@ -137,12 +137,12 @@ def test_statistics_of_all_parameters(name):
     assert jax.tree.structure(found["sum"]) == jax.tree.structure(inputs)
     leaves = {key: jax.tree.leaves(value) for key, value in found.items()}
     for i, expected in enumerate(jax.tree.leaves(gradient)):
-        scale = float(jnp.abs(expected).max()) + 1e-7
         of = {key: np.asarray(value[i]) for key, value in leaves.items()}
-        np.testing.assert_allclose(of["sum"], expected, 1e-4, 1e-4 * scale)
+        # Where the paths cancel, what is left is rounding: of the size of their mass, times epsilon.
         slack = 1e-5 * of["mass"] + 1e-9
+        assert (np.abs(of["sum"] - expected) <= 1e-4 * np.abs(expected) + slack).all()
         assert (of["strongest"] <= of["mass"] + slack).all()
-        assert (np.abs(of["sum"]) <= of["mass"] + slack + 1e-6 * scale).all()
+        assert (np.abs(of["sum"]) <= of["mass"] + slack).all()
         assert (of["max"] <= of["strongest"] + slack).all()
         assert (of["entropy"] >= 0).all()
         reached = of["count"] > -np.inf
