@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -138,7 +137,7 @@ def test_statistics_of_all_parameters(name):
     leaves = {key: jax.tree.leaves(value) for key, value in found.items()}
     for i, expected in enumerate(jax.tree.leaves(gradient)):
         of = {key: np.asarray(value[i]) for key, value in leaves.items()}
-        # Where the paths cancel, what is left is rounding: of the size of their mass, times epsilon.
+        # Where the paths cancel, what is left is rounding, of the size of their mass × epsilon.
         slack = 1e-5 * of["mass"] + 1e-9
         assert (np.abs(of["sum"] - expected) <= 1e-4 * np.abs(expected) + slack).all()
         assert (of["strongest"] <= of["mass"] + slack).all()
