@@ -16,6 +16,9 @@ from semijax.jacobians.base import (
 from semijax.jacobians.complex import SAME_FOR_BOTH_PARTS, both_parts, involves_complex
 from semijax.jacobians.dense import dense_jacobian
 
+REGIONS = ("scan", "cond", "while")
+"""Control flow: what is complex in there is seen to equation by equation."""
+
 
 def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The edges of an equation at these primal values.
@@ -28,7 +31,7 @@ def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     if rule := user_rule(primitive):
         return as_table(equation, rule(equation, *values))
     rule = None if equation.is_atomic else builtin_rule(primitive)
-    parts = involves_complex(equation)
+    parts = primitive.name not in REGIONS and involves_complex(equation)
     if rule is None or (parts and primitive.name not in SAME_FOR_BOTH_PARTS):
         return Table(dense_jacobian(equation, *values))
     try:

@@ -278,3 +278,29 @@ def test_what_is_not_a_number_stays_so():
 
     x = np.array([2.0, np.nan, 3.0], np.float32)
     check(fun, x, semirings={key: ALL[key] for key in ("sum", "max", "abs max", "entropy")})
+
+
+def test_a_loop_over_complex_numbers_is_the_unrolled_loop():
+    def step(z, w):
+        return z * lax.complex(w, 0.5), jnp.abs(z)
+
+    def finish(z, lengths):
+        return z.real + 2 * z.imag + (lengths * lengths).sum()
+
+    def loop(x, w):
+        return finish(*lax.scan(step, lax.complex(x, 0.0 * x), w))
+
+    def unrolled(x, w):
+        z, lengths = lax.complex(x, 0.0 * x), []
+        for i in range(3):
+            z, length = step(z, w[i])
+            lengths.append(length)
+        return finish(z, jnp.stack(lengths))
+
+    arguments = jnp.float32(0.7), jnp.array([0.3, -0.4, 1.1], jnp.float32)
+    semirings = {"sum": sj.SumProduct(), "max": sj.MaxProduct(), "count": sj.PathCount()}
+    found, expected = (
+        jax.jit(sj.semiring_grad(f, semirings, argnums=(0, 1)))(*arguments)
+        for f in (loop, unrolled)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), found, expected)
