@@ -54,10 +54,19 @@ INLINED = {
 """Primitives that only call a jaxpr, and the parameter it is in."""
 
 
+ATOMIC = "sj.atomic:"
+"""What the name of a jitted function begins with when it is to stay one node."""
+
+
+def is_atomic(equation: Any) -> bool:
+    """Whether an equation is a function that ``semijax.atomic`` made one node."""
+    return equation.primitive.name == "jit" and equation.params["name"].startswith(ATOMIC)
+
+
 def called_jaxpr(equation: Any) -> Any | None:
-    """The jaxpr that an equation merely calls, or None if it does more than that."""
+    """The jaxpr that an equation merely calls; None if it does more, or is to stay one node."""
     name = equation.primitive.name
-    if name not in INLINED:
+    if name not in INLINED or is_atomic(equation):
         return None
     params = equation.params
     # 0.12: composite's parameter became call_jaxpr.
@@ -65,4 +74,3 @@ def called_jaxpr(equation: Any) -> Any | None:
 
 
 Literal = jex_core.Literal
-DropVar = jex_core.DropVar

@@ -20,9 +20,6 @@ from jax.extend import source_info_util
 
 from semijax import _compat
 
-ATOMIC = "sj.atomic:"
-"""What the name of a jitted function begins with when it is to stay one node."""
-
 _JAX_FILES = os.path.dirname(jax.__file__)
 
 REFERENCES = {"new_ref", "empty_ref", "get", "swap", "addupdate", "freeze", "free_ref"}
@@ -93,13 +90,13 @@ class Equation:
     def name(self) -> str:
         """The primitive's name, or for a called function the function's."""
         if self.is_atomic:
-            return self.params["name"].removeprefix(ATOMIC)
+            return self.params["name"].removeprefix(_compat.ATOMIC)
         return self.primitive.name
 
     @property
     def is_atomic(self) -> bool:
         """Whether it is a function that ``atomic`` made one node."""
-        return _is_atomic(self.eqn)
+        return _compat.is_atomic(self.eqn)
 
     def bind(self, *values: Any) -> list[Any]:
         """Evaluate it on primal values, one per input; one value per output."""
@@ -192,7 +189,7 @@ class _Builder:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
             scope = "/".join(part for part in (outer, str(eqn.source_info.name_stack)) if part)
             lines = (eqn, *calls) if own_lines else calls
-            called = None if _is_atomic(eqn) else _compat.called_jaxpr(eqn)
+            called = _compat.called_jaxpr(eqn)
             if called is None:
                 self.append(eqn, inputs, scope, lines)
             else:
@@ -241,10 +238,6 @@ def _source(calls: Sequence[Any]) -> str:
 def _is_jaxs(jaxpr: Any) -> bool:
     """Whether a jaxpr is of one of the functions that JAX itself consists of."""
     return _JAX_FILES in str(getattr(jaxpr.debug_info, "func_src_info", ""))
-
-
-def _is_atomic(eqn: Any) -> bool:
-    return eqn.primitive.name == "jit" and eqn.params["name"].startswith(ATOMIC)
 
 
 def _typed(literal: Any) -> Any:

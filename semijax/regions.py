@@ -21,13 +21,32 @@ from semijax.jacobians.base import EquationJacobian, rule_for
 from semijax.semirings.base import Semiring
 
 
-def _zero(semiring: Semiring, variable: Variable) -> Elements:
-    return semiring.zero(el.node_shape(variable), el.accumulation_dtype(variable.dtype))
-
-
 def _cast(semiring: Semiring, variable: Variable, elements: Elements | None) -> Elements:
-    zero = _zero(semiring, variable)
+    zero = sweep.zero(semiring, variable)
     return zero if elements is None else el.cast_like(elements, zero)
+
+
+def _placed(n: int, places: Sequence[int], elements: Sequence[Elements]) -> list[Elements | None]:
+    """``n`` elements: these at their places, 0̄ elsewhere."""
+    found = dict(zip(places, elements, strict=True))
+    return [found.get(i) for i in range(n)]
+
+
+def _loop_body(
+    closed: Any, equation: Equation, active: Sequence[bool], first: int, carries: int
+) -> Graph:
+    """The graph of a loop's body; what one iteration makes active is active in the next.
+
+    The carried values are its inputs from ``first`` on, and its first outputs.
+    """
+    while True:
+        body = build(closed, within=equation, active=active)
+        grown = list(active)
+        for j, v in enumerate(body.outputs[:carries]):
+            grown[first + j] |= isinstance(v, Variable) and v in body.active
+        if grown == list(active):
+            return body
+        active = grown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +88,7 @@ class Scan(EquationJacobian):
             to_consts, to_carry = state
             start, x, to_ys = x
             values = sweep.evaluate(self.body, [*consts, *start, *x])
-            arrived: list[Elements | None] = [None] * k
-            for j, element in zip(live_carry, to_carry, strict=True):
-                arrived[j] = element
+            arrived = _placed(k, live_carry, to_carry)
             pulled = sweep.pull(self.body, semiring, values, [*arrived, *to_ys])
             full = [
                 _cast(semiring, v, e) if a else None
@@ -81,7 +98,7 @@ class Scan(EquationJacobian):
             to_consts = [semiring.add(a, b) for a, b in zip(to_consts, more, strict=True)]
             return (to_consts, [full[c + j] for j in live_carry]), full[c + k :]
 
-        to_consts = [_zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
+        to_consts = [sweep.zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
         to_carry = [_cast(semiring, inputs[c + j], cotangents[j]) for j in live_carry]
         scanned = (starts, xs, list(cotangents[k:]))
         (to_consts, to_carry), to_xs = lax.scan(
@@ -109,9 +126,7 @@ class Scan(EquationJacobian):
             carry, moving = state
             x, from_x = x
             values = sweep.evaluate(self.body, [*consts, *carry, *x])
-            arriving: list[Elements | None] = [None] * k
-            for j, element in zip(live_carry, moving, strict=True):
-                arriving[j] = element
+            arriving = _placed(k, live_carry, moving)
             pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving, *from_x])
             moving = [_cast(semiring, inputs[c + j], pushed[j]) for j in live_carry]
             to_ys = [
@@ -142,15 +157,8 @@ def scan_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations."""
     consts, carries = _compat.scan_layout(equation.params)
     active = [i in equation.wrt for i in range(len(values))]
-    while True:  # what one iteration makes active is active in the next
-        body = build(equation.params["jaxpr"], within=equation, active=active)
-        carried = [isinstance(v, Variable) and v in body.active for v in body.outputs[:carries]]
-        grown = list(active)
-        for j, flag in enumerate(carried):
-            grown[consts + j] |= flag
-        if grown == active:
-            return Scan(equation, body, values, consts, carries)
-        active = grown
+    body = _loop_body(equation.params["jaxpr"], equation, active, consts, carries)
+    return Scan(equation, body, values, consts, carries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,9 +275,7 @@ class While(EquationJacobian):
         def step(state: Any) -> Any:
             carry, moving = state
             values = sweep.evaluate(self.body, [*body_consts, *carry])
-            arriving: list[Elements | None] = [None] * len(carries)
-            for j, element in zip(live, moving, strict=True):
-                arriving[j] = element
+            arriving = _placed(len(carries), live, moving)
             pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving])
             moving = [_cast(semiring, carries[j], pushed[j]) for j in live]
             return sweep.output_values(self.body, values), moving
@@ -288,12 +294,6 @@ def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     params = equation.params
     t, b = params["cond_nconsts"], params["body_nconsts"]
     active = [i in equation.wrt for i in range(t, len(values))]
-    while True:
-        body = build(params["body_jaxpr"], within=equation, active=active)
-        carried = [isinstance(v, Variable) and v in body.active for v in body.outputs]
-        grown = [*active[:b], *(a or c for a, c in zip(active[b:], carried, strict=True))]
-        if grown == active:
-            break
-        active = grown
+    body = _loop_body(params["body_jaxpr"], equation, active, b, len(equation.outputs))
     test = build(params["cond_jaxpr"], within=equation)
     return While(equation, test, body, values, t, b)

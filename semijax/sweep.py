@@ -99,15 +99,13 @@ def _accumulate(
     part: Elements,
 ) -> None:
     if isinstance(variable, Variable) and variable in graph.active:
-        part = el.cast_like(part, zero_shape(semiring, variable))
+        part = el.cast_like(part, jax.eval_shape(lambda: zero(semiring, variable)))
         state[variable] = semiring.add(state[variable], part) if variable in state else part
 
 
-def zero_shape(semiring: Semiring, variable: Any) -> Elements:
-    """The shapes and dtypes of the elements of a variable."""
-    return jax.eval_shape(
-        lambda: semiring.zero(el.node_shape(variable), el.accumulation_dtype(variable.dtype))
-    )
+def zero(semiring: Semiring, variable: Any) -> Elements:
+    """0̄ of a variable, or of anything else with a shape and a dtype."""
+    return semiring.zero(el.node_shape(variable), el.accumulation_dtype(variable.dtype))
 
 
 def read(values: Values, atoms: Sequence[Variable | Constant]) -> list[Any]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from semijax import checks, sweep
 from semijax import elements as el
+from semijax._compat import ATOMIC
 from semijax.elements import Elements
-from semijax.graph import ATOMIC, trace
+from semijax.graph import trace
 from semijax.semirings import Product, Semiring, as_semiring
 
 

@@ -37,9 +37,6 @@ MAX_EDGES_PER_EQUATION = 2**24
 CUSTOM_DERIVATIVE = _names("custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr")
 """Equations that are a function with a derivative of its author's: one node."""
 
-ATOMIC = "sj.atomic:"
-"""How the name of a jitted function begins that is to be one node."""
-
 ELEMENTWISE = _names(
     "abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
     "convert_element_type copy copy_p cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor "
@@ -429,7 +426,7 @@ class _Graph:
 
     def _step(self, equation: Any, inputs: list[_Traced], scope: str) -> list[_Traced]:
         name = equation.primitive.name
-        called = None if _is_atomic(equation) else _compat.called_jaxpr(equation)
+        called = _compat.called_jaxpr(equation)
         if called is not None:
             return self._run(called, inputs, scope)
         if name == "cond":
@@ -516,7 +513,11 @@ class _Graph:
         outputs = [_constant(value) for value in results]
         for k in made:
             shape = results[k].shape
-            label = equation.params["name"].removeprefix(ATOMIC) if _is_atomic(equation) else name
+            label = (
+                equation.params["name"].removeprefix(_compat.ATOMIC)
+                if _compat.is_atomic(equation)
+                else name
+            )
             nodes = self._new_nodes(label, shape).ravel()
             reached = np.zeros(nodes.shape, bool)
             for p in live:
@@ -587,7 +588,7 @@ def _structure(
         return {key: m != 0 for key, m in _jacobians(equation, ones, live, made).items()}
     if name in FOLDS:
         return {(k, p): nonzero[k, p] | _poisoned(equation, values, k, p) for k, p in nonzero}
-    if name in CUSTOM_DERIVATIVE or _is_atomic(equation):
+    if name in CUSTOM_DERIVATIVE or _compat.is_atomic(equation):
         aligned = _elementwise_structure(equation, values, live, made)
         if aligned and not any((nonzero[key] & ~aligned[key]).any() for key in nonzero):
             return aligned
@@ -778,10 +779,6 @@ def _literal(atom: Any) -> _Traced:
 
 def _is_float(value: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(value), jnp.floating)
-
-
-def _is_atomic(equation: Any) -> bool:
-    return equation.primitive.name == "jit" and equation.params["name"].startswith(ATOMIC)
 
 
 def _chosen_arguments(args: tuple, argnums: int | Sequence[int] | None) -> set[int]:
