@@ -184,7 +184,7 @@ class _Builder:
 
     def inline(self, jaxpr: Any, outer: str, calls: tuple[Any, ...]) -> None:
         # The lines of a function of JAX's own are no news; who called it is.
-        own_lines = not calls or not _is_jaxs(jaxpr)
+        own_lines = not calls or not is_jaxs(jaxpr)
         for eqn in jaxpr.eqns:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
             scope = "/".join(part for part in (outer, str(eqn.source_info.name_stack)) if part)
@@ -235,7 +235,7 @@ def _source(calls: Sequence[Any]) -> str:
     return next((line for line in lines if line), "an unknown line")
 
 
-def _is_jaxs(jaxpr: Any) -> bool:
+def is_jaxs(jaxpr: Any) -> bool:
     """Whether a jaxpr is of one of the functions that JAX itself consists of."""
     return _JAX_FILES in str(getattr(jaxpr.debug_info, "func_src_info", ""))
 

@@ -8,7 +8,7 @@ from jax import lax
 
 import semijax as sj
 
-from .oracle import ALL, LIGHT, check, check_dense, check_each, numbers
+from .oracle import LIGHT, check, check_dense, check_each, numbers
 
 LAYOUTS = {
     "matrices": ((2, 3), (3, 5), (((1,), (0,)), ((), ()))),
@@ -95,15 +95,8 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 def test_weights(weights):
-    """The paths are those of a product and a sum, of which JAX's Jacobian has no 0 · ∞."""
     w = np.array(weights, np.float32)
-    semirings = {name: s for name, s in ALL.items() if name != "length"}
-    check(
-        lambda x: x @ w,
-        numbers((3, 2)),
-        reference=lambda x: (jnp.broadcast_to(x[:, :, None], (3, 2, 2)) * w).sum(1),
-        semirings=semirings,
-    )
+    check(lambda x: x @ w, numbers((3, 2)))
 
 
 def test_two_layers():

@@ -563,6 +563,28 @@ def test_fold_asks_the_semiring_about_each_equation():
     np.testing.assert_allclose(paths.fold(semirings.Expectation(is_sine))[0], 2 / 3, rtol=1e-6)
 
 
+def test_an_equation_knows_its_line():
+    def twice(x):
+        return x * 2.0
+
+    def fun(x):
+        y = jax.jit(jnp.sin)(x)
+        return lax.scan(lambda c, _: (twice(c), None), y, None, length=3)[0]
+
+    seen = []
+
+    def look(equation):
+        seen.append((equation.name, equation.source))
+        return 0.0
+
+    enumerate_paths(fun, 1.0).fold(semirings.Expectation(look))
+    assert [name for name, _ in seen] == ["sin", "mul", "mul", "mul"]
+    line = fun.__code__.co_firstlineno + 1
+    assert f"test_enumeration.py:{line}" in seen[0][1]
+    line = twice.__code__.co_firstlineno + 1
+    assert all(f"test_enumeration.py:{line}" in source for _, source in seen[1:])
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightAndLength(Semiring):
     """⟨Σ weight, Σ weight · length⟩ over the paths."""
@@ -673,7 +695,7 @@ def test_complex_numbers_are_refused():
 
 
 def test_bad_argnums():
-    with pytest.raises(ValueError, match="argnums=2 is out of range for 2 arguments"):
+    with pytest.raises(ValueError, match="requires at least 3 positional arguments"):
         enumerate_paths(figure_1, 1.0, 2.0, argnums=2)
     with pytest.raises(TypeError, match=r"argument \[0\] has dtype int32"):
         enumerate_paths(figure_1, 1, 2.0, argnums=0)

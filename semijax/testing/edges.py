@@ -1,0 +1,219 @@
+"""The edges of one equation at a point: which elements depend on which, and JAX's derivatives.
+
+A Jacobian does not tell which of its zeros are edges. And inside of JAX's, 0 · NaN and 0 · ∞ are
+NaN, far from the number that is not finite. So for the families of primitives below, which elements
+meet is known or probed first, and a weight depends only on what its output depends on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax.graph import Equation
+
+Index = tuple[int, ...]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CUSTOM_DERIVATIVE = _names("custom_jvp_call custom_vjp_call")
+"""Equations that are a function with a derivative of its author's: one node."""
+
+ELEMENTWISE = _names(
+    "abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
+    "convert_element_type copy copy_p cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor "
+    "igamma igamma_grad_a igammac integer_pow lgamma log log1p logistic max min mul neg nextafter "
+    "polygamma pow random_gamma_grad reduce_precision regularized_incomplete_beta rem round rsqrt "
+    "select_n sign sin sinh sqrt square sub tan tanh zeta"
+)
+"""An output element depends on the input elements at its place, whatever their values."""
+
+BILINEAR = _names("dot_general conv_general_dilated")
+"""An output element is a sum of products; which factors meet does not depend on their values."""
+
+FOLDS = _names(
+    "reduce_max reduce_min reduce_prod reduce_sum cummax cummin cumprod cumsum cumlogsumexp "
+    "reduce_window_max reduce_window_min reduce_window_sum "
+    "scatter-mul scatter-min scatter-max"
+)
+"""An output element combines several input elements, the losers of a maximum among them."""
+
+
+def local_edges(
+    equation: Equation, values: Sequence[Any], results: Sequence[Any], made: Sequence[int]
+) -> dict[tuple[int, int], tuple[np.ndarray, ...]]:
+    """The edges between each input p in ``equation.wrt`` and each output k in ``made``.
+
+    Where nothing is known of a primitive (linear algebra), and where a custom derivative or an
+    atomic function mixes elements, all derivatives that are not exactly 0 are edges. There, an
+    input that is not finite may make NaNs, and so edges, that are not its own.
+
+    Args:
+        equation: the equation.
+        values: its inputs.
+        results: its outputs.
+        made: the outputs that have nodes.
+
+    Returns:
+        By (k, p), the flat index in the output, that in the input, and the weight of each edge.
+    """
+    name, wrt = equation.primitive.name, equation.wrt
+    if name in ELEMENTWISE:
+        return {(0, p): _elementwise(equation, values, results, p) for p in wrt}
+    if name in BILINEAR:
+        return {(0, p): _bilinear(equation, values, results, p) for p in wrt}
+    jacobians = _jacobians(equation, values, wrt, made)
+    pairs = None
+    if name in FOLDS:
+        pairs = {p: _poisoned(equation, values, p) for p in _floating(values)}
+    elif name in CUSTOM_DERIVATIVE or equation.is_atomic:
+        pairs = _pairs_in_place(equation, values, results, made, jacobians)
+    if pairs is not None:
+        _mend(jacobians, pairs, equation, values)
+    edges = {}
+    for (k, p), matrix in jacobians.items():
+        mask = matrix != 0 if pairs is None else pairs[p]
+        edges[k, p] = (*np.nonzero(mask), matrix[mask])
+    return edges
+
+
+def _elementwise(
+    equation: Equation, values: Sequence[Any], results: Sequence[Any], p: int
+) -> tuple[np.ndarray, ...]:
+    # Each output element reads one element of the input: one tangent gives all derivatives.
+    function = _function_of(equation, values, [p], [0])
+    _, (weights,) = jax.jvp(function, (values[p],), (jnp.ones_like(values[p]),))
+    places = _places(values[p].shape, results[0].shape)
+    return np.arange(places.size), places, np.asarray(weights, np.float64).ravel()
+
+
+def _bilinear(
+    equation: Equation, values: Sequence[Any], results: Sequence[Any], p: int
+) -> tuple[np.ndarray, ...]:
+    # The derivative by one factor is the element of the other that it meets. Which one that is, is
+    # read bit by bit: from the derivative where the other factor's elements are their own numbers.
+    other = values[1 - p]
+    numbers = np.arange(1, other.size + 1).reshape(other.shape)
+    probe = [jnp.ones_like(value) for value in values]
+    met = np.zeros((results[0].size, values[p].size), int)
+    for bit in range(other.size.bit_length()):
+        probe[1 - p] = jnp.asarray(numbers >> bit & 1, other.dtype)
+        met += _jacobians(equation, probe, [p], [0])[0, p].astype(int) << bit
+    o, i = np.nonzero(met)
+    return o, i, np.asarray(other, np.float64).ravel()[met[o, i] - 1]
+
+
+def _function_of(
+    equation: Equation, values: Sequence[Any], wrt: Sequence[int], made: Sequence[int]
+) -> Callable[..., list[jax.Array]]:
+    def function(*variables: jax.Array) -> list[jax.Array]:
+        given = dict(zip(wrt, variables, strict=True))
+        results = equation.bind(*(given.get(p, value) for p, value in enumerate(values)))
+        return [results[k] for k in made]
+
+    return function
+
+
+def _jacobians(
+    equation: Equation, values: Sequence[Any], wrt: Sequence[int], made: Sequence[int]
+) -> dict[tuple[int, int], np.ndarray]:
+    """JAX's ∂(output k)/∂(input p), a float64 matrix for each k in ``made`` and p in ``wrt``."""
+    function = _function_of(equation, values, wrt, made)
+    argnums, point = tuple(range(len(wrt))), [values[p] for p in wrt]
+    try:
+        jacobian = jax.jacrev(function, argnums)(*point)
+    except ValueError:  # a dynamic loop in an atomic function has a forward derivative only
+        jacobian = jax.jacfwd(function, argnums)(*point)
+    matrices = {}
+    for k, row in zip(made, jacobian, strict=True):
+        for p, block in zip(wrt, row, strict=True):
+            outer = block.shape[: block.ndim - values[p].ndim]
+            matrix = np.array(block, np.float64)
+            matrices[k, p] = matrix.reshape(math.prod(outer), values[p].size)
+    return matrices
+
+
+def _mend(
+    jacobians: dict[tuple[int, int], np.ndarray],
+    pairs: dict[int, np.ndarray],
+    equation: Equation,
+    values: Sequence[Any],
+) -> None:
+    """Ask again for each row with a NaN, with 1 in place of all that its output depends not on."""
+    doubtful = {
+        (k, int(o))
+        for (k, p), matrix in jacobians.items()
+        for o in np.flatnonzero((np.isnan(matrix) & pairs[p]).any(axis=1))
+    }
+    for k, o in doubtful:
+        alone = list(values)
+        for p, mask in pairs.items():
+            alone[p] = jnp.where(mask[o].reshape(alone[p].shape), alone[p], jnp.ones_like(alone[p]))
+        for key, matrix in _jacobians(equation, alone, equation.wrt, [k]).items():
+            jacobians[key][o] = matrix[o]
+
+
+def _poisoned(equation: Equation, values: Sequence[Any], p: int) -> np.ndarray:
+    """The pairs (o, i) where a NaN at input i is a NaN at output o; other numbers are 1."""
+    floating = _floating(values)
+    ones = [jnp.ones_like(x) if n in floating else x for n, x in enumerate(values)]
+    shape, size = ones[p].shape, ones[p].size
+    here = jnp.eye(size, dtype=bool).reshape(size, *shape)
+    poisons = jnp.where(here, jnp.nan, ones[p]).astype(ones[p].dtype)
+    (found,) = jax.vmap(_function_of(equation, ones, [p], [0]))(poisons)
+    return np.isnan(found).reshape(size, math.prod(found.shape[1:])).T
+
+
+def _pairs_in_place(
+    equation: Equation,
+    values: Sequence[Any],
+    results: Sequence[Any],
+    made: Sequence[int],
+    jacobians: dict[tuple[int, int], np.ndarray],
+) -> dict[int, np.ndarray] | None:
+    """The pairs at the same place, if value and derivative depend on no others; None otherwise.
+
+    To find out, all other elements are replaced by random numbers, one output element at a time.
+    """
+    shape, shapes = results[made[0]].shape, {p: values[p].shape for p in _floating(values)}
+    fits = all(
+        len(axes) in (0, len(shape)) and all(n in (1, m) for n, m in zip(axes, shape, strict=False))
+        for axes in shapes.values()
+    )
+    if not fits or any(results[k].shape != shape for k in made):
+        return None
+    pairs = {
+        p: _places(axes, shape)[:, None] == np.arange(math.prod(axes)) for p, axes in shapes.items()
+    }
+    if any(((m != 0) & ~np.isnan(m) & ~pairs[p]).any() for (_, p), m in jacobians.items()):
+        return None
+    random = np.random.default_rng(0)
+    for o in 3 * [*range(math.prod(shape))]:
+        changed = list(values)
+        for p, axes in shapes.items():
+            noise = jnp.asarray(random.uniform(-3, 3, axes), values[p].dtype)
+            changed[p] = jnp.where(pairs[p][o].reshape(axes), values[p], noise)
+        found = equation.bind(*changed)
+        if not all(
+            np.array_equal(results[k].ravel()[o], found[k].ravel()[o], equal_nan=True) for k in made
+        ):
+            return None
+    return pairs
+
+
+def _places(input_shape: Index, output_shape: Index) -> np.ndarray:
+    """For each output element the input element at its place; axes of size 1 are everywhere."""
+    numbers = np.arange(math.prod(input_shape)).reshape(input_shape)
+    return np.broadcast_to(numbers, output_shape).ravel()
+
+
+def _floating(values: Sequence[Any]) -> list[int]:
+    return [p for p, x in enumerate(values) if jnp.issubdtype(x.dtype, jnp.floating)]

@@ -1,0 +1,219 @@
+"""A function at a point as one long list of nodes and edges: the program runs once, on numbers.
+
+A node is one element of one array; each equation that runs adds its edges. Calls are inlined, loops
+unrolled, of a ``cond`` there is the branch that was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
+
+from semijax import _compat, checks
+from semijax.graph import Equation, Variable, is_jaxs
+from semijax.testing.edges import Index, local_edges
+
+MAX_EDGES_PER_EQUATION = 2**24
+"""Pairs of one equation's input and output elements above which the function is not small."""
+
+
+class Source(NamedTuple):
+    """An input array that paths start from: its name, its nodes, its dtype."""
+
+    name: str
+    nodes: np.ndarray
+    dtype: Any
+
+
+class _Traced(NamedTuple):
+    """A value of the running program, and the node of each of its elements (−1: a constant)."""
+
+    value: Any
+    nodes: np.ndarray
+
+
+class UnrolledGraph:
+    """The nodes and edges of a function at a point.
+
+    Attributes:
+        labels: of each node, what made it (an input's name or a primitive's) and its index there.
+        sources: the inputs; their nodes come first.
+        source_count: the number of their nodes.
+        outputs: the name, the index and the node of each element of the output that has one.
+        equations: those that have edges, once for each time they ran.
+        tails, heads, weights, equation_of: of each edge, where it begins and ends, the local
+            derivative, and the number of its equation; what leads to a node comes before what
+            leaves it.
+    """
+
+    def __init__(self, fun: Callable[..., Any], args: tuple, argnums: Any) -> None:
+        if argnums is None:
+            chosen = range(len(args))
+        else:
+            argnums = checks.check_argnums(argnums)
+            chosen = checks.positions(argnums, args)
+        self._args, self._argnums = args, argnums
+        self.labels: list[tuple[str, Index]] = []
+        self.sources: list[Source] = []
+        self.equations: list[Equation] = []
+        self._bundles: list[tuple[np.ndarray, ...]] = [(np.zeros(0, int),) * 4]
+
+        inputs = []
+        for path, leaf in tree_leaves_with_path(args):
+            name, value = keystr(path), jnp.asarray(leaf)
+            floating = jnp.issubdtype(value.dtype, jnp.floating)
+            if floating and path[0].idx in chosen:
+                source = Source(name, self._new_nodes(name, value.shape), value.dtype)
+                self.sources.append(source)
+                inputs.append(_Traced(value, source.nodes))
+            elif argnums is not None and path[0].idx in chosen:
+                raise TypeError(
+                    f"paths start from real floating point arrays; argument {name} has "
+                    f"dtype {value.dtype}"
+                )
+            else:
+                inputs.append(_constant(value))
+        self.source_count = len(self.labels)
+
+        closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
+        outputs = self._run(closed, inputs)
+        self.outputs = [
+            (keystr(path), index, int(output.nodes[index]))
+            for (path, _), output in zip(tree_flatten_with_path(shapes)[0], outputs, strict=True)
+            for index in np.ndindex(output.nodes.shape)
+            if output.nodes[index] >= 0
+        ]
+        columns = [np.concatenate(column) for column in zip(*self._bundles, strict=True)]
+        self.tails, self.heads, self.weights, self.equation_of = columns
+
+    def like_arguments(self, values: Mapping[str, Any]) -> Any:
+        """Values by the sources' names, as the arguments it was asked for; None for the others."""
+        everything = jax.tree_util.tree_map_with_path(
+            lambda path, _: values.get(keystr(path)), self._args
+        )
+        if self._argnums is None:
+            return everything
+        if isinstance(self._argnums, int):
+            return everything[self._argnums]
+        return tuple(everything[i] for i in self._argnums)
+
+    def _run(
+        self, jaxpr: Any, inputs: Sequence[_Traced], within: Equation | None = None
+    ) -> list[_Traced]:
+        inner, constants = _compat.open_jaxpr(jaxpr)
+        environment = dict(zip(inner.constvars, map(_constant, constants), strict=True))
+        environment.update(zip(inner.invars, inputs, strict=True))
+
+        def read(atom: Any) -> _Traced:
+            if isinstance(atom, _compat.Literal):
+                aval: Any = atom.aval
+                return _constant(np.asarray(atom.val, aval.dtype))
+            return environment[atom]
+
+        scope, calls = (within.scope, within.calls) if within else ("", ())
+        own_lines = not calls or not is_jaxs(inner)
+        for eqn in inner.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            equation = Equation(
+                inputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars),
+                outputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.outvars),
+                scope="/".join(part for part in (scope, str(eqn.source_info.name_stack)) if part),
+                wrt=tuple(p for p, x in enumerate(operands) if (x.nodes >= 0).any()),
+                eqn=eqn,
+                calls=(eqn, *calls) if own_lines else calls,
+            )
+            environment.update(zip(eqn.outvars, self._step(equation, operands), strict=True))
+        return [read(atom) for atom in inner.outvars]
+
+    def _step(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
+        called = _compat.called_jaxpr(equation.eqn)
+        if called is not None:
+            return self._run(called, inputs, equation)
+        match equation.primitive.name:
+            case "cond":
+                branches = equation.params["branches"]
+                taken = min(max(int(inputs[0].value), 0), len(branches) - 1)
+                return self._run(branches[taken], inputs[1:], equation)
+            case "while":
+                return self._while(equation, inputs)
+            case "scan":
+                return self._scan(equation, inputs)
+        return self._node(equation, inputs)
+
+    def _while(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
+        params = equation.params
+        of_cond, of_body = params["cond_nconsts"], params["body_nconsts"]
+        cond_constants, body_constants = inputs[:of_cond], inputs[of_cond : of_cond + of_body]
+        carry = inputs[of_cond + of_body :]
+        while True:
+            known = [_constant(x.value) for x in (*cond_constants, *carry)]
+            if not self._run(params["cond_jaxpr"], known, equation)[0].value:
+                return carry
+            carry = self._run(params["body_jaxpr"], [*body_constants, *carry], equation)
+
+    def _scan(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
+        body, length = equation.params["jaxpr"], equation.params["length"]
+        n_constants, n_carry = _compat.scan_layout(equation.params)
+        constants, carry = inputs[:n_constants], inputs[n_constants : n_constants + n_carry]
+        xs = inputs[n_constants + n_carry :]
+        rows: list[list[_Traced]] = [[] for _ in range(length)]
+        for i in reversed(range(length)) if equation.params["reverse"] else range(length):
+            row = [_Traced(x.value[i], x.nodes[i]) for x in xs]
+            outputs = self._run(body, [*constants, *carry, *row], equation)
+            carry, rows[i] = outputs[:n_carry], outputs[n_carry:]
+        if length == 0:
+            ys = [_constant(jnp.zeros(y.shape, y.dtype)) for y in equation.outputs[n_carry:]]
+        else:
+            ys = [
+                _Traced(jnp.stack([y.value for y in column]), np.stack([y.nodes for y in column]))
+                for column in zip(*rows, strict=True)
+            ]
+        return [*carry, *ys]
+
+    def _node(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
+        name = equation.primitive.name
+        values = [x.value for x in inputs]
+        results = equation.bind(*values)
+        outputs = [_constant(value) for value in results]
+        if not equation.wrt or name == "stop_gradient":
+            return outputs
+        for value in results:
+            if jnp.issubdtype(value.dtype, jnp.complexfloating):
+                raise TypeError(
+                    f"the equation {name!r} makes complex numbers of shape {value.shape}; paths "
+                    "are enumerated through real arrays only. Put semijax.atomic around the part "
+                    "of the function that is complex inside and real outside."
+                )
+        made = [k for k, value in enumerate(results) if jnp.issubdtype(value.dtype, jnp.floating)]
+        if not made:
+            return outputs
+        pairs = max(results[k].size for k in made) * max(inputs[p].nodes.size for p in equation.wrt)
+        if pairs > MAX_EDGES_PER_EQUATION:
+            raise ValueError(
+                f"the equation {name!r} may have {pairs} edges, more than the "
+                f"{MAX_EDGES_PER_EQUATION} that are possible here. Enumeration is for small "
+                "functions: make the arrays smaller."
+            )
+        nodes = {k: self._new_nodes(equation.name, results[k].shape) for k in made}
+        for (k, p), (o, i, weights) in local_edges(equation, values, results, made).items():
+            tails, heads = inputs[p].nodes.ravel()[i], nodes[k].ravel()[o]
+            live = tails >= 0
+            numbers = np.full(len(o), len(self.equations))
+            self._bundles.append(tuple(x[live] for x in (tails, heads, weights, numbers)))
+            outputs[k].nodes.ravel()[o[live]] = heads[live]
+        self.equations.append(equation)
+        return outputs
+
+    def _new_nodes(self, name: str, shape: Index) -> np.ndarray:
+        first = len(self.labels)
+        self.labels += [(name, index) for index in np.ndindex(shape)]
+        return np.arange(first, len(self.labels)).reshape(shape)
+
+
+def _constant(value: Any) -> _Traced:
+    return _Traced(value, np.full(np.shape(value), -1))
