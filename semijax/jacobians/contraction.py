@@ -45,7 +45,7 @@ class Contraction(LocalJacobian):
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
         batch, contracted, free = self.in_dims
-        w = self._matrices(self.weight_dims[0], self.weight_dims[2], self.weight_dims[1])
+        w = self._matrices(*self.weight_dims)  # [batch, contracted, free]
         out_batch = tuple(range(len(batch)))
         g = _matrices(cotangent, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
         pulled = semiring.contract(w, g)  # [batch, contracted, free]
@@ -53,7 +53,7 @@ class Contraction(LocalJacobian):
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         batch, contracted, free = self.in_dims
-        w = self._matrices(*self.weight_dims)
+        w = self._matrices(self.weight_dims[0], self.weight_dims[2], self.weight_dims[1])
         t = _matrices(tangent, self.in_shape, batch, contracted, free)
         pushed = semiring.contract(w, t)  # [batch, the weights' free, free]
         out_batch = tuple(range(len(batch)))

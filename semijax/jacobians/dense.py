@@ -20,7 +20,8 @@ from semijax.jacobians.axes import batch_axes
 from semijax.jacobians.base import LocalJacobian, accumulated, no_derivative
 from semijax.jacobians.complex import as_complex, as_real, is_complex
 from semijax.jacobians.diagonal import Diagonal
-from semijax.semirings.base import BLOCK_BYTES, Semiring
+from semijax.semirings.base import Semiring
+from semijax.semirings.blocks import BLOCK_BYTES
 
 _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
 
@@ -29,7 +30,7 @@ _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
 def dense_budget(size: int) -> Iterator[None]:
     """Within this context, allow dense local Jacobians of up to ``size`` bytes each.
 
-    A dense Jacobian is never held as a whole, it is computed in blocks of 16 MiB; its size says
+    A dense Jacobian is never held as a whole, it is computed in blocks of 4 MiB; its size says
     how long that takes. The default, 64 GiB, is of the order of a minute.
 
     Args:

@@ -203,7 +203,7 @@ class Convolution(LocalJacobian):
         if 0 in self.out_shape:
             return semiring.zero(self.in_shape, dtype)
         if self.from_lhs:
-            kernels = self._kernels()  # [taps, groups, out, channels]
+            kernels = self._kernels().mT  # [taps, groups, channels, out]
             lead = (groups, channels, n)
             merged = el.reshape(g, out.canonical, (groups, outs, n * el.size(y)))
 
@@ -229,7 +229,7 @@ class Convolution(LocalJacobian):
                 jnp.broadcast_to(mask, (groups, n, *mask.shape[:1], outs)), columns, zero
             )
             kept = el.reshape(kept, (groups, n, el.size(y), outs), (groups, n * el.size(y), outs))
-            return semiring.contract(seen, kept)  # [groups, channels, out]
+            return semiring.contract(seen.mT, kept)  # [groups, channels, out]
 
         pulled = lax.map(to_rhs, jnp.arange(taps))  # [taps, groups, channels, out]
         pulled = el.transpose(pulled, (1, 3, 2, 0))
@@ -245,7 +245,7 @@ class Convolution(LocalJacobian):
         if 0 in self.out_shape:
             return semiring.zero(self.out_shape, dtype)
         if self.from_lhs:
-            kernels = self._kernels().mT  # [taps, groups, channels, out]
+            kernels = self._kernels()  # [taps, groups, out, channels]
             lead = (groups, channels, n)
             padded = self.geometry.pad(lhs.apply(tangent), semiring.zero((), dtype), 3)
 
@@ -260,7 +260,7 @@ class Convolution(LocalJacobian):
 
             def part(tap: Any) -> Elements:
                 kernel = el.map_leaves(lambda leaf: leaf[tap], t)
-                pushed = semiring.contract(self._seen(weights, tap).mT, kernel)
+                pushed = semiring.contract(self._seen(weights, tap), kernel)
                 pushed = el.transpose(pushed, (0, 2, 1))  # [groups, out, n · y]
                 mask = jnp.tile(self._inside(inside, tap), n)
                 return el.where(jnp.broadcast_to(mask, shape), pushed, zero)

@@ -20,9 +20,7 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-
-BLOCK_BYTES = 2**24
-"""Largest temporary that a default contraction makes at once."""
+from semijax.semirings.blocks import BLOCK, BLOCK_BYTES, fold
 
 
 class Semiring:
@@ -98,42 +96,31 @@ class Semiring:
         return elements
 
     def contract(self, weights: jax.Array, elements: Elements) -> Elements:
-        """The batched matrix product of the semiring: ⊕ₖ lift(weights[b,k,m]) ⊗ elements[b,k,n].
+        """The batched matrix product of the semiring: ⊕ₖ lift(weights[b,m,k]) ⊗ elements[b,k,n].
 
         Args:
-            weights: array of shape ``[B, K, M]``.
+            weights: array of shape ``[B, M, K]``.
             elements: elements of shape ``[B, K, N]``.
 
         Returns:
             Elements of shape ``[B, M, N]``.
         """
-        batch, depth, rows = weights.shape
+        batch, rows, depth = weights.shape
         columns = self.shape(elements)[2]
-        if depth == 0:
-            return self.zero((batch, rows, columns), weights.dtype)
+        zero = self.zero((batch, rows, columns), weights.dtype)
         row_bytes = batch * rows * columns * self.bytes_per_element(weights.dtype)
-        block = max(1, min(depth, BLOCK_BYTES // max(1, row_bytes)))
+        block = max(1, min(BLOCK, BLOCK_BYTES // max(1, row_bytes)))
 
-        def partial_sum(start: Any, size: int) -> Elements:
-            shape = (batch, size, rows, columns)
-            w = lax.dynamic_slice_in_dim(weights, start, size, 1)
+        def term(start: Any, size: int) -> Elements:
+            shape = (batch, rows, size, columns)
+            w = lax.dynamic_slice_in_dim(weights, start, size, 2)
             g = el.slice_axis(elements, start, size, 1)
             products = self.scale(
-                jnp.broadcast_to(w[:, :, :, None], shape),
-                el.broadcast_in_dim(g, shape, (0, 1, 3)),
+                jnp.broadcast_to(w[..., None], shape), el.broadcast_in_dim(g, shape, (0, 2, 3))
             )
-            return self.sum(products, (1,))
+            return self.sum(products, (2,))
 
-        blocks, rest = divmod(depth, block)
-        total = partial_sum(blocks * block, rest) if rest else partial_sum(0, block)
-        first = 0 if rest else 1
-
-        def step(total: Elements, i: jax.Array) -> tuple[Elements, None]:
-            return self.add(total, partial_sum(i * block, block)), None
-
-        if blocks > first:
-            total, _ = lax.scan(step, total, jnp.arange(first, blocks))
-        return total
+        return fold(depth, term, self.add, zero, block)
 
     def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
         """⊕ of the elements that go to the same segment, as ``jax.ops.segment_sum``.

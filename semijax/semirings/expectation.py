@@ -17,11 +17,14 @@ from jax import lax
 
 from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.real import matmul
+from semijax.semirings.real import matmul, sum_over_blocks
 
 
 class Weighted(NamedTuple):
-    """``log_mass`` = log Σ|w(path)|, in nats, and ``mean``, the statistic of the paths."""
+    """``log_mass`` = log Σ|w(path)|, in nats, and ``mean``, the statistic of the paths.
+
+    Where ``log_mass`` is −∞ there is no distribution, and ``mean`` may be any number.
+    """
 
     log_mass: jax.Array
     mean: jax.Array
@@ -65,10 +68,13 @@ class LogMassSemiring(Semiring):
         if self.surprisal:
             far = -2 * jnp.log(jnp.finfo(t.dtype).tiny)  # where the smaller share is 0
             mean = mean + excess + jnp.minimum(jnp.abs(t), far) * jnp.minimum(p, q)
-        return self._normalised(jnp.maximum(a.log_mass, b.log_mass) + excess, mean)
+        return Weighted(jnp.maximum(a.log_mass, b.log_mass) + excess, mean)
 
     def mul(self, a: Weighted, b: Weighted) -> Weighted:
-        return self._normalised(a.log_mass + b.log_mass, a.mean + b.mean)
+        return Weighted(a.log_mass + b.log_mass, a.mean + b.mean)
+
+    def scale(self, weights: jax.Array, elements: Weighted) -> Weighted:
+        return Weighted(log_abs(weights) + elements.log_mass, elements.mean)
 
     def pass_through(self, elements: Weighted) -> Weighted:
         return elements
@@ -98,19 +104,17 @@ class LogMassSemiring(Semiring):
         return self._result(mass[:count], total[:count], largest[:count])
 
     def readout(self, elements: Weighted) -> jax.Array:
-        # A mass that is not a number must not hide behind a mean that is one.
-        return jnp.where(jnp.isnan(elements.log_mass), elements.log_mass, elements.mean)
-
-    def _normalised(self, log_mass: jax.Array, mean: jax.Array) -> Weighted:
-        # Where no path has weight the mean means nothing: one representative of 0̄, mean 0.
-        return Weighted(log_mass, jnp.where(log_mass == -jnp.inf, 0, mean))
+        # A mass that is not a number must not hide behind a mean that is one; where there is no
+        # mass the mean means nothing.
+        log_mass, mean = elements
+        return jnp.where(jnp.isnan(log_mass), log_mass, jnp.where(log_mass == -jnp.inf, 0, mean))
 
     def _result(self, mass: jax.Array, total: jax.Array, log_scale: jax.Array) -> Weighted:
         """From Σ mass and Σ mass · (m − log mass), or Σ mass · m, in units of a scale."""
         mean = _quotient(total, _or_one(mass))
         if self.surprisal:
             mean = mean + jnp.log(_or_one(mass))
-        return self._normalised(log_abs(mass) + log_scale, mean)
+        return Weighted(log_abs(mass) + log_scale, mean)
 
     def _scaled_contract(
         self, weights: jax.Array, elements: Weighted
@@ -121,35 +125,37 @@ class LogMassSemiring(Semiring):
         of the mass to underflow that is not small against the whole.
         """
         logs, means = elements
-        a = jnp.abs(weights)
-        row = lax.stop_gradient(_or_one(jnp.max(a, 1, keepdims=True, initial=0)))
-        column = lax.stop_gradient(_finite(jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)))
-        a, logs = a / row, logs - column
+        row = lax.stop_gradient(jnp.max(jnp.abs(weights), 2, keepdims=True, initial=0))
+        column = lax.stop_gradient(jnp.max(logs, 1, keepdims=True, initial=-jnp.inf))
+        alive = (row > 0) & (column > -jnp.inf)
+        row, column = _or_one(row), _finite(column)
+        logs = logs - column
         masses = jnp.exp(logs)
-        mass = matmul(a, masses)
-        if self.surprisal:
-            total = matmul(a, masses * (means - _finite(logs)))
-            total = total + matmul(_surprisal(a), masses)
-        else:
-            total = matmul(a, masses * means)
+        terms = masses * (means - _finite(logs) if self.surprisal else means)
 
+        def products(w: jax.Array, elements: Any) -> tuple[jax.Array, jax.Array]:
+            masses, terms = elements
+            a = jnp.abs(w) / row
+            mass, total = matmul(a, masses), matmul(a, terms)
+            return mass, total + matmul(_surprisal(a), masses) if self.surprisal else total
+
+        mass, total = sum_over_blocks(products, weights, (masses, terms))
         info = jnp.finfo(mass.dtype)
-        alive = a.any(1)[:, :, None] & (masses > 0).any(1)[:, None, :]
-        untrusted = alive & (mass < max(1, a.shape[1]) * info.tiny / info.eps)
-        return self._result(mass, total, jnp.log(row).mT + column), untrusted
+        untrusted = alive & (mass < max(1, weights.shape[2]) * info.tiny / info.eps)
+        return self._result(mass, total, jnp.log(row) + column), untrusted
 
-    def _looped_contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
-        """Contract term by term: slower, and without a scale that anything could fall below."""
-        batch, depth, rows = weights.shape
+    def _looped_contract(self, weights: jax.Array, elements: Weighted, count: Any) -> Weighted:
+        """The first ``count`` terms, one by one: slow, and there is no scale to fall below."""
+        batch, rows, _ = weights.shape
         shape = (batch, rows, elements.log_mass.shape[2])
 
         def step(k: Any, total: Weighted) -> Weighted:
-            w = lax.dynamic_slice_in_dim(weights, k, 1, 1).mT
+            w = lax.dynamic_slice_in_dim(weights, k, 1, 2)
             g = [lax.dynamic_slice_in_dim(leaf, k, 1, 1) for leaf in elements]
             w, log_mass, mean = (jnp.broadcast_to(leaf, shape) for leaf in (w, *g))
-            return self.add(total, self.mul(self.lift(w), Weighted(log_mass, mean)))
+            return self.add(total, self.scale(w, Weighted(log_mass, mean)))
 
-        return lax.fori_loop(0, depth, step, self.zero(shape, weights.dtype))
+        return lax.fori_loop(0, count, step, self.zero(shape, weights.dtype))
 
 
 @jax.custom_jvp
@@ -196,37 +202,30 @@ def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted)
     result, untrusted = semiring._scaled_contract(weights, elements)
     if not weights.size:
         return result
-    # A loop that runs once or never: unlike lax.cond, it stays so when it is vmapped.
-    _, result = lax.while_loop(
-        lambda state: state[0],
-        lambda state: (
-            jnp.zeros((), bool),
-            _mended(semiring, weights, elements, state[1], untrusted),
-        ),
-        (untrusted.any(), result),
+    lost = lax.cond(
+        untrusted.any(), lambda: _lost(weights, elements, untrusted), lambda: jnp.zeros((), bool)
     )
-    return result
+    # A loop of no steps, unless something was lost: unlike lax.cond, it stays so under vmap.
+    again = semiring._looped_contract(weights, elements, jnp.where(lost, weights.shape[2], 0))
+    return jax.tree.map(functools.partial(jnp.where, lost), again, result)
 
 
-def _mended(
-    semiring: LogMassSemiring,
-    weights: jax.Array,
-    elements: Weighted,
-    result: Weighted,
-    untrusted: jax.Array,
-) -> Weighted:
-    """The result again, by a loop if an entry that is not trusted has any path at all."""
-    there = (weights != 0).astype(weights.dtype)
-    paths = matmul(there, (elements.log_mass != -jnp.inf).astype(weights.dtype))
-    lost = (untrusted & (paths > 0)).any()
-    return lax.cond(lost, lambda: semiring._looped_contract(weights, elements), lambda: result)
+def _lost(weights: jax.Array, elements: Weighted, untrusted: jax.Array) -> jax.Array:
+    """Whether an entry that is not trusted has any path at all."""
+    edges = (weights != 0).astype(weights.dtype)
+    paths = matmul(edges, (elements.log_mass != -jnp.inf).astype(weights.dtype))
+    return (untrusted & (paths > 0)).any()
 
 
 @_contract.defjvp
 def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
     def differentiable(weights: jax.Array, elements: Weighted) -> Weighted:
         result, untrusted = semiring._scaled_contract(weights, elements)
-        return _mended(semiring, weights, elements, result, untrusted)
+        return lax.cond(
+            _lost(weights, elements, untrusted),
+            lambda: semiring._looped_contract(weights, elements, weights.shape[2]),
+            lambda: result,
+        )
 
     return jax.jvp(differentiable, primals, tangents)
 
@@ -288,7 +287,7 @@ class _ExpectationAt(LogMassSemiring):
         return self._counted(super().lift(weights))
 
     def scale(self, weights: jax.Array, elements: Weighted) -> Weighted:
-        return self._counted(self.mul(LogMassSemiring.lift(self, weights), elements))
+        return self._counted(super().scale(weights, elements))
 
     def pass_through(self, elements: Weighted) -> Weighted:
         return self._counted(elements)
@@ -297,7 +296,7 @@ class _ExpectationAt(LogMassSemiring):
         return self._counted(_contract(LogMassSemiring(), weights, elements))
 
     def _counted(self, elements: Weighted) -> Weighted:
-        return self._normalised(elements.log_mass, elements.mean + self.value)
+        return Weighted(elements.log_mass, elements.mean + self.value)
 
 
 def _one_per_edge(equation: Any) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,15 @@ from jax import lax
 
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
+from semijax.semirings.selection import (
+    Arrays,
+    Selected,
+    Selection,
+    of_bits,
+    select,
+    signed_bits,
+    unsigned_bits,
+)
 
 
 class Interval(NamedTuple):
@@ -58,6 +69,22 @@ class SignedSemiring(Semiring):
             jnp.min(elements.min, axes, initial=jnp.inf),
         )
 
+    def contract(self, weights: jax.Array, elements: Interval) -> Interval:
+        if not weights.size:
+            return super().contract(weights, elements)
+        # The hull of the products and 0, and the size of the smallest product: it tells the hull
+        # where all have the same sign.
+        present = ~_is_empty(elements)
+        crossing = (elements.max >= 0) & (elements.min <= 0)
+        size = jnp.minimum(jnp.abs(elements.max), jnp.abs(elements.min))
+        size = jnp.where(present, jnp.where(crossing, 0, size), jnp.inf)
+        planes = elements.max, elements.min, size
+        high, low, smallest = select(_HULL, weights, planes, (present, present, None))
+        unknown = jnp.isnan(high) | jnp.isnan(low)
+        high = jnp.where(high > 0, high, -smallest)
+        low = jnp.where(low < 0, low, smallest)
+        return Interval(jnp.where(unknown, jnp.nan, high), jnp.where(unknown, jnp.nan, low))
+
     def segment_sum(self, elements: Interval, segments: jax.Array, count: int) -> Interval:
         kept = jnp.where(segments < 0, count, segments)
         zero = self.zero((count,), elements.max.dtype)
@@ -82,6 +109,43 @@ class SignedSemiring(Semiring):
 
 def _is_empty(interval: Interval) -> jax.Array:
     return interval.max < interval.min
+
+
+def _hull_of_block(products: Sequence[jax.Array]) -> Arrays:
+    a, b, size = products
+    return (
+        jnp.maximum(signed_bits(a), signed_bits(b)).max(2),
+        jnp.maximum(unsigned_bits(a), unsigned_bits(b)).max(2),
+        unsigned_bits(jnp.abs(size)).min(2),
+    )
+
+
+def _merged_hulls(a: Arrays, b: Arrays) -> Arrays:
+    return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1]), jnp.minimum(a[2], b[2])
+
+
+def _hull(state: Arrays) -> Arrays:
+    high, low, smallest = map(of_bits, state)
+    # Bits of the other sign say that there is none of this one; and ∞ · 0 is no path's size.
+    return (
+        jnp.where(state[0] < 0, 0, high),
+        jnp.where(low > 0, 0, low),
+        jnp.where(jnp.isnan(smallest), jnp.inf, smallest),
+    )
+
+
+_HULL = Selection(
+    (Selected((0, 1), size=False), Selected((0, 1), size=False), Selected((2,), size=True)),
+    lambda dtype: (
+        signed_bits(jnp.zeros((), dtype)),
+        unsigned_bits(jnp.zeros((), dtype)),
+        unsigned_bits(jnp.full((), jnp.inf, dtype)),
+    ),
+    _hull_of_block,
+    _merged_hulls,
+    _hull,
+)
+"""Of the ends of intervals: the largest product or 0, the smallest or 0; and the smallest size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +207,28 @@ class AbsMaxProduct(Semiring):
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         return jnp.max(elements, axes, initial=0)
 
+    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        if not weights.size:
+            return super().contract(weights, elements)
+        return select(_LARGEST, weights, (elements,), (None,))[0]
+
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         kept = jnp.where(segments < 0, count, segments)
         return jnp.zeros(count, elements.dtype).at[kept].max(elements, mode="drop")
+
+
+def _bits_of_size(product: jax.Array) -> jax.Array:
+    return unsigned_bits(jnp.abs(product))
+
+
+_LARGEST = Selection(
+    (Selected((0,), size=True),),
+    lambda dtype: (unsigned_bits(jnp.zeros((), dtype)),),
+    lambda products: (_bits_of_size(products[0]).max(2),),
+    lambda a, b: (jnp.maximum(a[0], b[0]),),
+    lambda state: (of_bits(state[0]),),
+)
+"""The largest size of a product."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +285,17 @@ class TopK(Semiring):
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements
 
+    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        if self.k > LONGEST_UNROLLED or not weights.size:
+            return super().contract(weights, elements)
+        planes = tuple(elements[..., i] for i in range(self.k))
+        present = tuple(plane != -jnp.inf for plane in planes)
+        largest = select(_largest_sizes(self.k), weights, planes, present)
+        paths = sum(mask.sum(1, keepdims=True) for mask in present)
+        lists = jnp.stack([jnp.where(i < paths, x, -jnp.inf) for i, x in enumerate(largest)], -1)
+        # Nobody knows which places the others have where one is not a number.
+        return jnp.where(jnp.isnan(lists[..., :1]), jnp.nan, lists)
+
     def readout(self, elements: jax.Array) -> jax.Array:
         return jnp.where(elements == -jnp.inf, 0, elements)
 
@@ -213,6 +307,56 @@ class TopK(Semiring):
     def _padded(self, values: jax.Array, size: int) -> jax.Array:
         missing = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
         return jnp.pad(values, missing, constant_values=-jnp.inf)
+
+
+LONGEST_UNROLLED = 4
+"""The length of the longest lists that a contraction merges number by number."""
+
+
+@functools.cache
+def _largest_sizes(k: int) -> Selection:
+    """The ``k`` largest sizes of products of ``k`` planes, each no larger than the one before."""
+
+    def of_block(products: Sequence[jax.Array]) -> Arrays:
+        # Whatever is selected of plane i, i larger products of the same weight are selected too.
+        lists = [_sorted_sizes(product, k // (i + 1)) for i, product in enumerate(products)]
+        return functools.reduce(_merged_lists, lists)
+
+    return Selection(
+        tuple(Selected(tuple(range(i + 1)), size=True) for i in range(k)),
+        lambda dtype: (unsigned_bits(jnp.zeros((), dtype)),) * k,
+        of_block,
+        _merged_lists,
+        lambda state: tuple(map(of_bits, state)),
+    )
+
+
+def _sorted_sizes(product: jax.Array, count: int) -> Arrays:
+    """The bits of the ``count`` largest sizes over axis 2, descending."""
+    bits = _bits_of_size(product)
+    if count == 1:
+        return (bits.max(2),)
+    largest: list[jax.Array] = [jnp.zeros_like(bits[:, :, 0])] * count
+    for j in range(bits.shape[2]):
+        new = bits[:, :, j]
+        above = [None, *largest]
+        largest = [
+            jnp.maximum(x, new if y is None else jnp.minimum(y, new))
+            for x, y in zip(largest, above, strict=False)
+        ]
+    return tuple(largest)
+
+
+def _merged_lists(a: Arrays, b: Arrays) -> Arrays:
+    """The largest of two descending lists, as many as the first has."""
+
+    def place(r: int) -> jax.Array:
+        # In place r stands the largest of what is at least matched by r numbers before it.
+        pairs = [(r - 1 - j, j) for j in range(min(r + 1, len(b)))]
+        candidates = [b[j] if i < 0 else jnp.minimum(a[i], b[j]) for i, j in pairs]
+        return functools.reduce(jnp.maximum, candidates, a[r])
+
+    return tuple(place(r) for r in range(len(a)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,9 +392,8 @@ class Reachability(Semiring):
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         # Every term is 0 or 1, so no sum of them can round to 0.
-        dimension_numbers = (((1,), (1,)), ((0,), (0,)))
         edges = self.lift(weights).astype(jnp.float32)
-        return lax.dot_general(edges, elements.astype(jnp.float32), dimension_numbers) > 0
+        return jnp.matmul(edges, elements.astype(jnp.float32)) > 0
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         kept = jnp.where(segments < 0, count, segments)

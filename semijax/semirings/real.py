@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semijax import elements as el
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
+from semijax.semirings.blocks import BLOCK, BLOCK_BYTES, fold
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """``[B, K, M]`` and ``[B, K, N]`` to ``[B, M, N]``, in full precision on every device."""
-    dimension_numbers = (((1,), (1,)), ((0,), (0,)))
-    return lax.dot_general(a, b, dimension_numbers, precision=lax.Precision.HIGHEST)
+    """The product of two matrices, in full precision on every device."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def sum_over_blocks(
+    product: Callable[[jax.Array, Any], Any], weights: jax.Array, elements: Any
+) -> Any:
+    """A sum of matrix products with something made of the weights, which is made in blocks.
+
+    Args:
+        product: from a block of the weights, ``[B, M, k]``, and of the elements, ``[B, k, N]``, to
+            arrays to be summed.
+        weights: array of shape ``[B, M, K]``.
+        elements: a pytree of arrays of shape ``[B, K, N]``.
+    """
+    batch, rows, depth = weights.shape
+    block = max(BLOCK, BLOCK_BYTES // max(1, batch * rows * weights.dtype.itemsize))
+
+    def term(start: Any, size: int) -> Any:
+        w = lax.dynamic_slice_in_dim(weights, start, size, 2)
+        return product(w, el.slice_axis(elements, start, size, 1))
+
+    def add(a: Any, b: Any) -> Any:
+        return jax.tree.map(jnp.add, a, b)
+
+    shapes = jax.eval_shape(lambda: term(0, min(depth, block)))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return fold(depth, term, add, zero, block)
 
 
 class RealSemiring(Semiring):
@@ -42,9 +70,6 @@ class RealSemiring(Semiring):
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         return elements.sum(axes)
 
-    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return matmul(self.lift(weights), elements)
-
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         kept = jnp.where(segments < 0, count, segments)
         return jnp.zeros(count, elements.dtype).at[kept].add(elements, mode="drop")
@@ -62,6 +87,9 @@ class SumProduct(RealSemiring):
     def lift(self, weights: jax.Array) -> jax.Array:
         return weights
 
+    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        return matmul(weights, elements)
+
 
 @dataclasses.dataclass(frozen=True)
 class AbsSumProduct(RealSemiring):
@@ -78,3 +106,6 @@ class AbsSumProduct(RealSemiring):
 
     def lift(self, weights: jax.Array) -> jax.Array:
         return jnp.abs(weights)
+
+    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        return sum_over_blocks(lambda w, g: matmul(jnp.abs(w), g), weights, elements)

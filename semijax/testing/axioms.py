@@ -13,7 +13,7 @@ import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.semirings import Semiring, as_semiring
+from semijax.semirings import Product, Semiring, as_semiring
 
 FIXED_WEIGHTS = (1.0, -1.0, 1.5, -0.5, 0.0)
 
@@ -342,7 +342,7 @@ class _Checker:
         for shape, axes in (((5,), (0,)), ((2, 3, 5), (0, 2)), ((2, 3), ()), ((2, 0, 3), (1,))):
             calls.append(("sum", (self.draw(shape),), (axes,)))
         for batch, depth, rows, columns in ((2, 5, 3, 7), (1, 1, 2, 2), (2, 0, 3, 2)):
-            weights = self.weights_of((batch, depth, rows))
+            weights = self.weights_of((batch, rows, depth))
             calls.append(("contract", (weights, self.draw((batch, depth, columns))), ()))
         return calls
 
@@ -380,7 +380,15 @@ class _Checker:
 
     def same(self, a: Elements, b: Elements, *, nan_is_nan: bool = False) -> np.ndarray:
         """For elements of shape (n,), which of them are equal; a boolean array of shape (n,)."""
-        zeros = [np.asarray(z) for z in jax.tree.leaves(self.semiring.zero((1,), self.dtype))]
+        if not isinstance(self.semiring, Product):
+            return self._same(self.semiring, a, b, nan_is_nan)
+        parts = zip(
+            self.semiring.members, self.semiring.split(a), self.semiring.split(b), strict=True
+        )
+        return np.all([self._same(s, x, y, nan_is_nan) for s, x, y in parts], axis=0)
+
+    def _same(self, semiring: Semiring, a: Elements, b: Elements, nan_is_nan: bool) -> np.ndarray:
+        zeros = [np.asarray(z) for z in jax.tree.leaves(semiring.zero((1,), self.dtype))]
         close, gone, valid = [], [], []
         for x, y, zero in zip(jax.tree.leaves(a), jax.tree.leaves(b), zeros, strict=True):
             x, y = (np.asarray(v) for v in (x, y))

@@ -47,7 +47,7 @@ class FastReal(Real):
         return elements.sum(axes)
 
     def contract(self, weights, elements):
-        return jnp.einsum("bkm,bkn->bmn", weights, elements)
+        return jnp.einsum("bmk,bkn->bmn", weights, elements)
 
     def segment_sum(self, elements, segments, count):
         kept = jnp.where(segments < 0, count, segments)
@@ -396,7 +396,7 @@ class WrongSumOfNothing(Real):
 
 class WrongContract(Real):
     def contract(self, weights, elements):
-        return jnp.einsum("bkm,bkn->bmn", jnp.abs(weights), elements)
+        return jnp.einsum("bmk,bkn->bmn", jnp.abs(weights), elements)
 
 
 class WrongContractShape(Real):
