@@ -401,7 +401,7 @@ class WrongContract(Real):
 
 class WrongContractShape(Real):
     def contract(self, weights, elements):
-        return jnp.einsum("bkm,bkn->bnm", weights, elements)
+        return jnp.einsum("bmk,bkn->bnm", weights, elements)
 
 
 class WrongSegments(Real):
