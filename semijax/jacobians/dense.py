@@ -30,7 +30,7 @@ _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
 def dense_budget(size: int) -> Iterator[None]:
     """Within this context, allow dense local Jacobians of up to ``size`` bytes each.
 
-    A dense Jacobian is never held as a whole, it is computed in blocks of 4 MiB; its size says
+    A dense Jacobian is never held as a whole, it is computed in blocks of 16 MiB; its size says
     how long that takes. The default, 64 GiB, is of the order of a minute.
 
     Args:

@@ -13,8 +13,12 @@ BLOCK = 16
 """How many terms are combined at once. XLA unrolls a reduction this short, vectorises it over the
 other axes and fuses it with what it reads, so the terms themselves are never stored."""
 
-BLOCK_BYTES = 2**22
-"""What is made for one block only, like the lifted weights of a part of a matrix, is no larger."""
+BLOCK_BYTES = 2**24
+"""The terms of a block that may be stored are no larger."""
+
+LIFTED_BYTES = 2**18
+"""The lifted weights of a block are no larger. XLA's scheduler for the CPU lifts all matrices of a
+model at the beginning, unless it is in a loop."""
 
 
 def fold(

@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
+from semijax.semirings.blocks import fold
 from semijax.semirings.real import matmul, sum_over_blocks
 
 
@@ -121,28 +123,30 @@ class LogMassSemiring(Semiring):
     ) -> tuple[Weighted, jax.Array]:
         """Contract by matrix products, rows and columns scaled to have a largest entry of 1.
 
-        Returns the result, and where it can't be trusted: where the products may have lost a part
-        of the mass to underflow that is not small against the whole.
+        Returns the result, and how far it can be trusted: where less than 1, the products may have
+        lost a part of the mass to underflow that is not small against the whole.
         """
         logs, means = elements
-        row = lax.stop_gradient(jnp.max(jnp.abs(weights), 2, keepdims=True, initial=0))
-        column = lax.stop_gradient(jnp.max(logs, 1, keepdims=True, initial=-jnp.inf))
+        row = jnp.max(weights, 2, keepdims=True, initial=0)
+        row = jnp.maximum(row, -jnp.min(weights, 2, keepdims=True, initial=0))
+        column = jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)
         alive = (row > 0) & (column > -jnp.inf)
-        row, column = _or_one(row), _finite(column)
+        row, column = lax.stop_gradient((_or_one(row), _finite(column)))
         logs = logs - column
         masses = jnp.exp(logs)
         terms = masses * (means - _finite(logs) if self.surprisal else means)
 
         def products(w: jax.Array, elements: Any) -> tuple[jax.Array, jax.Array]:
             masses, terms = elements
-            a = jnp.abs(w) / row
+            a = w * jnp.sign(w) / row  # |w|, with derivative 0 at 0
             mass, total = matmul(a, masses), matmul(a, terms)
             return mass, total + matmul(_surprisal(a), masses) if self.surprisal else total
 
         mass, total = sum_over_blocks(products, weights, (masses, terms))
         info = jnp.finfo(mass.dtype)
-        untrusted = alive & (mass < max(1, weights.shape[2]) * info.tiny / info.eps)
-        return self._result(mass, total, jnp.log(row) + column), untrusted
+        trusted = mass * (info.eps / info.tiny / max(1, weights.shape[2]))
+        trusted = jnp.where(alive, trusted, jnp.inf)
+        return self._result(mass, total, jnp.log(row) + column), trusted
 
     def _looped_contract(self, weights: jax.Array, elements: Weighted, count: Any) -> Weighted:
         """The first ``count`` terms, one by one: slow, and there is no scale to fall below."""
@@ -199,35 +203,73 @@ def _finite(logs: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted) -> Weighted:
-    result, untrusted = semiring._scaled_contract(weights, elements)
-    if not weights.size:
+    result, trusted = semiring._scaled_contract(weights, elements)
+    if not (weights.size and elements.mean.size):
         return result
     lost = lax.cond(
-        untrusted.any(), lambda: _lost(weights, elements, untrusted), lambda: jnp.zeros((), bool)
+        trusted.min() >= 1,
+        lambda: jnp.zeros((), bool),
+        lambda: _lost(weights, elements, trusted),
     )
     # A loop of no steps, unless something was lost: unlike lax.cond, it stays so under vmap.
     again = semiring._looped_contract(weights, elements, jnp.where(lost, weights.shape[2], 0))
     return jax.tree.map(functools.partial(jnp.where, lost), again, result)
 
 
-def _lost(weights: jax.Array, elements: Weighted, untrusted: jax.Array) -> jax.Array:
-    """Whether an entry that is not trusted has any path at all."""
+def _lost(weights: jax.Array, elements: Weighted, trusted: jax.Array) -> jax.Array:
+    """Whether an entry that can't be trusted has any path at all."""
     edges = (weights != 0).astype(weights.dtype)
     paths = matmul(edges, (elements.log_mass != -jnp.inf).astype(weights.dtype))
-    return (untrusted & (paths > 0)).any()
+    return jnp.max(jnp.where(trusted < 1, paths, 0)) > 0
 
 
 @_contract.defjvp
 def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    def differentiable(weights: jax.Array, elements: Weighted) -> Weighted:
-        result, untrusted = semiring._scaled_contract(weights, elements)
-        return lax.cond(
-            _lost(weights, elements, untrusted),
-            lambda: semiring._looped_contract(weights, elements, weights.shape[2]),
-            lambda: result,
+    result = _contract(semiring, *primals)
+
+    def scaled(*primals: Any) -> Weighted:
+        return semiring._scaled_contract(*primals)[0]
+
+    tangent = lax.cond(
+        _lost(*primals, semiring._scaled_contract(*primals)[1]),
+        lambda tangents: _looped_tangent(semiring, primals, tangents, result),
+        lambda tangents: jax.jvp(scaled, primals, tangents)[1],
+        tangents,
+    )
+    return result, tangent
+
+
+def _looped_tangent(
+    semiring: LogMassSemiring, primals: Any, tangents: Any, result: Weighted
+) -> Weighted:
+    """The derivative of a contraction, by terms.
+
+    With s the logarithms of the terms' masses and p their shares of the mass:
+    d log Z = Σ p ds, and dm = Σ p dmₖ + Σ p (mₖ − m [− log p, for the entropy]) ds.
+    """
+    weights, elements = primals
+    log_mass, mean = (leaf[:, :, None] for leaf in result)
+
+    def term(start: Any, size: int) -> Weighted:
+        def block(w: jax.Array, e: Weighted) -> tuple[jax.Array, jax.Array]:
+            lifted = semiring.lift(lax.dynamic_slice_in_dim(w, start, size, 2)[..., None])
+            here = el.map_leaves(lambda leaf: leaf[:, None], el.slice_axis(e, start, size, 1))
+            product = semiring.mul(lifted, here)
+            return product.log_mass, product.mean
+
+        (logs, means), (d_logs, d_means) = jax.jvp(block, primals, tangents)
+        log_share = jnp.where(logs == -jnp.inf, -jnp.inf, logs - log_mass)
+        share = jnp.exp(log_share)
+        surplus = means - mean - (_finite(log_share) if semiring.surprisal else 0)
+        d_logs = jnp.where(share == 0, 0, d_logs)
+        return Weighted(
+            jnp.sum(share * d_logs, 2), jnp.sum(share * (d_means + surplus * d_logs), 2)
         )
 
-    return jax.jvp(differentiable, primals, tangents)
+    def add(a: Weighted, b: Weighted) -> Weighted:
+        return el.map_leaves(jnp.add, a, b)
+
+    return fold(weights.shape[2], term, add, el.map_leaves(jnp.zeros_like, result))
 
 
 @dataclasses.dataclass(frozen=True)

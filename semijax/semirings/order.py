@@ -78,11 +78,13 @@ class SignedSemiring(Semiring):
         crossing = (elements.max >= 0) & (elements.min <= 0)
         size = jnp.minimum(jnp.abs(elements.max), jnp.abs(elements.min))
         size = jnp.where(present, jnp.where(crossing, 0, size), jnp.inf)
-        planes = elements.max, elements.min, size
+        ends = (jnp.where(present, end, 0) for end in elements)
+        planes = (*ends, size)
         high, low, smallest = select(_HULL, weights, planes, (present, present, None))
         unknown = jnp.isnan(high) | jnp.isnan(low)
-        high = jnp.where(high > 0, high, -smallest)
-        low = jnp.where(low < 0, low, smallest)
+        zero = smallest == 0
+        high = jnp.where(zero | (high > 0), high, -smallest)
+        low = jnp.where(zero | (low < 0), low, smallest)
         return Interval(jnp.where(unknown, jnp.nan, high), jnp.where(unknown, jnp.nan, low))
 
     def segment_sum(self, elements: Interval, segments: jax.Array, count: int) -> Interval:
@@ -288,13 +290,14 @@ class TopK(Semiring):
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         if self.k > LONGEST_UNROLLED or not weights.size:
             return super().contract(weights, elements)
-        planes = tuple(elements[..., i] for i in range(self.k))
-        present = tuple(plane != -jnp.inf for plane in planes)
+        lists = [elements[..., i] for i in range(self.k)]
+        present = tuple(x != -jnp.inf for x in lists)
+        planes = tuple(jnp.where(there, x, 0) for there, x in zip(present, lists, strict=True))
         largest = select(_largest_sizes(self.k), weights, planes, present)
         paths = sum(mask.sum(1, keepdims=True) for mask in present)
-        lists = jnp.stack([jnp.where(i < paths, x, -jnp.inf) for i, x in enumerate(largest)], -1)
+        merged = jnp.stack([jnp.where(i < paths, x, -jnp.inf) for i, x in enumerate(largest)], -1)
         # Nobody knows which places the others have where one is not a number.
-        return jnp.where(jnp.isnan(lists[..., :1]), jnp.nan, lists)
+        return jnp.where(jnp.isnan(merged[..., :1]), jnp.nan, merged)
 
     def readout(self, elements: jax.Array) -> jax.Array:
         return jnp.where(elements == -jnp.inf, 0, elements)

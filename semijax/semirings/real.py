@@ -13,7 +13,7 @@ from jax import lax
 from semijax import elements as el
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.blocks import BLOCK, BLOCK_BYTES, fold
+from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -33,7 +33,7 @@ def sum_over_blocks(
         elements: a pytree of arrays of shape ``[B, K, N]``.
     """
     batch, rows, depth = weights.shape
-    block = max(BLOCK, BLOCK_BYTES // max(1, batch * rows * weights.dtype.itemsize))
+    block = max(BLOCK, LIFTED_BYTES // max(1, batch * rows * weights.dtype.itemsize))
 
     def term(start: Any, size: int) -> Any:
         w = lax.dynamic_slice_in_dim(weights, start, size, 2)

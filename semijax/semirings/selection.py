@@ -20,6 +20,9 @@ from semijax.semirings.blocks import fold
 
 Arrays = tuple[jax.Array, ...]
 
+DERIVATIVE_BLOCK = 4
+"""Derivatives do store the products of a block, so theirs are smaller."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
@@ -61,7 +64,8 @@ def select(
         selection: which products.
         weights: array of shape ``[B, M, K]``.
         planes: arrays of shape ``[B, K, N]``.
-        present: for each plane None, or a mask: the products of its other numbers are 0.
+        present: for each plane None, or a mask: where false, the plane has a 0, and the products
+            are 0 even if the weight is infinite.
 
     Returns:
         The numbers selected, arrays of shape ``[B, M, N]``.
@@ -83,7 +87,7 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
     weights, planes, present = primals
     d_weights, d_planes, _ = tangents
     found = select(selection, weights, planes, present)
-    products = _products(weights, planes, present)
+    products = _products(weights, planes, present, fill=jnp.nan)  # which equals nothing
     by_weights = _products(d_weights, planes, present)
     by_planes = _products(weights, d_planes, present)
 
@@ -109,7 +113,8 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
         return [x + y for x, y in zip(a, b, strict=True)]
 
     depth, nothing = weights.shape[2], [jnp.zeros_like(value) for value in found]
-    counts, moved = fold(depth, count, add, nothing), fold(depth, tangent, add, nothing)
+    counts = fold(depth, count, add, nothing, DERIVATIVE_BLOCK)
+    moved = fold(depth, tangent, add, nothing, DERIVATIVE_BLOCK)
     return found, tuple(
         jnp.where(jnp.isnan(value), value, total / jnp.maximum(n, 1))
         for value, total, n in zip(found, moved, counts, strict=True)
@@ -117,7 +122,7 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
 
 
 def _products(
-    weights: jax.Array, planes: Arrays, present: tuple[Any, ...]
+    weights: jax.Array, planes: Arrays, present: tuple[Any, ...], fill: float = 0
 ) -> Callable[[Any, int], list[jax.Array]]:
     """The products of each plane at some of the indices k, ``[B, M, k, N]``."""
 
@@ -128,7 +133,7 @@ def _products(
             product = w * lax.dynamic_slice_in_dim(plane, start, size, 1)[:, None]
             if mask is None:
                 return product
-            return jnp.where(lax.dynamic_slice_in_dim(mask, start, size, 1)[:, None], product, 0)
+            return jnp.where(lax.dynamic_slice_in_dim(mask, start, size, 1)[:, None], product, fill)
 
         return [of(plane, mask) for plane, mask in zip(planes, present, strict=True)]
 

@@ -1,0 +1,1 @@
+"""What the sweeps cost next to ``jax.grad``: ``python -m benchmarks`` prints and writes the table."""

@@ -1,0 +1,63 @@
+"""Measure everything, print the table as it comes, and write it as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import table
+from benchmarks.workload import Workload
+
+
+def machine() -> dict[str, str | int]:
+    processor = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        processor = next((x.split(":")[1].strip() for x in lines if "model name" in x), processor)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "semijax")}
+    return {"processor": processor, "cores": os.cpu_count() or 0, **versions}
+
+
+def figures(quick: bool, repeats: int) -> Iterator[table.Figure]:
+    names = list(table.SEMIRINGS)
+    if quick:
+        yield from table.cost(Workload(layers=1), names, repeats)
+        yield from table.contractions(repeats)
+        return
+    for batch in (1, 8):
+        for tokens in (16, 64, 128):
+            yield from table.cost(Workload(6, tokens, batch), names, repeats)
+    for name in ("AbsMaxProduct", "MaxProduct", "Entropy"):
+        layers = [Workload(n) for n in (2, 4, 8, 16, 32)]
+        yield from table.growth(name, layers, repeats)
+        tokens = [Workload(2, n) for n in (16, 32, 64, 128, 256, 512)]
+        yield from table.growth(name, tokens, repeats)
+    yield from table.contractions(repeats)
+    yield from table.against_torch(repeats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one layer, and no torch")
+    parser.add_argument("--repeats", type=int, default=11, help="of each timing")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
+    options = parser.parse_args()
+    found = machine()
+    print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+    rows = []
+    for figure in figures(options.quick, options.repeats):
+        print(figure, flush=True)
+        rows.append(dataclasses.asdict(figure))
+        options.output.write_text(json.dumps({"machine": found, "figures": rows}, indent=1) + "\n")
+    print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    main()

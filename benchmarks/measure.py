@@ -1,0 +1,53 @@
+"""Compile time, run time and memory of jitted functions, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A function compiled for its arguments.
+
+    Attributes:
+        run: calls it and waits for the result.
+        trace_s: seconds of Python to trace and lower it.
+        compile_s: seconds that XLA took.
+        temporary_bytes: what it needs besides arguments and results.
+    """
+
+    run: Callable[[], Any]
+    trace_s: float
+    compile_s: float
+    temporary_bytes: int
+
+
+def compiled(function: Callable[..., Any], *args: Any) -> Compiled:
+    """Trace and compile a function, anew."""
+    begin = time.perf_counter()
+    lowered = jax.jit(lambda *args: function(*args)).lower(*args)
+    traced = time.perf_counter()
+    executable = lowered.compile()
+    done = time.perf_counter()
+    temporary = executable.memory_analysis().temp_size_in_bytes
+    return Compiled(
+        lambda: jax.block_until_ready(executable(*args)), traced - begin, done - traced, temporary
+    )
+
+
+def run_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, called in turns so that what else runs here slows all of them."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if turn:  # the first is to warm up
+                times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(taken) for name, taken in times.items()}

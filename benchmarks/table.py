@@ -1,0 +1,148 @@
+"""The figures, each a ratio with the target that was set for it on two CPU cores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import semijax as sj
+from benchmarks.measure import Compiled, compiled, run_times
+from benchmarks.workload import CONTRACTIONS, Workload
+
+TOGETHER = (sj.SumProduct(), sj.MaxProduct(), sj.Entropy())
+SEMIRINGS: dict[str, Any] = {
+    "SumProduct": sj.SumProduct(),
+    "AbsSumProduct": sj.AbsSumProduct(),
+    "AbsMaxProduct": sj.AbsMaxProduct(),
+    "MaxProduct": sj.MaxProduct(),
+    "Entropy": sj.Entropy(),
+    "PathCount": sj.PathCount(),
+    "TopK(4)": sj.TopK(4),
+    "three in one": TOGETHER,
+}
+RUN_TARGETS = {
+    "SumProduct": 1.05,
+    "AbsMaxProduct": 2,
+    "MaxProduct": 4,
+    "Entropy": {1: 4, 8: 3},
+    "TopK(4)": 12,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One row: a ratio, what it is of, where it was measured, and what was aimed at."""
+
+    what: str
+    where: str
+    ratio: float
+    target: float | None = None
+
+    def __str__(self) -> str:
+        target = "" if self.target is None else f"≤ {self.target:g}"
+        mark = "" if self.target is None or self.ratio <= self.target else "  over"
+        return f"{self.what:34} {self.where:34} {self.ratio:8.2f}   {target}{mark}"
+
+
+def compile_all(workload: Workload, names: list[str]) -> dict[str, Compiled]:
+    args = workload.arguments()
+    found = {"grad": compiled(workload.batched(jax.grad(workload.function)), *args)}
+    for name in names:
+        gradient = sj.semiring_grad(workload.function, SEMIRINGS[name])
+        found[name] = compiled(workload.batched(gradient), *args)
+    return found
+
+
+def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]:
+    """Run time, compile time, trace time and memory, each over that of ``jax.grad``."""
+    everything = compile_all(workload, names)
+    times = run_times({name: c.run for name, c in everything.items()}, repeats)
+    grad = everything["grad"]
+    for name in names:
+        target = RUN_TARGETS.get(name)
+        target = target[workload.batch] if isinstance(target, dict) else target
+        if name != "three in one":
+            yield Figure(f"{name} / grad", workload.name, times[name] / times["grad"], target)
+    if set(names) >= {"three in one", "SumProduct", "MaxProduct", "Entropy"}:
+        apart = sum(times[name] for name in ("SumProduct", "MaxProduct", "Entropy"))
+        yield Figure("three in one / apart", workload.name, times["three in one"] / apart, 0.8)
+    for name in names:
+        if name == "three in one":
+            continue
+        found = everything[name]
+        yield Figure(
+            f"compile {name} / grad",
+            workload.name,
+            found.compile_s / grad.compile_s,
+            5 if name == "TopK(4)" else 2.5,
+        )
+        yield Figure(f"trace {name} / grad", workload.name, found.trace_s / grad.trace_s, 3)
+        memory = found.temporary_bytes / grad.temporary_bytes
+        yield Figure(f"memory {name} / grad", workload.name, memory, 3)
+
+
+def growth(name: str, sizes: list[Workload], repeats: int) -> Iterator[Figure]:
+    """How the ratios to ``jax.grad`` change from the smallest to each size: flat is 1."""
+    first = None
+    for workload in sizes:
+        found = compile_all(workload, [name])
+        times = run_times({k: c.run for k, c in found.items()}, repeats)
+        run = times[name] / times["grad"]
+        compile_ = found[name].compile_s / found["grad"].compile_s
+        first = first or (run, compile_)
+        yield Figure(f"{name} / grad", workload.name, run)
+        yield Figure(f"{name} / grad, from the first", workload.name, run / first[0], 1.25)
+        yield Figure(f"compile {name} / grad", workload.name, compile_)
+        from_first = compile_ / first[1]
+        yield Figure(f"compile {name}, from the first", workload.name, from_first, 1.25)
+
+
+def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((1, rows, depth)).astype(np.float32)
+    return weights, random.standard_normal((1, depth, columns)).astype(np.float32)
+
+
+def contractions(repeats: int) -> Iterator[Figure]:
+    """One contraction over ``jnp.matmul`` of the same shape."""
+    for shape in CONTRACTIONS:
+        w, g = map(jnp.asarray, operands(*shape))
+        functions: dict[str, Callable[..., Any]] = {"matmul": jnp.matmul}
+        for name in ("AbsMaxProduct", "MaxProduct", "TopK(4)", "Entropy"):
+            functions[name] = SEMIRINGS[name].contract
+        elements = {name: SEMIRINGS[name].lift(g) for name in functions if name != "matmul"}
+        calls = {k: compiled(f, w, elements.get(k, g)).run for k, f in functions.items()}
+        times = run_times(calls, repeats)
+        where = "×".join(map(str, shape))
+        for name in elements:
+            target = 3 if name == "AbsMaxProduct" else None
+            yield Figure(f"contract {name} / matmul", where, times[name] / times["matmul"], target)
+
+
+def against_torch(repeats: int) -> Iterator[Figure]:
+    """The max and the log contraction over those of torch_semiring_einsum on the same cores."""
+    import torch
+    import torch_semiring_einsum as tse
+
+    equation = tse.compile_equation("bmk,bkn->bmn")
+    for shape in CONTRACTIONS:
+        w, g = operands(*shape)
+        log_w, log_g = (torch.from_numpy(np.log(np.abs(x))) for x in (w, g))
+        w, g = jnp.asarray(w), jnp.asarray(g)
+        count, largest = sj.Entropy(), sj.AbsMaxProduct()
+        calls = {
+            "max": compiled(largest.contract, w, largest.lift(g)).run,
+            "log": compiled(count.contract, w, count.lift(g)).run,
+            "torch max": lambda a=log_w, b=log_g: tse.log_viterbi_einsum_forward(equation, a, b),
+            "torch log": lambda a=log_w, b=log_g: tse.log_einsum(equation, a, b),
+        }
+        times = run_times(calls, repeats)
+        where = "×".join(map(str, shape))
+        for name in ("max", "log"):
+            ratio = times[name] / times[f"torch {name}"]
+            yield Figure(f"{name} / torch_semiring_einsum", where, ratio, 0.2)

@@ -1,0 +1,78 @@
+"""What is measured: the gradient of BERT's masked-word prediction, and the contractions in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # transformers announces that its Flax models will go
+    from transformers import BertConfig
+    from transformers.models.bert import modeling_flax_bert as bert
+
+VOCABULARY, WIDTH, INTERMEDIATE, HEADS = 30_522, 512, 2048, 8
+
+
+class MaskedWord(nn.Module):
+    """BERT from the embeddings of its tokens to the logits of every word at every position."""
+
+    layers: int
+
+    @nn.compact
+    def __call__(self, embeddings: jax.Array) -> jax.Array:
+        config = BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            num_hidden_layers=self.layers,
+            num_attention_heads=HEADS,
+            intermediate_size=INTERMEDIATE,
+        )
+        everything = jnp.ones(embeddings.shape[:2])
+        hidden = bert.FlaxBertEncoder(config)(embeddings, everything, None)[0]
+        return bert.FlaxBertLMPredictionHead(config)(hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A scalar function of the embeddings of a sentence and the parameters, with arguments.
+
+    ``batch`` sentences are differentiated at once, by ``vmap``, with the same parameters.
+    """
+
+    layers: int = 6
+    tokens: int = 16
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}"
+
+    def function(self, embeddings: jax.Array, params: Any) -> jax.Array:
+        """The difference of two words' log-probabilities at the middle position."""
+        logits = MaskedWord(self.layers).apply(params, embeddings[None])[0, self.tokens // 2]
+        log_probabilities = jax.nn.log_softmax(logits)
+        return log_probabilities[1000] - log_probabilities[2000]
+
+    def arguments(self) -> tuple[jax.Array, Any]:
+        keys = jax.random.split(jax.random.key(0))
+        shape = (self.tokens, WIDTH) if self.batch == 1 else (self.batch, self.tokens, WIDTH)
+        embeddings = jax.random.normal(keys[0], shape)
+        model = MaskedWord(self.layers)
+        return embeddings, jax.jit(model.init)(keys[1], jnp.zeros((1, self.tokens, WIDTH)))
+
+    def batched(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
+        return gradient if self.batch == 1 else jax.vmap(gradient, (0, None))
+
+
+CONTRACTIONS = [(WIDTH, WIDTH, tokens) for tokens in (16, 64, 128, 1024)] + [
+    (rows, depth, tokens)
+    for rows, depth in ((WIDTH, INTERMEDIATE), (INTERMEDIATE, WIDTH))
+    for tokens in (16, 128, 1024)
+]
+"""(rows, contracted, columns) of the pulls through BERT's dense layers; 1024 = 8 × 128 tokens."""

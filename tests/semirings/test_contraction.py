@@ -1,0 +1,154 @@
+"""Contractions in blocks: the same values and derivatives as without, and no product stored."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import semijax as sj
+from semijax import elements as el
+from semijax.semirings import Semiring
+
+SEMIRINGS = [
+    sj.AbsSumProduct(),
+    sj.AbsMaxProduct(),
+    sj.MaxProduct(),
+    sj.TopK(1),
+    sj.TopK(3),
+    sj.TopK(4),
+    sj.TopK(6),
+    sj.Reachability(),
+    sj.Entropy(),
+    sj.PathCount(),
+]
+DEPTHS = [1, 16, 31, 33, 64, 75]
+
+
+def operands(semiring, depth, rows=3, columns=4, seed=0):
+    """Weights of both signs, some 0; elements of one or two paths of both signs, or of none."""
+    random = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    shape = (2, depth, columns)
+    weights = jnp.where(random.random((2, rows, depth)) < 0.1, 0, normal(2, rows, depth))
+    one, two = semiring.lift(normal(*shape)), semiring.lift(normal(*shape))
+    elements = el.where(random.random(shape) < 0.5, one, semiring.add(one, two))
+    absent = random.random(shape) < 0.2
+    absent[0, :, 0] = True  # a column without any path
+    return weights, el.where(jnp.asarray(absent), semiring.zero(shape, jnp.float32), elements)
+
+
+def by_definition(semiring, weights, elements):
+    """All products at once, summed by ⊕."""
+    batch, rows, depth = weights.shape
+    shape = (batch, rows, depth, semiring.shape(elements)[2])
+    lifted = semiring.lift(jnp.broadcast_to(weights[..., None], shape))
+    terms = semiring.mul(lifted, el.broadcast_in_dim(elements, shape, (0, 2, 3)))
+    return Semiring.sum(semiring, terms, (2,))
+
+
+def assert_same(semiring, got, want):
+    got, want = semiring.readout(got), semiring.readout(want)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("semiring", SEMIRINGS, ids=repr)
+def test_values(semiring):
+    for depth in DEPTHS:
+        arguments = operands(semiring, depth)
+        both = jax.jit(lambda *a: (semiring.contract(*a), by_definition(semiring, *a)))
+        assert_same(semiring, *both(*arguments))
+
+
+@pytest.mark.parametrize("semiring", SEMIRINGS[1:6], ids=repr)
+def test_what_is_selected_is_exact(semiring):
+    weights, elements = operands(semiring, 75)
+    got, want = semiring.contract(weights, elements), by_definition(semiring, weights, elements)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("semiring", SEMIRINGS[1:7], ids=repr)
+@pytest.mark.parametrize("place", ["weights", "elements"])
+def test_nan(semiring, place):
+    weights, elements = operands(semiring, 40)
+    elements = semiring.lift(jnp.ones((2, 40, 4)))
+    if place == "weights":
+        weights = weights.at[1, 2, 30].set(jnp.nan).at[0, 0, 3].set(-jnp.nan)
+        expected = np.zeros((2, 3, 4), bool)
+        expected[1, 2] = expected[0, 0] = True
+    else:
+        elements = jax.tree.map(lambda leaf: leaf.at[1, 35, 2].set(jnp.nan), elements)
+        expected = np.zeros((2, 3, 4), bool)
+        expected[1, :, 2] = True
+    got = semiring.readout(semiring.contract(weights, elements))
+    unknown = np.isnan(got).reshape(2, 3, 4, -1)
+    np.testing.assert_array_equal(unknown.all(-1), expected)
+    np.testing.assert_array_equal(unknown.any(-1), expected)
+
+
+def test_an_infinite_weight_makes_no_path():
+    weights = jnp.array([[[jnp.inf, -2.0]]])
+    for semiring, there, absent in (
+        (sj.MaxProduct(), [jnp.inf], [-2.0]),
+        (sj.MinProduct(), [-2.0], [-2.0]),
+        (sj.TopK(2), [jnp.inf, 2.0], [2.0, 0.0]),
+    ):
+        one, none = semiring.lift(jnp.ones((1, 2, 1))), semiring.zero((1, 2, 1), jnp.float32)
+        got = semiring.readout(semiring.contract(weights, one))
+        np.testing.assert_array_equal(got.ravel(), there)
+        first_absent = el.where(jnp.array([[[False], [True]]]), one, none)
+        got = semiring.readout(semiring.contract(weights, first_absent))
+        np.testing.assert_array_equal(got.ravel(), absent)
+
+
+def scalar(semiring, contract):
+    def function(weights, elements):
+        leaves = jax.tree.leaves(semiring.readout(contract(weights, elements)))
+        return sum(jnp.sum(jnp.where(jnp.isfinite(x), jnp.sin(x), 0)) for x in leaves)
+
+    return function
+
+
+@pytest.mark.parametrize("semiring", SEMIRINGS[:6], ids=repr)
+@pytest.mark.parametrize("depth", [5, 75])
+def test_derivatives(semiring, depth):
+    random = np.random.default_rng(1)
+    weights, values = (
+        jnp.asarray(random.normal(size=s), jnp.float32) for s in ((2, 3, depth), (2, depth, 4))
+    )
+
+    def through(contract):
+        return scalar(semiring, lambda w, v: contract(w, semiring.lift(v)))
+
+    fast = through(semiring.contract)
+    slow = through(lambda w, e: by_definition(semiring, w, e))
+    got, want = (jax.jit(jax.grad(f, (0, 1)))(weights, values) for f in (fast, slow))
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5)
+    tangents = jax.tree.map(jnp.cos, (weights, values))
+    _, forward = jax.jvp(fast, (weights, values), tangents)
+    backward = sum(jnp.vdot(a, b) for a, b in zip(got, tangents, strict=True))
+    np.testing.assert_allclose(forward, backward, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_products_share_the_derivative():
+    semiring = sj.AbsMaxProduct()
+    weights = jnp.array([[[2.0, -2.0, 1.0]]])
+    found = jax.grad(lambda w: semiring.contract(w, jnp.ones((1, 3, 1))).sum())(weights)
+    np.testing.assert_array_equal(found[0, 0], [0.5, -0.5, 0])
+
+
+def arrays_held(function, size):
+    """The temporary memory for two square matrices, in units of one of them."""
+    matrix = jnp.ones((1, size, size))
+    compiled = jax.jit(function).lower(matrix, matrix).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / matrix.nbytes
+
+
+@pytest.mark.parametrize("semiring", [*SEMIRINGS[:3], sj.TopK(4), sj.Entropy()], ids=repr)
+def test_neither_value_nor_derivative_stores_the_products(semiring):
+    fast = scalar(semiring, lambda w, v: semiring.contract(w, semiring.lift(v)))
+    for function in (fast, jax.grad(fast, (0, 1))):
+        assert arrays_held(function, 192) < 1.1 * arrays_held(function, 96)
