@@ -1,1 +1,1 @@
-"""What the sweeps cost next to ``jax.grad``: ``python -m benchmarks`` prints and writes the table."""
+"""What the sweeps cost next to ``jax.grad``: ``python -m benchmarks`` prints the table."""

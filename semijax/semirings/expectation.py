@@ -247,7 +247,7 @@ def _looped_tangent(
     With s the logarithms of the terms' masses and p their shares of the mass:
     d log Z = Σ p ds, and dm = Σ p dmₖ + Σ p (mₖ − m [− log p, for the entropy]) ds.
     """
-    weights, elements = primals
+    depth = primals[0].shape[2]
     log_mass, mean = (leaf[:, :, None] for leaf in result)
 
     def term(start: Any, size: int) -> Weighted:
@@ -269,7 +269,7 @@ def _looped_tangent(
     def add(a: Weighted, b: Weighted) -> Weighted:
         return el.map_leaves(jnp.add, a, b)
 
-    return fold(weights.shape[2], term, add, el.map_leaves(jnp.zeros_like, result))
+    return fold(depth, term, add, el.map_leaves(jnp.zeros_like, result))
 
 
 @dataclasses.dataclass(frozen=True)
