@@ -225,13 +225,15 @@ def _lost(weights: jax.Array, elements: Weighted, trusted: jax.Array) -> jax.Arr
 
 @_contract.defjvp
 def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    result = _contract(semiring, *primals)
+    weights, elements = primals
+    result = _contract(semiring, weights, elements)
+    _, trusted = semiring._scaled_contract(weights, elements)
 
-    def scaled(*primals: Any) -> Weighted:
-        return semiring._scaled_contract(*primals)[0]
+    def scaled(weights: jax.Array, elements: Weighted) -> Weighted:
+        return semiring._scaled_contract(weights, elements)[0]
 
     tangent = lax.cond(
-        _lost(*primals, semiring._scaled_contract(*primals)[1]),
+        _lost(weights, elements, trusted),
         lambda tangents: _looped_tangent(semiring, primals, tangents, result),
         lambda tangents: jax.jvp(scaled, primals, tangents)[1],
         tangents,
