@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +11,7 @@ from jax import lax
 
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.selection import (
-    Arrays,
-    Selected,
-    Selection,
-    of_bits,
-    select,
-    signed_bits,
-    unsigned_bits,
-)
+from semijax.semirings.selection import hull_of_products, largest_product, largest_products
 
 
 class Interval(NamedTuple):
@@ -78,9 +68,8 @@ class SignedSemiring(Semiring):
         crossing = (elements.max >= 0) & (elements.min <= 0)
         size = jnp.minimum(jnp.abs(elements.max), jnp.abs(elements.min))
         size = jnp.where(present, jnp.where(crossing, 0, size), jnp.inf)
-        ends = (jnp.where(present, end, 0) for end in elements)
-        planes = (*ends, size)
-        high, low, smallest = select(_HULL, weights, planes, (present, present, None))
+        ends = [jnp.where(present, end, 0) for end in elements]
+        high, low, smallest = hull_of_products(weights, ends[0], ends[1], size, present)
         unknown = jnp.isnan(high) | jnp.isnan(low)
         zero = smallest == 0
         high = jnp.where(zero | (high > 0), high, -smallest)
@@ -111,43 +100,6 @@ class SignedSemiring(Semiring):
 
 def _is_empty(interval: Interval) -> jax.Array:
     return interval.max < interval.min
-
-
-def _hull_of_block(products: Sequence[jax.Array]) -> Arrays:
-    a, b, size = products
-    return (
-        jnp.maximum(signed_bits(a), signed_bits(b)).max(2),
-        jnp.maximum(unsigned_bits(a), unsigned_bits(b)).max(2),
-        unsigned_bits(jnp.abs(size)).min(2),
-    )
-
-
-def _merged_hulls(a: Arrays, b: Arrays) -> Arrays:
-    return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1]), jnp.minimum(a[2], b[2])
-
-
-def _hull(state: Arrays) -> Arrays:
-    high, low, smallest = map(of_bits, state)
-    # Bits of the other sign say that there is none of this one; and ∞ · 0 is no path's size.
-    return (
-        jnp.where(state[0] < 0, 0, high),
-        jnp.where(low > 0, 0, low),
-        jnp.where(jnp.isnan(smallest), jnp.inf, smallest),
-    )
-
-
-_HULL = Selection(
-    (Selected((0, 1), size=False), Selected((0, 1), size=False), Selected((2,), size=True)),
-    lambda dtype: (
-        signed_bits(jnp.zeros((), dtype)),
-        unsigned_bits(jnp.zeros((), dtype)),
-        unsigned_bits(jnp.full((), jnp.inf, dtype)),
-    ),
-    _hull_of_block,
-    _merged_hulls,
-    _hull,
-)
-"""Of the ends of intervals: the largest product or 0, the smallest or 0; and the smallest size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,25 +164,15 @@ class AbsMaxProduct(Semiring):
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         if not weights.size:
             return super().contract(weights, elements)
-        return select(_LARGEST, weights, (elements,), (None,))[0]
+        return largest_product(weights, elements)
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         kept = jnp.where(segments < 0, count, segments)
         return jnp.zeros(count, elements.dtype).at[kept].max(elements, mode="drop")
 
 
-def _bits_of_size(product: jax.Array) -> jax.Array:
-    return unsigned_bits(jnp.abs(product))
-
-
-_LARGEST = Selection(
-    (Selected((0,), size=True),),
-    lambda dtype: (unsigned_bits(jnp.zeros((), dtype)),),
-    lambda products: (_bits_of_size(products[0]).max(2),),
-    lambda a, b: (jnp.maximum(a[0], b[0]),),
-    lambda state: (of_bits(state[0]),),
-)
-"""The largest size of a product."""
+MERGED_ONE_BY_ONE = 4
+"""The length of the longest lists that a contraction merges number by number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,12 +230,12 @@ class TopK(Semiring):
         return elements
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        if self.k > LONGEST_UNROLLED or not weights.size:
+        if self.k > MERGED_ONE_BY_ONE or not weights.size:
             return super().contract(weights, elements)
         lists = [elements[..., i] for i in range(self.k)]
         present = tuple(x != -jnp.inf for x in lists)
         planes = tuple(jnp.where(there, x, 0) for there, x in zip(present, lists, strict=True))
-        largest = select(_largest_sizes(self.k), weights, planes, present)
+        largest = largest_products(weights, planes, present)
         paths = sum(mask.sum(1, keepdims=True) for mask in present)
         merged = jnp.stack([jnp.where(i < paths, x, -jnp.inf) for i, x in enumerate(largest)], -1)
         # Nobody knows which places the others have where one is not a number.
@@ -310,56 +252,6 @@ class TopK(Semiring):
     def _padded(self, values: jax.Array, size: int) -> jax.Array:
         missing = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
         return jnp.pad(values, missing, constant_values=-jnp.inf)
-
-
-LONGEST_UNROLLED = 4
-"""The length of the longest lists that a contraction merges number by number."""
-
-
-@functools.cache
-def _largest_sizes(k: int) -> Selection:
-    """The ``k`` largest sizes of products of ``k`` planes, each no larger than the one before."""
-
-    def of_block(products: Sequence[jax.Array]) -> Arrays:
-        # Whatever is selected of plane i, i larger products of the same weight are selected too.
-        lists = [_sorted_sizes(product, k // (i + 1)) for i, product in enumerate(products)]
-        return functools.reduce(_merged_lists, lists)
-
-    return Selection(
-        tuple(Selected(tuple(range(i + 1)), size=True) for i in range(k)),
-        lambda dtype: (unsigned_bits(jnp.zeros((), dtype)),) * k,
-        of_block,
-        _merged_lists,
-        lambda state: tuple(map(of_bits, state)),
-    )
-
-
-def _sorted_sizes(product: jax.Array, count: int) -> Arrays:
-    """The bits of the ``count`` largest sizes over axis 2, descending."""
-    bits = _bits_of_size(product)
-    if count == 1:
-        return (bits.max(2),)
-    largest: list[jax.Array] = [jnp.zeros_like(bits[:, :, 0])] * count
-    for j in range(bits.shape[2]):
-        new = bits[:, :, j]
-        above = [None, *largest]
-        largest = [
-            jnp.maximum(x, new if y is None else jnp.minimum(y, new))
-            for x, y in zip(largest, above, strict=False)
-        ]
-    return tuple(largest)
-
-
-def _merged_lists(a: Arrays, b: Arrays) -> Arrays:
-    """The largest of two descending lists, as many as the first has."""
-
-    def place(r: int) -> jax.Array:
-        # In place r stands the largest of what is at least matched by r numbers before it.
-        pairs = [(r - 1 - j, j) for j in range(min(r + 1, len(b)))]
-        candidates = [b[j] if i < 0 else jnp.minimum(a[i], b[j]) for i, j in pairs]
-        return functools.reduce(jnp.maximum, candidates, a[r])
-
-    return tuple(place(r) for r in range(len(a)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -146,7 +146,149 @@ def _sign(product: jax.Array, value: jax.Array, size: bool) -> jax.Array:
     return (product == value).astype(product.dtype)
 
 
-def unsigned_bits(values: jax.Array) -> jax.Array:
+# What is selected.
+
+
+def largest_product(weights: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The largest size of a product: maxₖ |weights[b, m, k] · numbers[b, k, n]|.
+
+    Args:
+        weights: array of shape ``[B, M, K]``.
+        numbers: array of shape ``[B, K, N]``.
+
+    Returns:
+        Array of shape ``[B, M, N]``, NaN where a product is.
+    """
+    return select(_LARGEST, weights, (numbers,), (None,))[0]
+
+
+def hull_of_products(
+    weights: jax.Array, high: jax.Array, low: jax.Array, sizes: jax.Array, present: jax.Array
+) -> Arrays:
+    """The hull of 0 and all products with the two ends, and the smallest product of a size.
+
+    Args:
+        weights: array of shape ``[B, M, K]``.
+        high: array of shape ``[B, K, N]``.
+        low: array of shape ``[B, K, N]``.
+        sizes: array of shape ``[B, K, N]``, not negative.
+        present: mask of shape ``[B, K, N]`` of the ends that are there; the others are 0.
+
+    Returns:
+        The largest and the smallest product or 0, one of them at least NaN where a product is, and
+        minₖ |weights[b, m, k]| · sizes[b, k, n], ∞ where all are NaN; all ``[B, M, N]``.
+    """
+    return select(_HULL, weights, (high, low, sizes), (present, present, None))
+
+
+def largest_products(weights: jax.Array, lists: Arrays, present: Arrays) -> Arrays:
+    """The largest sizes of products, descending, as many as there are lists.
+
+    Args:
+        weights: array of shape ``[B, M, K]``.
+        lists: arrays of shape ``[B, K, N]``, the larger ones first, not negative.
+        present: masks of the numbers that are there; the others are 0.
+
+    Returns:
+        Arrays of shape ``[B, M, N]``, 0 where there are fewer products.
+    """
+    return select(_largest_sizes(len(lists)), weights, lists, present)
+
+
+_LARGEST = Selection(
+    (Selected((0,), size=True),),
+    lambda dtype: (_unsigned_bits(jnp.zeros((), dtype)),),
+    lambda products: (_unsigned_bits(jnp.abs(products[0])).max(2),),
+    lambda a, b: (jnp.maximum(a[0], b[0]),),
+    lambda state: (_of_bits(state[0]),),
+)
+"""The largest size of a product."""
+
+
+def _hull_of_block(products: Sequence[jax.Array]) -> Arrays:
+    a, b, size = products
+    return (
+        jnp.maximum(_signed_bits(a), _signed_bits(b)).max(2),
+        jnp.maximum(_unsigned_bits(a), _unsigned_bits(b)).max(2),
+        _unsigned_bits(jnp.abs(size)).min(2),
+    )
+
+
+def _merged_hulls(a: Arrays, b: Arrays) -> Arrays:
+    return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1]), jnp.minimum(a[2], b[2])
+
+
+def _hull(state: Arrays) -> Arrays:
+    high, low, smallest = map(_of_bits, state)
+    # Bits of the other sign say that there is none of this one; and ∞ · 0 is no path's size.
+    return (
+        jnp.where(state[0] < 0, 0, high),
+        jnp.where(low > 0, 0, low),
+        jnp.where(jnp.isnan(smallest), jnp.inf, smallest),
+    )
+
+
+_HULL = Selection(
+    (Selected((0, 1), size=False), Selected((0, 1), size=False), Selected((2,), size=True)),
+    lambda dtype: (
+        _signed_bits(jnp.zeros((), dtype)),
+        _unsigned_bits(jnp.zeros((), dtype)),
+        _unsigned_bits(jnp.full((), jnp.inf, dtype)),
+    ),
+    _hull_of_block,
+    _merged_hulls,
+    _hull,
+)
+"""Of the ends of intervals: the largest product or 0, the smallest or 0; and the smallest size."""
+
+
+@functools.cache
+def _largest_sizes(k: int) -> Selection:
+    """The ``k`` largest sizes of products of ``k`` planes, each no larger than the one before."""
+
+    def of_block(products: Sequence[jax.Array]) -> Arrays:
+        # Whatever is selected of plane i, i larger products of the same weight are selected too.
+        lists = [_sorted_sizes(product, k // (i + 1)) for i, product in enumerate(products)]
+        return functools.reduce(_merged_lists, lists)
+
+    return Selection(
+        tuple(Selected(tuple(range(i + 1)), size=True) for i in range(k)),
+        lambda dtype: (_unsigned_bits(jnp.zeros((), dtype)),) * k,
+        of_block,
+        _merged_lists,
+        lambda state: tuple(map(_of_bits, state)),
+    )
+
+
+def _sorted_sizes(product: jax.Array, count: int) -> Arrays:
+    """The bits of the ``count`` largest sizes over axis 2, descending."""
+    bits = _unsigned_bits(jnp.abs(product))
+    if count == 1:
+        return (bits.max(2),)
+    largest: list[jax.Array] = [jnp.zeros_like(bits[:, :, 0])] * count
+    for j in range(bits.shape[2]):
+        new = bits[:, :, j]
+        above = [None, *largest]
+        largest = [
+            jnp.maximum(x, new if y is None else jnp.minimum(y, new))
+            for x, y in zip(largest, above, strict=False)
+        ]
+    return tuple(largest)
+
+
+def _merged_lists(a: Arrays, b: Arrays) -> Arrays:
+    """The largest of two descending lists, as many as the first has."""
+
+    def place(r: int) -> jax.Array:
+        # In place r stands the largest of what is at least matched by r numbers before it.
+        pairs = [(r - 1 - j, j) for j in range(min(r + 1, len(b)))]
+        candidates = [b[j] if i < 0 else jnp.minimum(a[i], b[j]) for i, j in pairs]
+        return functools.reduce(jnp.maximum, candidates, a[r])
+
+    return tuple(place(r) for r in range(len(a)))
+
+
+def _unsigned_bits(values: jax.Array) -> jax.Array:
     """In the order of the values for those that are not negative, with NaN the largest.
 
     Negative values are larger than those, and the larger the more negative they are.
@@ -154,11 +296,11 @@ def unsigned_bits(values: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(values, jnp.dtype(f"uint{8 * values.dtype.itemsize}"))
 
 
-def signed_bits(values: jax.Array) -> jax.Array:
+def _signed_bits(values: jax.Array) -> jax.Array:
     """In the order of the values for those that are not negative; negative values are smaller."""
     return lax.bitcast_convert_type(values, jnp.dtype(f"int{8 * values.dtype.itemsize}"))
 
 
-def of_bits(bits: jax.Array) -> jax.Array:
+def _of_bits(bits: jax.Array) -> jax.Array:
     """The floating point numbers of these bits."""
     return lax.bitcast_convert_type(bits, jnp.dtype(f"float{8 * bits.dtype.itemsize}"))
