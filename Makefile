@@ -30,6 +30,9 @@ test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(NEWEST)/bin/python -m pytest -n $(WORKERS)
 
+bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json
+	$(VENV)/bin/python -m benchmarks
+
 readme: $(VENV)/test.installed  ## run the README's python blocks
 	$(VENV)/bin/python -m pytest tests/test_readme.py
 
@@ -60,6 +63,6 @@ $(NEWEST)/%.installed: pyproject.toml
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-newest readme lint types clean
+.PHONY: help demo test test-slow test-newest bench readme lint types clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed

@@ -17,6 +17,7 @@ import semijax as sj
 from semijax.semirings import Weighted
 from semijax.testing import enumerate_paths
 
+from .compilation import quick_jit
 from .jacobians.oracle import ALL as ORACLE
 from .jacobians.oracle import check
 
@@ -39,11 +40,6 @@ REAL = {
 ALL = {**REAL, "count": sj.PathCount(), "reach": sj.Reachability()}
 FEW = {name: ALL[name] for name in ("sum", "max", "top", "entropy", "length", "reach")}
 NATS = ("entropy", "length", "expectation", "count")
-QUICK = {"xla_backend_optimization_level": 0}
-
-
-def quick(fun):
-    return jax.jit(fun, compiler_options=QUICK)
 
 
 def numbers(shape, seed=0):
@@ -75,7 +71,7 @@ def plain():
 @pytest.fixture(scope="module")
 def expected(plain):
     """The statistics at every one of ``POINTS``, one by one."""
-    each = [quick(plain)(point) for point in POINTS.reshape(4, 3)]
+    each = [quick_jit(plain)(point) for point in POINTS.reshape(4, 3)]
     return jax.tree.map(lambda *leaves: np.stack(leaves).reshape(2, 2, *leaves[0].shape), *each)
 
 
@@ -129,7 +125,7 @@ TRANSFORMED = {
 
 @pytest.mark.parametrize("name", TRANSFORMED)
 def test_transformed(name, plain, expected):
-    found = quick(TRANSFORMED[name](plain))(POINTS)
+    found = quick_jit(TRANSFORMED[name](plain))(POINTS)
     everything = found["sum"].ndim
     index = {3: (), 2: (0,), 1: (0, 1)}[everything]
     assert_same(found, {key: value[index] for key, value in expected.items()})
@@ -142,7 +138,7 @@ def test_transforming_the_function_before(expected):
     def total(xs):
         return jax.jit(jax.vmap(jax.checkpoint(network)))(xs).sum()
 
-    found = quick(sj.semiring_grad(total, chosen))(POINTS[0])
+    found = quick_jit(sj.semiring_grad(total, chosen))(POINTS[0])
     assert_same(found, {name: expected[name][0] for name in chosen})
 
 
@@ -294,13 +290,13 @@ def test_derivatives_of_statistics(name):
         def moved(step):
             return of(jax.tree.map(lambda p, d: p + step * d, params, direction))
 
-        @quick
+        @quick_jit
         def derivatives(step):
             _, forward = jax.jvp(moved, (step,), (1.0,))
             return forward, jax.jacrev(of)(params)
 
         forward, by_parameter = derivatives(0.0)
-        value, step = quick(moved), 1e-6
+        value, step = quick_jit(moved), 1e-6
         above, below = value(step), value(-step)
         for key in REAL:
             wanted = (above[key] - below[key]) / (2 * step)
@@ -318,7 +314,7 @@ def test_derivatives_of_statistics(name):
 def test_derivative_of_the_sum_is_the_hessian():
     hessian = jax.hessian(network)(POINT)
     for jacobian in (jax.jacfwd, jax.jacrev):
-        found = quick(jacobian(sj.semiring_grad(network, sj.SumProduct())))(POINT)
+        found = quick_jit(jacobian(sj.semiring_grad(network, sj.SumProduct())))(POINT)
         np.testing.assert_allclose(found, hessian, 1e-4, 1e-5)
 
 
@@ -332,10 +328,10 @@ def test_second_derivatives_of_the_entropy():
             return sj.semiring_grad(lambda x: fun(point, x), sj.Entropy())(x).sum()
 
         v, step = jnp.asarray(params["v"]), 1e-6
-        gradient = quick(jax.grad(total))
+        gradient = quick_jit(jax.grad(total))
         wanted = [(gradient(v + step * e) - gradient(v - step * e)) / (2 * step) for e in np.eye(3)]
         for hessian in (jax.jacfwd(jax.grad(total)), jax.jacrev(jax.jacrev(total))):
-            np.testing.assert_allclose(quick(hessian)(v), wanted, 1e-5, 1e-7)
+            np.testing.assert_allclose(quick_jit(hessian)(v), wanted, 1e-5, 1e-7)
 
 
 def test_vmap_of_grad_of_jit():
@@ -343,8 +339,8 @@ def test_vmap_of_grad_of_jit():
         found = jax.jit(sj.semiring_grad(network, REAL))(x)
         return sum(value.sum() for value in found.values())
 
-    gradient = quick(jax.grad(jax.checkpoint(total)))
-    batched = quick(jax.vmap(jax.grad(total)))(POINTS[0])
+    gradient = quick_jit(jax.grad(jax.checkpoint(total)))
+    batched = quick_jit(jax.vmap(jax.grad(total)))(POINTS[0])
     for point, found in zip(POINTS[0], batched, strict=True):
         np.testing.assert_allclose(found, gradient(point), 1e-4, 1e-5)
 
@@ -372,7 +368,7 @@ def test_zero_weights_have_finite_derivatives():
         found = sj.semiring_grad(fun, {k: s for k, s in REAL.items() if k not in ("max", "min")})
         return sum(leaf.sum() for leaf in found(jnp.array([1.0, -2.0, 0.0])).values())
 
-    gradient = quick(jax.grad(total))
+    gradient = quick_jit(jax.grad(total))
     for w in (numbers((2, 3)), np.zeros((2, 3)), -np.abs(numbers((2, 3)))):
         assert np.isfinite(gradient(jnp.asarray(w, jnp.float32))).all()
 
@@ -422,7 +418,7 @@ def test_entropy_of_a_wide_contraction(name, sweep):
     # In a batch, one row of which needs care and one does not.
     batch = np.stack([logs, ordinary, logs - 40, ordinary]).astype(np.float32)
     values = np.stack([entropies] * 4).astype(np.float32)
-    found = quick(jax.vmap(contracted))(batch, values)
+    found = quick_jit(jax.vmap(contracted))(batch, values)
     for row, log_mass, mean in zip(batch, *found, strict=True):
         mass, wanted = exact_mass_and_entropy(matrix, row, entropies)
         np.testing.assert_allclose(log_mass, mass, 1e-5, 1e-5)
@@ -469,8 +465,8 @@ def test_derivatives_through_a_wide_contraction(name, batched):
         typed = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
         of = jax.value_and_grad(total)
         if batched:
-            return quick(jax.vmap(of, (None, 0)))(typed, jnp.asarray(xs, dtype))
-        return quick(of)(typed, jnp.asarray(xs[0], dtype))
+            return quick_jit(jax.vmap(of, (None, 0)))(typed, jnp.asarray(xs, dtype))
+        return quick_jit(of)(typed, jnp.asarray(xs[0], dtype))
 
     found = gradient(np.float32)
     with jax.enable_x64(True):
@@ -491,9 +487,9 @@ def test_low_precision(dtype):
         hidden = jnp.tanh(x @ w)
         return (hidden @ v * jnp.maximum(x[:, 0], 0.1)).sum()
 
-    found = quick(sj.semiring_grad(fun, ALL, argnums=(0, 1, 2)))(x, w, v)
+    found = quick_jit(sj.semiring_grad(fun, ALL, argnums=(0, 1, 2)))(x, w, v)
     wider = [leaf.astype(jnp.float32) for leaf in (x, w, v)]
-    wanted = quick(sj.semiring_grad(fun, ALL, argnums=(0, 1, 2)))(*wider)
+    wanted = quick_jit(sj.semiring_grad(fun, ALL, argnums=(0, 1, 2)))(*wider)
     eps = float(jnp.finfo(dtype).eps)
     for name, leaves in found.items():
         kind = bool if name == "reach" else jnp.float32 if name in NATS else dtype
@@ -510,7 +506,7 @@ def test_sums_are_accumulated_in_float32():
     n = 4096
     chosen = {name: s for name, s in ALL.items() if name != "top"}
 
-    @quick
+    @quick_jit
     def statistics(x, weights):
         copies = sj.semiring_grad(
             lambda x: jnp.broadcast_to(x, n).astype(jnp.float32).sum(), chosen
@@ -527,8 +523,8 @@ def test_sums_are_accumulated_in_float32():
 def test_float64():
     with jax.enable_x64(True):
         x = jnp.asarray(POINT, jnp.float64)
-        found = quick(sj.semiring_grad(network, FEW))(x)
-        single = quick(sj.semiring_grad(network, FEW))(jnp.asarray(POINT))
+        found = quick_jit(sj.semiring_grad(network, FEW))(x)
+        single = quick_jit(sj.semiring_grad(network, FEW))(jnp.asarray(POINT))
         wanted = enumerate_paths(network, x).fold(FEW)
     for name, value in found.items():
         assert value.dtype == (bool if name == "reach" else jnp.float64)
@@ -557,7 +553,7 @@ def test_mixed_dtypes(x64):
             return mixed({**inputs, "count": jnp.arange(3)[2]})
 
         chosen = {name: ALL[name] for name in ("sum", "max", "entropy", "expectation", "reach")}
-        found = quick(sj.semiring_grad(fun, chosen))(inputs)
+        found = quick_jit(sj.semiring_grad(fun, chosen))(inputs)
         wanted = {key: tree[0] for key, tree in enumerate_paths(fun, inputs).fold(chosen).items()}
         for name, tree in found.items():
             for key, leaf in tree.items():
@@ -646,7 +642,7 @@ def test_overflow():
     def fun(x):
         return lax.scan(lambda c, _: (c * 4.0 + c, None), x, None, length=1000)[0]
 
-    found = quick(sj.semiring_grad(fun, ALL))(1.0)
+    found = quick_jit(sj.semiring_grad(fun, ALL))(1.0)
     for name in ("sum", "abs sum", "max", "abs max"):
         assert found[name] == np.inf, name
     np.testing.assert_allclose(found["count"], 1000 * np.log(2), rtol=1e-5)
@@ -662,7 +658,7 @@ def test_underflow():
     def fun(x):
         return lax.scan(lambda c, _: (c * 0.4 + c * 0.1, None), x, None, length=500)[0]
 
-    found = quick(sj.semiring_grad(fun, ALL))(1.0)
+    found = quick_jit(sj.semiring_grad(fun, ALL))(1.0)
     assert found["max"] == found["abs sum"] == 0
     one = -0.8 * np.log(0.8) - 0.2 * np.log(0.2)
     np.testing.assert_allclose(found["entropy"], 500 * one, rtol=1e-4)
@@ -677,7 +673,7 @@ CHOSEN = {name: ALL[name] for name in ("sum", "max", "entropy", "count", "length
 
 def check_model(fun, tree, x):
     """The paths from the parameters and from the input, and the gradient of each."""
-    value, found = quick(sj.semiring_value_and_grad(fun, CHOSEN, (0, 1)))(tree, x)
+    value, found = quick_jit(sj.semiring_value_and_grad(fun, CHOSEN, (0, 1)))(tree, x)
     np.testing.assert_allclose(value, fun(tree, x), rtol=1e-5)
     gradient = jax.grad(fun, (0, 1))(tree, x)
     assert jax.tree.structure(found["entropy"]) == jax.tree.structure(gradient)

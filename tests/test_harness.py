@@ -19,6 +19,8 @@ from semijax import elements as el
 from semijax.graph import trace
 from semijax.semirings import Semiring, as_semiring
 
+from .compilation import quick_jit
+
 # JAX has no gradient of these, so there is nothing to compare with.
 NO_GRADIENT = {
     "clamp": "its rule fails where the bounds are scalars and differentiated",
@@ -90,7 +92,7 @@ def jax_vjp(function, primals):
         cotangents = [jnp.asarray(rng.randn(*o.shape), o.dtype) for o in outs]
         if not outs:
             return None
-        pulled = jax.jit(lambda p, ct: jax.vjp(function, *p)[1](ct))(primals, cotangents)
+        pulled = quick_jit(lambda p, ct: jax.vjp(function, *p)[1](ct))(primals, cotangents)
         return cotangents, pulled
     except Exception as error:
         return error
@@ -112,7 +114,7 @@ def differentiable_cases(group, limit):
 def check_sum(group, limit):
     for harness, function, primals, cotangents, expected in differentiable_cases(group, limit):
 
-        @jax.jit
+        @quick_jit
         def pulled(primals, cotangents, function=function):
             return sj.semiring_vjp(function, *primals, semiring=sj.SumProduct())[1](cotangents)
 
@@ -128,7 +130,7 @@ def check_every_semiring(group, limit):
     for harness, function, primals, cotangents, _ in itertools.islice(cases, limit):
         products = as_semiring(SEMIRINGS)
 
-        @jax.jit
+        @quick_jit
         def both(primals, cotangents, function=function, products=products):
             elements = {k: [s.lift(c) for c in cotangents] for k, s in SEMIRINGS.items()}
             pulled = sj.semiring_vjp(function, *primals, semiring=SEMIRINGS)[1](elements)

@@ -8,6 +8,8 @@ import pytest
 
 import semijax as sj
 
+from .compilation import quick_jit
+
 SEMIRINGS = {
     "sum": sj.SumProduct(),
     "mass": sj.AbsSumProduct(),
@@ -126,8 +128,8 @@ MODELS = {f.__name__: f for f in (bert, gpt2, llama, vit, resnet, nnx_transforme
 @functools.cache
 def analysed(name):
     function, inputs = MODELS[name]()
-    gradient = jax.jit(jax.grad(function))(inputs)
-    return function, inputs, gradient, jax.jit(sj.semiring_grad(function, SEMIRINGS))(inputs)
+    gradient = quick_jit(jax.grad(function))(inputs)
+    return function, inputs, gradient, quick_jit(sj.semiring_grad(function, SEMIRINGS))(inputs)
 
 
 @pytest.mark.parametrize("name", MODELS)

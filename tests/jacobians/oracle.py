@@ -19,21 +19,10 @@ from semijax.jacobians import Table, equation_jacobian
 from semijax.sweep import evaluate, read
 from semijax.testing import enumerate_paths
 
+from ..compilation import quick_jit
+
 RTOL = 1e-4
 K = 3
-
-
-def _quick_compilation() -> dict[str, Any]:
-    """How to compile what runs once; the second option halves the time where XLA still has it."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:
-        del options["xla_cpu_use_fusion_emitters"]
-    return options
-
-
-QUICK = _quick_compilation()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +177,7 @@ def check(
             ]
         return found
 
-    sweeps = jax.jit(sweeps, compiler_options=QUICK)
+    sweeps = quick_jit(sweeps)
     paths = list(enumerate_paths(reference, *primals, limit=limit))
     names = [f"[{n}]" for n in range(len(primals))]
     for negative in (False, True):
@@ -315,7 +304,7 @@ def check_dense(fun, *args):
 
     names: list[str] = []
     leaves = jax.tree.leaves(args)
-    found = jax.jit(tables, compiler_options=QUICK)([jnp.asarray(a) for a in leaves])
+    found = quick_jit(tables)([jnp.asarray(a) for a in leaves])
     for name, (weights, present, columns, wanted) in zip(names, found, strict=True):
         np.testing.assert_allclose(weights, wanted, RTOL, 1e-6, err_msg=f"{name}: pull")
         np.testing.assert_allclose(columns, wanted, RTOL, 1e-6, err_msg=f"{name}: push")

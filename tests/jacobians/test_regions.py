@@ -8,7 +8,8 @@ from jax import lax
 
 import semijax as sj
 
-from .oracle import ALL, LIGHT, QUICK, check, check_each, numbers
+from ..compilation import quick_jit
+from .oracle import ALL, LIGHT, check, check_each, numbers
 
 STEPS, WIDTH = 3, 2
 
@@ -124,7 +125,7 @@ def test_scan_is_the_unrolled_loop(name):
             return sum((leaf * numbers(leaf.shape, n)).sum() for n, leaf in enumerate(leaves))
 
         gradient = sj.semiring_grad(total, semirings, (0, 1, 2))
-        return jax.jit(gradient, compiler_options=QUICK)(*ARGS)
+        return quick_jit(gradient)(*ARGS)
 
     found, expected = gradients(lax.scan), gradients(unrolled_scan)
     for key in semirings:
