@@ -41,6 +41,27 @@ def compiled(function: Callable[..., Any], *args: Any) -> Compiled:
     )
 
 
+def compiled_in_turns(
+    functions: Mapping[str, Callable[..., Any]], *args: Any, repeats: int
+) -> dict[str, Compiled]:
+    """All of them, with the median times of several rounds after one that warms JAX up."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    rounds = [
+        {name: compiled(function, *args) for name, function in functions.items()}
+        for _ in range(repeats + 1)
+    ]
+
+    def medians(name: str) -> Compiled:
+        of = [found[name] for found in rounds[1:]]
+        return dataclasses.replace(
+            of[-1],
+            trace_s=statistics.median(c.trace_s for c in of),
+            compile_s=statistics.median(c.compile_s for c in of),
+        )
+
+    return {name: medians(name) for name in functions}
+
+
 def run_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Median seconds of each, called in turns so that what else runs here slows all of them."""
     times: dict[str, list[float]] = {name: [] for name in functions}

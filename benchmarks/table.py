@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import semijax as sj
-from benchmarks.measure import Compiled, compiled, run_times
+from benchmarks.measure import Compiled, compiled, compiled_in_turns, run_times
 from benchmarks.workload import CONTRACTIONS, Workload
+from semijax.semirings.expectation import LogMassSemiring
+
+COMPILATIONS = 1
+"""How many compilations of each are timed, after one to warm up."""
 
 TOGETHER = (sj.SumProduct(), sj.MaxProduct(), sj.Entropy())
 SEMIRINGS: dict[str, Any] = {
@@ -50,12 +55,11 @@ class Figure:
 
 
 def compile_all(workload: Workload, names: list[str]) -> dict[str, Compiled]:
-    args = workload.arguments()
-    found = {"grad": compiled(workload.batched(jax.grad(workload.function)), *args)}
+    gradients = {"grad": jax.grad(workload.function)}
     for name in names:
-        gradient = sj.semiring_grad(workload.function, SEMIRINGS[name])
-        found[name] = compiled(workload.batched(gradient), *args)
-    return found
+        gradients[name] = sj.semiring_grad(workload.function, SEMIRINGS[name])
+    functions = {name: workload.batched(gradient) for name, gradient in gradients.items()}
+    return compiled_in_turns(functions, *workload.arguments(), repeats=COMPILATIONS)
 
 
 def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]:
@@ -65,7 +69,7 @@ def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]
     grad = everything["grad"]
     for name in names:
         target = RUN_TARGETS.get(name)
-        target = target[workload.batch] if isinstance(target, dict) else target
+        target = target.get(workload.batch) if isinstance(target, dict) else target
         if name != "three in one":
             yield Figure(f"{name} / grad", workload.name, times[name] / times["grad"], target)
     if set(names) >= {"three in one", "SumProduct", "MaxProduct", "Entropy"}:
@@ -94,12 +98,13 @@ def growth(name: str, sizes: list[Workload], repeats: int) -> Iterator[Figure]:
         times = run_times({k: c.run for k, c in found.items()}, repeats)
         run = times[name] / times["grad"]
         compile_ = found[name].compile_s / found["grad"].compile_s
-        first = first or (run, compile_)
         yield Figure(f"{name} / grad", workload.name, run)
-        yield Figure(f"{name} / grad, from the first", workload.name, run / first[0], 1.25)
         yield Figure(f"compile {name} / grad", workload.name, compile_)
-        from_first = compile_ / first[1]
-        yield Figure(f"compile {name}, from the first", workload.name, from_first, 1.25)
+        if first:
+            from_first = run / first[0], compile_ / first[1]
+            yield Figure(f"{name} / grad, from the first", workload.name, from_first[0], 1.25)
+            yield Figure(f"compile {name}, from the first", workload.name, from_first[1], 1.25)
+        first = first or (run, compile_)
 
 
 def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,19 +130,23 @@ def contractions(repeats: int) -> Iterator[Figure]:
 
 
 def against_torch(repeats: int) -> Iterator[Figure]:
-    """The max and the log contraction over those of torch_semiring_einsum on the same cores."""
+    """The max and the log contraction over torch_semiring_einsum's, on as many threads.
+
+    Its max gives the indices too.
+    """
     import torch
     import torch_semiring_einsum as tse
 
+    torch.set_num_threads(os.cpu_count() or 1)
     equation = tse.compile_equation("bmk,bkn->bmn")
     for shape in CONTRACTIONS:
         w, g = operands(*shape)
         log_w, log_g = (torch.from_numpy(np.log(np.abs(x))) for x in (w, g))
         w, g = jnp.asarray(w), jnp.asarray(g)
-        count, largest = sj.Entropy(), sj.AbsMaxProduct()
+        largest, mass = sj.AbsMaxProduct(), LogMassSemiring()
         calls = {
             "max": compiled(largest.contract, w, largest.lift(g)).run,
-            "log": compiled(count.contract, w, count.lift(g)).run,
+            "log": compiled(mass.contract, w, mass.lift(g)).run,
             "torch max": lambda a=log_w, b=log_g: tse.log_viterbi_einsum_forward(equation, a, b),
             "torch log": lambda a=log_w, b=log_g: tse.log_einsum(equation, a, b),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -251,6 +252,17 @@ def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
         "one with semijax.register_jacobian; if no gradient should pass here, use "
         "jax.lax.stop_gradient."
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def contract(semiring: Semiring, weights: jax.Array, elements: Elements) -> Elements:
+    """``semiring.contract`` in the larger dtype of the two; compiled once for all of one shape."""
+    dtype = jnp.promote_types(weights.dtype, semiring.dtype(elements))
+
+    def cast(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return semiring.contract(cast(weights), el.map_leaves(cast, elements))
 
 
 def accumulated(weights: Any) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, accumulated, rule_for
+from semijax.jacobians.base import LocalJacobian, accumulated, contract, rule_for
 from semijax.semirings.base import Semiring
 
 
@@ -48,14 +48,14 @@ class Contraction(LocalJacobian):
         w = self._matrices(*self.weight_dims)  # [batch, contracted, free]
         out_batch = tuple(range(len(batch)))
         g = _matrices(cotangent, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
-        pulled = semiring.contract(w, g)  # [batch, contracted, free]
+        pulled = contract(semiring, w, g)  # [batch, contracted, free]
         return _restore(pulled, self.in_shape, batch, contracted, free)
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         batch, contracted, free = self.in_dims
         w = self._matrices(self.weight_dims[0], self.weight_dims[2], self.weight_dims[1])
         t = _matrices(tangent, self.in_shape, batch, contracted, free)
-        pushed = semiring.contract(w, t)  # [batch, the weights' free, free]
+        pushed = contract(semiring, w, t)  # [batch, the weights' free, free]
         out_batch = tuple(range(len(batch)))
         return _restore(pushed, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
 

@@ -14,7 +14,7 @@ from jax import lax
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, accumulated, rule_for
+from semijax.jacobians.base import LocalJacobian, accumulated, contract, rule_for
 from semijax.jacobians.movement import positions
 from semijax.semirings.base import Semiring
 
@@ -208,7 +208,7 @@ class Convolution(LocalJacobian):
             merged = el.reshape(g, out.canonical, (groups, outs, n * el.size(y)))
 
             def to_lhs(padded: Elements, tap: Any) -> Elements:
-                parts = semiring.contract(kernels[tap], merged)
+                parts = contract(semiring, kernels[tap], merged)
                 parts = el.reshape(parts, (groups, channels, n * el.size(y)), (*lead, *y))
                 return self.geometry.accumulate(semiring, padded, parts, tap, lead)
 
@@ -229,7 +229,7 @@ class Convolution(LocalJacobian):
                 jnp.broadcast_to(mask, (groups, n, *mask.shape[:1], outs)), columns, zero
             )
             kept = el.reshape(kept, (groups, n, el.size(y), outs), (groups, n * el.size(y), outs))
-            return semiring.contract(seen.mT, kept)  # [groups, channels, out]
+            return contract(semiring, seen.mT, kept)  # [groups, channels, out]
 
         pulled = lax.map(to_rhs, jnp.arange(taps))  # [taps, groups, channels, out]
         pulled = el.transpose(pulled, (1, 3, 2, 0))
@@ -252,7 +252,7 @@ class Convolution(LocalJacobian):
             def part(tap: Any) -> Elements:
                 read = self.geometry.read(padded, tap, lead)
                 read = el.reshape(read, (*lead, *y), (groups, channels, n * el.size(y)))
-                return semiring.contract(kernels[tap], read)
+                return contract(semiring, kernels[tap], read)
         else:
             weights, inside = self._padded_lhs()
             t = el.reshape(rhs.apply(tangent), rhs.canonical, (groups, outs, channels, taps))
@@ -260,7 +260,7 @@ class Convolution(LocalJacobian):
 
             def part(tap: Any) -> Elements:
                 kernel = el.map_leaves(lambda leaf: leaf[tap], t)
-                pushed = semiring.contract(self._seen(weights, tap), kernel)
+                pushed = contract(semiring, self._seen(weights, tap), kernel)
                 pushed = el.transpose(pushed, (0, 2, 1))  # [groups, out, n · y]
                 mask = jnp.tile(self._inside(inside, tap), n)
                 return el.where(jnp.broadcast_to(mask, shape), pushed, zero)

@@ -13,12 +13,15 @@ BLOCK = 16
 """How many terms are combined at once. XLA unrolls a reduction this short, vectorises it over the
 other axes and fuses it with what it reads, so the terms themselves are never stored."""
 
+DERIVATIVE_BLOCK = 4
+"""The same for derivatives, which do store the terms of a block."""
+
 BLOCK_BYTES = 2**24
-"""The terms of a block that may be stored are no larger."""
+"""The terms of a block, which may be stored, are not much larger."""
 
 LIFTED_BYTES = 2**18
-"""The lifted weights of a block are no larger. XLA's scheduler for the CPU lifts all matrices of a
-model at the beginning, unless it is in a loop."""
+"""The lifted weights of a block are not much larger. XLA's scheduler for the CPU lifts all matrices
+of a model at the beginning, unless it is in a loop."""
 
 
 def fold(
@@ -28,14 +31,14 @@ def fold(
     zero: Any,
     block: int = BLOCK,
 ) -> Any:
-    """``zero ⊕ term(0, n₀) ⊕ term(n₀, n₁) ⊕ …``: ``depth`` indices, a block of them at a time.
+    """``term(0, n₀) ⊕ term(n₀, n₁) ⊕ …``: ``depth`` indices, a block of them at a time.
 
     Args:
         depth: how many there are.
         term: from the first index (perhaps traced) and the number of indices to their ⊕.
         add: ⊕ of two terms.
-        zero: what to begin with.
-        block: the largest number of indices in a term.
+        zero: what ⊕ leaves as it is; the result where there are no indices.
+        block: how many indices a term has: all of them if there are no more than two blocks.
     """
     if depth == 0:
         return zero
@@ -49,3 +52,10 @@ def fold(
 
     # A derivative computes the terms again instead of keeping them.
     return lax.fori_loop(0, blocks, jax.checkpoint(step, prevent_cse=False), total)
+
+
+def fold_sum(depth: int, term: Callable[[Any, int], Any], block: int = BLOCK) -> Any:
+    """``fold`` with the ordinary sum of arrays, or of pytrees of them."""
+    shapes = jax.eval_shape(lambda: term(0, min(depth, block)))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return fold(depth, term, lambda a, b: jax.tree.map(jnp.add, a, b), zero, block)

@@ -18,7 +18,7 @@ from jax import lax
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.blocks import fold
+from semijax.semirings.blocks import DERIVATIVE_BLOCK, fold_sum
 from semijax.semirings.real import matmul, sum_over_blocks
 
 
@@ -220,7 +220,7 @@ def _lost(weights: jax.Array, elements: Weighted, trusted: jax.Array) -> jax.Arr
     """Whether an entry that can't be trusted has any path at all."""
     edges = (weights != 0).astype(weights.dtype)
     paths = matmul(edges, (elements.log_mass != -jnp.inf).astype(weights.dtype))
-    return jnp.max(jnp.where(trusted < 1, paths, 0)) > 0
+    return jnp.max(jnp.where(trusted < 1, paths, 0), initial=0) > 0
 
 
 @_contract.defjvp
@@ -249,7 +249,6 @@ def _looped_tangent(
     With s the logarithms of the terms' masses and p their shares of the mass:
     d log Z = Σ p ds, and dm = Σ p dmₖ + Σ p (mₖ − m [− log p, for the entropy]) ds.
     """
-    depth = primals[0].shape[2]
     log_mass, mean = (leaf[:, :, None] for leaf in result)
 
     def term(start: Any, size: int) -> Weighted:
@@ -268,10 +267,7 @@ def _looped_tangent(
             jnp.sum(share * d_logs, 2), jnp.sum(share * (d_means + surplus * d_logs), 2)
         )
 
-    def add(a: Weighted, b: Weighted) -> Weighted:
-        return el.map_leaves(jnp.add, a, b)
-
-    return fold(depth, term, add, el.map_leaves(jnp.zeros_like, result))
+    return fold_sum(primals[0].shape[2], term, DERIVATIVE_BLOCK)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,8 +44,9 @@ class SignedSemiring(Semiring):
         return Interval(jnp.maximum(a.max, b.max), jnp.minimum(a.min, b.min))
 
     def mul(self, a: Interval, b: Interval) -> Interval:
-        hull = self.add(self._times(b.max, a), self._times(b.min, a))
-        return self._or_empty(_is_empty(a) | _is_empty(b), hull)
+        empty = _is_empty(a) | _is_empty(b)
+        ends = [jnp.where(empty, 0, end) for end in b]
+        return self._or_empty(empty, self.add(self._times(ends[0], a), self._times(ends[1], a)))
 
     def scale(self, weights: jax.Array, elements: Interval) -> Interval:
         return self._or_empty(_is_empty(elements), self._times(weights, elements))
@@ -60,14 +61,12 @@ class SignedSemiring(Semiring):
         )
 
     def contract(self, weights: jax.Array, elements: Interval) -> Interval:
-        if not weights.size:
-            return super().contract(weights, elements)
         # The hull of the products and 0, and the size of the smallest product: it tells the hull
         # where all have the same sign.
         present = ~_is_empty(elements)
         crossing = (elements.max >= 0) & (elements.min <= 0)
         size = jnp.minimum(jnp.abs(elements.max), jnp.abs(elements.min))
-        size = jnp.where(present, jnp.where(crossing, 0, size), jnp.inf)
+        size = jnp.where(present & ~crossing, size, 0)
         ends = [jnp.where(present, end, 0) for end in elements]
         high, low, smallest = hull_of_products(weights, ends[0], ends[1], size, present)
         unknown = jnp.isnan(high) | jnp.isnan(low)
@@ -162,8 +161,6 @@ class AbsMaxProduct(Semiring):
         return jnp.max(elements, axes, initial=0)
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        if not weights.size:
-            return super().contract(weights, elements)
         return largest_product(weights, elements)
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
@@ -230,7 +227,7 @@ class TopK(Semiring):
         return elements
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        if self.k > MERGED_ONE_BY_ONE or not weights.size:
+        if self.k > MERGED_ONE_BY_ONE:
             return super().contract(weights, elements)
         lists = [elements[..., i] for i in range(self.k)]
         present = tuple(x != -jnp.inf for x in lists)

@@ -13,7 +13,7 @@ from jax import lax
 from semijax import elements as el
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold
+from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold_sum
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -39,12 +39,7 @@ def sum_over_blocks(
         w = lax.dynamic_slice_in_dim(weights, start, size, 2)
         return product(w, el.slice_axis(elements, start, size, 1))
 
-    def add(a: Any, b: Any) -> Any:
-        return jax.tree.map(jnp.add, a, b)
-
-    shapes = jax.eval_shape(lambda: term(0, min(depth, block)))
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return fold(depth, term, add, zero, block)
+    return fold_sum(depth, term, block)
 
 
 class RealSemiring(Semiring):

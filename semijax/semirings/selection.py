@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semijax.semirings.blocks import fold
+from semijax.semirings.blocks import DERIVATIVE_BLOCK, fold, fold_sum
 
 Arrays = tuple[jax.Array, ...]
-
-DERIVATIVE_BLOCK = 4
-"""Derivatives do store the products of a block, so theirs are smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Selected:
     """What a number of the answer is: a product of one of these planes, or the size of one."""
 
     planes: tuple[int, ...]
-    size: bool
+    absolute: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Selection:
 
     Attributes:
         numbers: of the answer; for its derivative.
+        absent: for each plane, what counts as a product where the plane has no number.
         start: the state of no products, scalars, for the dtype of the products.
         of_block: from each plane's products ``[B, M, k, N]`` to a state, arrays ``[B, M, N]``.
         merge: of two states.
@@ -45,6 +44,7 @@ class Selection:
     """
 
     numbers: tuple[Selected, ...]
+    absent: tuple[float, ...]
     start: Callable[[Any], Arrays]
     of_block: Callable[[Sequence[jax.Array]], Arrays]
     merge: Callable[[Arrays, Arrays], Arrays]
@@ -58,24 +58,24 @@ def select(
     """Select among the products ``weights[b, m, k] · plane[b, k, n]`` of all k.
 
     Its derivative is that of the product that was selected, and where several are equal the mean of
-    theirs, as for ``jax.numpy.max``.
+    theirs, as for ``jax.numpy.max``; 0 where none was, and NaN where it is not finite.
 
     Args:
         selection: which products.
         weights: array of shape ``[B, M, K]``.
         planes: arrays of shape ``[B, K, N]``.
-        present: for each plane None, or a mask: where false, the plane has a 0, and the products
-            are 0 even if the weight is infinite.
+        present: for each plane a mask of the numbers that are there, or None for all. The others
+            have to be finite.
 
     Returns:
         The numbers selected, arrays of shape ``[B, M, N]``.
     """
-    products = _products(weights, planes, present)
     batch, rows, depth = weights.shape
     shape = (batch, rows, planes[0].shape[2])
+    products = _products(weights, planes, present, selection.absent)
     state = fold(
         depth,
-        lambda start, size: selection.of_block(products(start, size)),
+        lambda start, count: selection.of_block(products(start, count)),
         selection.merge,
         tuple(jnp.full(shape, value) for value in selection.start(weights.dtype)),
     )
@@ -87,61 +87,67 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
     weights, planes, present = primals
     d_weights, d_planes, _ = tangents
     found = select(selection, weights, planes, present)
-    products = _products(weights, planes, present, fill=jnp.nan)  # which equals nothing
-    by_weights = _products(d_weights, planes, present)
-    by_planes = _products(weights, d_planes, present)
+    nothing = (math.nan,) * len(planes)  # which equals no number
+    products = _products(weights, planes, present, nothing)
+    # A factor that is not finite may not touch the derivatives of the products of others.
+    finite = [jnp.where(jnp.isfinite(x), x, 0) for x in (weights, *planes)]
+    absent = (0.0,) * len(planes)
+    by_weights = _products(d_weights, tuple(finite[1:]), present, absent)
+    by_planes = _products(finite[0], d_planes, present, absent)
 
-    def signs(start: Any, size: int) -> list[list[jax.Array]]:
+    def signs(start: Any, count: int) -> list[list[jax.Array]]:
         """For every number, and every product it may be: 1 if it is, −1 if minus it, or 0."""
-        here = products(start, size)
+        here = products(start, count)
         return [
-            [_sign(here[p], value[:, :, None], number.size) for p in number.planes]
+            [_sign(here[p], value[:, :, None], number.absolute) for p in number.planes]
             for number, value in zip(selection.numbers, found, strict=True)
         ]
 
-    def count(start: Any, size: int) -> list[Any]:
-        return [sum(jnp.abs(s).sum(2) for s in of) for of in signs(start, size)]
+    def how_many(start: Any, count: int) -> list[Any]:
+        return [sum(jnp.abs(s).sum(2) for s in of) for of in signs(start, count)]
 
-    def tangent(start: Any, size: int) -> list[Any]:
-        a, b = by_weights(start, size), by_planes(start, size)
+    def tangent(start: Any, count: int) -> list[Any]:
+        a, b = by_weights(start, count), by_planes(start, count)
         return [
             sum((s * (a[p] + b[p])).sum(2) for p, s in zip(number.planes, of, strict=True))
-            for number, of in zip(selection.numbers, signs(start, size), strict=True)
+            for number, of in zip(selection.numbers, signs(start, count), strict=True)
         ]
 
-    def add(a: list[Any], b: list[Any]) -> list[Any]:
-        return [x + y for x, y in zip(a, b, strict=True)]
+    # Two sums: the second is linear in the tangents, and is transposed by a reverse derivative.
+    depth = weights.shape[2]
+    counts = fold_sum(depth, how_many, DERIVATIVE_BLOCK)
+    totals = fold_sum(depth, tangent, DERIVATIVE_BLOCK)
 
-    depth, nothing = weights.shape[2], [jnp.zeros_like(value) for value in found]
-    counts = fold(depth, count, add, nothing, DERIVATIVE_BLOCK)
-    moved = fold(depth, tangent, add, nothing, DERIVATIVE_BLOCK)
-    return found, tuple(
-        jnp.where(jnp.isnan(value), value, total / jnp.maximum(n, 1))
-        for value, total, n in zip(found, moved, counts, strict=True)
-    )
+    def derivative(value: jax.Array, total: jax.Array, n: jax.Array) -> jax.Array:
+        unknown = jnp.isnan(value) | ((n > 0) & jnp.isinf(value))
+        return jnp.where(unknown, jnp.nan, total / jnp.maximum(n, 1))
+
+    return found, tuple(map(derivative, found, totals, counts))
 
 
 def _products(
-    weights: jax.Array, planes: Arrays, present: tuple[Any, ...], fill: float = 0
+    weights: jax.Array, planes: Arrays, present: tuple[Any, ...], absent: tuple[float, ...]
 ) -> Callable[[Any, int], list[jax.Array]]:
     """The products of each plane at some of the indices k, ``[B, M, k, N]``."""
 
-    def products(start: Any, size: int) -> list[jax.Array]:
-        w = lax.dynamic_slice_in_dim(weights, start, size, 2)[..., None]
+    def products(start: Any, count: int) -> list[jax.Array]:
+        w = lax.dynamic_slice_in_dim(weights, start, count, 2)[..., None]
 
-        def of(plane: jax.Array, mask: Any) -> jax.Array:
-            product = w * lax.dynamic_slice_in_dim(plane, start, size, 1)[:, None]
+        def of(plane: jax.Array, mask: Any, fill: float) -> jax.Array:
+            product = w * lax.dynamic_slice_in_dim(plane, start, count, 1)[:, None]
             if mask is None:
                 return product
-            return jnp.where(lax.dynamic_slice_in_dim(mask, start, size, 1)[:, None], product, fill)
+            return jnp.where(
+                lax.dynamic_slice_in_dim(mask, start, count, 1)[:, None], product, fill
+            )
 
-        return [of(plane, mask) for plane, mask in zip(planes, present, strict=True)]
+        return [of(*each) for each in zip(planes, present, absent, strict=True)]
 
     return products
 
 
-def _sign(product: jax.Array, value: jax.Array, size: bool) -> jax.Array:
-    if size:
+def _sign(product: jax.Array, value: jax.Array, absolute: bool) -> jax.Array:
+    if absolute:
         return jnp.where(jnp.abs(product) == value, jnp.sign(product), 0)
     return (product == value).astype(product.dtype)
 
@@ -165,20 +171,20 @@ def largest_product(weights: jax.Array, numbers: jax.Array) -> jax.Array:
 def hull_of_products(
     weights: jax.Array, high: jax.Array, low: jax.Array, sizes: jax.Array, present: jax.Array
 ) -> Arrays:
-    """The hull of 0 and all products with the two ends, and the smallest product of a size.
+    """The hull of 0 and all products with two ends, and the smallest size of a product.
 
     Args:
         weights: array of shape ``[B, M, K]``.
         high: array of shape ``[B, K, N]``.
         low: array of shape ``[B, K, N]``.
         sizes: array of shape ``[B, K, N]``, not negative.
-        present: mask of shape ``[B, K, N]`` of the ends that are there; the others are 0.
+        present: mask of shape ``[B, K, N]`` of the numbers that are there; the others are finite.
 
     Returns:
         The largest and the smallest product or 0, one of them at least NaN where a product is, and
-        minₖ |weights[b, m, k]| · sizes[b, k, n], ∞ where all are NaN; all ``[B, M, N]``.
+        minₖ |weights[b, m, k]| · sizes[b, k, n], ∞ where there is none; all ``[B, M, N]``.
     """
-    return select(_HULL, weights, (high, low, sizes), (present, present, None))
+    return select(_HULL, weights, (high, low, sizes), (present,) * 3)
 
 
 def largest_products(weights: jax.Array, lists: Arrays, present: Arrays) -> Arrays:
@@ -187,7 +193,7 @@ def largest_products(weights: jax.Array, lists: Arrays, present: Arrays) -> Arra
     Args:
         weights: array of shape ``[B, M, K]``.
         lists: arrays of shape ``[B, K, N]``, the larger ones first, not negative.
-        present: masks of the numbers that are there; the others are 0.
+        present: masks of the numbers that are there; the others are finite.
 
     Returns:
         Arrays of shape ``[B, M, N]``, 0 where there are fewer products.
@@ -196,7 +202,8 @@ def largest_products(weights: jax.Array, lists: Arrays, present: Arrays) -> Arra
 
 
 _LARGEST = Selection(
-    (Selected((0,), size=True),),
+    (Selected((0,), absolute=True),),
+    (0.0,),
     lambda dtype: (_unsigned_bits(jnp.zeros((), dtype)),),
     lambda products: (_unsigned_bits(jnp.abs(products[0])).max(2),),
     lambda a, b: (jnp.maximum(a[0], b[0]),),
@@ -229,7 +236,12 @@ def _hull(state: Arrays) -> Arrays:
 
 
 _HULL = Selection(
-    (Selected((0, 1), size=False), Selected((0, 1), size=False), Selected((2,), size=True)),
+    (
+        Selected((0, 1), absolute=False),
+        Selected((0, 1), absolute=False),
+        Selected((2,), absolute=True),
+    ),
+    (0.0, 0.0, math.inf),
     lambda dtype: (
         _signed_bits(jnp.zeros((), dtype)),
         _unsigned_bits(jnp.zeros((), dtype)),
@@ -252,7 +264,8 @@ def _largest_sizes(k: int) -> Selection:
         return functools.reduce(_merged_lists, lists)
 
     return Selection(
-        tuple(Selected(tuple(range(i + 1)), size=True) for i in range(k)),
+        tuple(Selected(tuple(range(i + 1)), absolute=True) for i in range(k)),
+        (0.0,) * k,
         lambda dtype: (_unsigned_bits(jnp.zeros((), dtype)),) * k,
         of_block,
         _merged_lists,

@@ -30,7 +30,7 @@ CUSTOM_DERIVATIVE = _names("custom_jvp_call custom_vjp_call")
 ELEMENTWISE = _names(
     "abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
     "convert_element_type copy copy_p cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor "
-    "igamma igamma_grad_a igammac integer_pow lgamma log log1p logistic max min mul neg nextafter "
+    "igamma igammac integer_pow lgamma log log1p logistic max min mul neg "
     "polygamma pow random_gamma_grad reduce_precision regularized_incomplete_beta rem round rsqrt "
     "select_n sign sin sinh sqrt square sub tan tanh zeta"
 )
