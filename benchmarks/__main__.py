@@ -39,6 +39,7 @@ def figures(quick: bool, repeats: int) -> Iterator[table.Figure]:
         yield from table.growth(name, layers, repeats)
         tokens = [Workload(2, n) for n in (16, 32, 64, 128, 256, 512)]
         yield from table.growth(name, tokens, repeats)
+    yield table.penalty(Workload(2, 64))
     yield from table.contractions(repeats)
     yield from table.against_torch(repeats)
 

@@ -51,7 +51,7 @@ class Figure:
     def __str__(self) -> str:
         target = "" if self.target is None else f"≤ {self.target:g}"
         mark = "" if self.target is None or self.ratio <= self.target else "  over"
-        return f"{self.what:34} {self.where:34} {self.ratio:8.2f}   {target}{mark}"
+        return f"{self.what:38} {self.where:32} {self.ratio:8.2f}   {target}{mark}"
 
 
 def compile_all(workload: Workload, names: list[str]) -> dict[str, Compiled]:
@@ -105,6 +105,19 @@ def growth(name: str, sizes: list[Workload], repeats: int) -> Iterator[Figure]:
             yield Figure(f"{name} / grad, from the first", workload.name, from_first[0], 1.25)
             yield Figure(f"compile {name}, from the first", workload.name, from_first[1], 1.25)
         first = first or (run, compile_)
+
+
+def penalty(workload: Workload) -> Figure:
+    """The memory of the gradient of a loss with an entropy in it, over the entropy's alone."""
+    embeddings, params = workload.arguments()
+    entropy = sj.semiring_grad(workload.function, sj.Entropy())
+
+    def loss(params: Any, embeddings: jax.Array) -> jax.Array:
+        return workload.function(embeddings, params) + 0.1 * entropy(embeddings, params).sum()
+
+    step = compiled(jax.grad(loss), params, embeddings).temporary_bytes
+    sweep = compiled(entropy, embeddings, params).temporary_bytes
+    return Figure("memory of a step with entropy / sweep", workload.name, step / sweep, 4)
 
 
 def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
