@@ -66,7 +66,7 @@ class SignedSemiring(Semiring):
         present = ~_is_empty(elements)
         crossing = (elements.max >= 0) & (elements.min <= 0)
         size = jnp.minimum(jnp.abs(elements.max), jnp.abs(elements.min))
-        size = jnp.where(present & ~crossing, size, 0)
+        size = jnp.where(present, jnp.where(crossing, 0, size), jnp.inf)
         ends = [jnp.where(present, end, 0) for end in elements]
         high, low, smallest = hull_of_products(weights, ends[0], ends[1], size, present)
         unknown = jnp.isnan(high) | jnp.isnan(low)

@@ -36,7 +36,8 @@ class Selection:
 
     Attributes:
         numbers: of the answer; for its derivative.
-        absent: for each plane, what counts as a product where the plane has no number.
+        absent: for each plane, what counts as a product where the plane has no number; None for
+            the product with what stands there.
         start: the state of no products, scalars, for the dtype of the products.
         of_block: from each plane's products ``[B, M, k, N]`` to a state, arrays ``[B, M, N]``.
         merge: of two states.
@@ -44,7 +45,7 @@ class Selection:
     """
 
     numbers: tuple[Selected, ...]
-    absent: tuple[float, ...]
+    absent: tuple[float | None, ...]
     start: Callable[[Any], Arrays]
     of_block: Callable[[Sequence[jax.Array]], Arrays]
     merge: Callable[[Arrays, Arrays], Arrays]
@@ -64,8 +65,7 @@ def select(
         selection: which products.
         weights: array of shape ``[B, M, K]``.
         planes: arrays of shape ``[B, K, N]``.
-        present: for each plane a mask of the numbers that are there, or None for all. The others
-            have to be finite.
+        present: for each plane a mask of the numbers that are there, or None for all.
 
     Returns:
         The numbers selected, arrays of shape ``[B, M, N]``.
@@ -126,16 +126,16 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
 
 
 def _products(
-    weights: jax.Array, planes: Arrays, present: tuple[Any, ...], absent: tuple[float, ...]
+    weights: jax.Array, planes: Arrays, present: tuple[Any, ...], absent: tuple[float | None, ...]
 ) -> Callable[[Any, int], list[jax.Array]]:
     """The products of each plane at some of the indices k, ``[B, M, k, N]``."""
 
     def products(start: Any, count: int) -> list[jax.Array]:
         w = lax.dynamic_slice_in_dim(weights, start, count, 2)[..., None]
 
-        def of(plane: jax.Array, mask: Any, fill: float) -> jax.Array:
+        def of(plane: jax.Array, mask: Any, fill: float | None) -> jax.Array:
             product = w * lax.dynamic_slice_in_dim(plane, start, count, 1)[:, None]
-            if mask is None:
+            if mask is None or fill is None:
                 return product
             return jnp.where(
                 lax.dynamic_slice_in_dim(mask, start, count, 1)[:, None], product, fill
@@ -177,8 +177,9 @@ def hull_of_products(
         weights: array of shape ``[B, M, K]``.
         high: array of shape ``[B, K, N]``.
         low: array of shape ``[B, K, N]``.
-        sizes: array of shape ``[B, K, N]``, not negative.
-        present: mask of shape ``[B, K, N]`` of the numbers that are there; the others are finite.
+        sizes: array of shape ``[B, K, N]``, not negative; ∞ where there is no number.
+        present: mask of shape ``[B, K, N]`` of the numbers that are there; other ends are 0, which
+            an infinite weight makes NaN. (To mask the products would cost as much as to select.)
 
     Returns:
         The largest and the smallest product or 0, one of them at least NaN where a product is, and
@@ -241,7 +242,7 @@ _HULL = Selection(
         Selected((0, 1), absolute=False),
         Selected((2,), absolute=True),
     ),
-    (0.0, 0.0, math.inf),
+    (None, None, None),
     lambda dtype: (
         _signed_bits(jnp.zeros((), dtype)),
         _unsigned_bits(jnp.zeros((), dtype)),
