@@ -256,13 +256,13 @@ def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
 
 @functools.partial(jax.jit, static_argnums=0)
 def contract(semiring: Semiring, weights: jax.Array, elements: Elements) -> Elements:
-    """``semiring.contract`` in the larger dtype of the two; compiled once for all of one shape."""
+    """``semiring.contract`` with elements of at least the weights' dtype; compiled once a shape."""
     dtype = jnp.promote_types(weights.dtype, semiring.dtype(elements))
 
     def cast(leaf: jax.Array) -> jax.Array:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return semiring.contract(cast(weights), el.map_leaves(cast, elements))
+    return semiring.contract(weights, el.map_leaves(cast, elements))
 
 
 def accumulated(weights: Any) -> jax.Array:

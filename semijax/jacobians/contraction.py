@@ -12,7 +12,7 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, accumulated, contract, rule_for
+from semijax.jacobians.base import LocalJacobian, contract, rule_for
 from semijax.semirings.base import Semiring
 
 
@@ -60,7 +60,7 @@ class Contraction(LocalJacobian):
         return _restore(pushed, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
 
     def _matrices(self, *groups: tuple[int, ...]) -> jax.Array:
-        return _matrices(accumulated(self.weights), self.weights.shape, *groups)
+        return _matrices(self.weights, self.weights.shape, *groups)
 
     def _sizes(self, shape: Shape, dims: tuple[int, ...]) -> Shape:
         return tuple(shape[d] for d in dims)

@@ -28,7 +28,7 @@ class Semiring:
 
     The *elements* of an array of shape ``S`` are any pytree of arrays of shape ``S + trailing``,
     the same ``trailing`` for every ``S``. Weights always come as floating point arrays of at least
-    float32.
+    float32, but for ``contract``'s.
 
     Example:
         The tropical semiring of path lengths in log space:
@@ -99,7 +99,7 @@ class Semiring:
         """The batched matrix product of the semiring: ⊕ₖ lift(weights[b,m,k]) ⊗ elements[b,k,n].
 
         Args:
-            weights: array of shape ``[B, M, K]``.
+            weights: array of shape ``[B, M, K]``; may be narrower than float32.
             elements: elements of shape ``[B, K, N]``.
 
         Returns:
@@ -107,13 +107,14 @@ class Semiring:
         """
         batch, rows, depth = weights.shape
         columns = self.shape(elements)[2]
-        zero = self.zero((batch, rows, columns), weights.dtype)
-        row_bytes = batch * rows * columns * self.bytes_per_element(weights.dtype)
+        dtype = self.dtype(elements)
+        zero = self.zero((batch, rows, columns), dtype)
+        row_bytes = batch * rows * columns * self.bytes_per_element(dtype)
         block = max(1, min(BLOCK, BLOCK_BYTES // max(1, row_bytes)))
 
         def term(start: Any, size: int) -> Elements:
             shape = (batch, rows, size, columns)
-            w = lax.dynamic_slice_in_dim(weights, start, size, 2)
+            w = lax.dynamic_slice_in_dim(weights, start, size, 2).astype(dtype)
             g = el.slice_axis(elements, start, size, 1)
             products = self.scale(
                 jnp.broadcast_to(w[..., None], shape), el.broadcast_in_dim(g, shape, (0, 2, 3))

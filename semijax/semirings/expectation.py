@@ -91,7 +91,7 @@ class LogMassSemiring(Semiring):
         return self._result(mass, total, largest.squeeze(axes))
 
     def contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
-        return _contract(self, weights, elements)
+        return _contract(self, weights.astype(elements.log_mass.dtype), elements)
 
     def segment_sum(self, elements: Weighted, segments: jax.Array, count: int) -> Weighted:
         logs, means = elements
@@ -333,7 +333,7 @@ class _ExpectationAt(LogMassSemiring):
         return self._counted(elements)
 
     def contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
-        return self._counted(_contract(LogMassSemiring(), weights, elements))
+        return self._counted(LogMassSemiring().contract(weights, elements))
 
     def _counted(self, elements: Weighted) -> Weighted:
         return Weighted(elements.log_mass, elements.mean + self.value)
@@ -390,7 +390,7 @@ class PathCount(Semiring):
         return self._weigh(lambda e: LogMassSemiring().sum(e, axes), elements)
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return self._weigh(lambda e: _contract(LogMassSemiring(), _edges(weights), e), elements)
+        return self._weigh(lambda e: LogMassSemiring().contract(_edges(weights), e), elements)
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         return self._weigh(lambda e: LogMassSemiring().segment_sum(e, segments, count), elements)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semijax import native
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.selection import hull_of_products, largest_product, largest_products
+from semijax.semirings.selection import HULL, LARGEST, largest_sizes, select
 
 
 class Interval(NamedTuple):
@@ -61,19 +63,7 @@ class SignedSemiring(Semiring):
         )
 
     def contract(self, weights: jax.Array, elements: Interval) -> Interval:
-        # The hull of the products and 0, and the size of the smallest product: it tells the hull
-        # where all have the same sign.
-        present = ~_is_empty(elements)
-        crossing = (elements.max >= 0) & (elements.min <= 0)
-        size = jnp.minimum(jnp.abs(elements.max), jnp.abs(elements.min))
-        size = jnp.where(present, jnp.where(crossing, 0, size), jnp.inf)
-        ends = [jnp.where(present, end, 0) for end in elements]
-        high, low, smallest = hull_of_products(weights, ends[0], ends[1], size, present)
-        unknown = jnp.isnan(high) | jnp.isnan(low)
-        zero = smallest == 0
-        high = jnp.where(zero | (high > 0), high, -smallest)
-        low = jnp.where(zero | (low < 0), low, smallest)
-        return Interval(jnp.where(unknown, jnp.nan, high), jnp.where(unknown, jnp.nan, low))
+        return Interval(*select(HULL, weights, tuple(elements)))
 
     def segment_sum(self, elements: Interval, segments: jax.Array, count: int) -> Interval:
         kept = jnp.where(segments < 0, count, segments)
@@ -161,7 +151,7 @@ class AbsMaxProduct(Semiring):
         return jnp.max(elements, axes, initial=0)
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return largest_product(weights, elements)
+        return select(LARGEST, weights, (elements,))[0]
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         kept = jnp.where(segments < 0, count, segments)
@@ -169,7 +159,7 @@ class AbsMaxProduct(Semiring):
 
 
 MERGED_ONE_BY_ONE = 4
-"""The length of the longest lists that a contraction merges number by number."""
+"""The length of the longest lists that XLA's form of a contraction merges number by number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,16 +217,9 @@ class TopK(Semiring):
         return elements
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        if self.k > MERGED_ONE_BY_ONE:
-            return super().contract(weights, elements)
-        lists = [elements[..., i] for i in range(self.k)]
-        present = tuple(x != -jnp.inf for x in lists)
-        planes = tuple(jnp.where(there, x, 0) for there, x in zip(present, lists, strict=True))
-        largest = largest_products(weights, planes, present)
-        paths = sum(mask.sum(1, keepdims=True) for mask in present)
-        merged = jnp.stack([jnp.where(i < paths, x, -jnp.inf) for i, x in enumerate(largest)], -1)
-        # Nobody knows which places the others have where one is not a number.
-        return jnp.where(jnp.isnan(merged[..., :1]), jnp.nan, merged)
+        if self.k <= MERGED_ONE_BY_ONE:
+            return select(largest_sizes(self.k), weights, (elements,))[0]
+        return _contract_long_lists(self, weights, elements)
 
     def readout(self, elements: jax.Array) -> jax.Array:
         return jnp.where(elements == -jnp.inf, 0, elements)
@@ -249,6 +232,20 @@ class TopK(Semiring):
     def _padded(self, values: jax.Array, size: int) -> jax.Array:
         missing = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
         return jnp.pad(values, missing, constant_values=-jnp.inf)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _contract_long_lists(semiring: TopK, weights: jax.Array, elements: jax.Array) -> jax.Array:
+    return native.on_cpu("largest", functools.partial(_any_lists, semiring), weights, elements)[0]
+
+
+@_contract_long_lists.defjvp
+def _contract_long_lists_jvp(semiring: TopK, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(lambda *operands: _any_lists(semiring, *operands)[0], primals, tangents)
+
+
+def _any_lists(semiring: TopK, weights: jax.Array, elements: jax.Array) -> tuple[jax.Array]:
+    return (Semiring.contract(semiring, weights, elements),)
 
 
 @dataclasses.dataclass(frozen=True)

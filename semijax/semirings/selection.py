@@ -1,8 +1,9 @@
 """Contractions of semirings whose ⊕ selects: of all products, the largest, or the k largest.
 
-The products are compared a block at a time and never stored. Numbers that are not negative have the
-order of their bits read as unsigned integers, and there a NaN is larger than all of them: comparing
-the bits takes one instruction where a comparison that keeps NaN takes several.
+On the CPU a native kernel computes them. The XLA form compares the products a block at a time and
+never stores them. Numbers that are not negative have the order of their bits read as integers, and
+there a NaN is larger than all of them: comparing the bits takes one instruction where a comparison
+that keeps NaN takes several.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semijax import native
 from semijax.semirings.blocks import DERIVATIVE_BLOCK, fold, fold_sum
 
 Arrays = tuple[jax.Array, ...]
@@ -32,31 +34,37 @@ class Selected:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What to select of the products of weights with several planes of numbers.
+    """What to select of the products of weights with elements of several numbers.
 
     Attributes:
-        numbers: of the answer; for its derivative.
-        absent: for each plane, what counts as a product where the plane has no number; None for
-            the product with what stands there.
-        start: the state of no products, scalars, for the dtype of the products.
-        of_block: from each plane's products ``[B, M, k, N]`` to a state, arrays ``[B, M, N]``.
-        merge: of two states.
-        answer: from the state of all products to the numbers, arrays ``[B, M, N]``.
+        kernel: the native one.
+        numbers: of an element; what each of the answer's is, for its derivative.
+        present: from the planes to masks of the numbers that are there, or None for all.
+        by_blocks: the XLA form, from weights and planes to planes.
+        stacked: whether the numbers of an element are a trailing axis, not arrays of their own.
     """
 
+    kernel: str
     numbers: tuple[Selected, ...]
-    absent: tuple[float | None, ...]
-    start: Callable[[Any], Arrays]
-    of_block: Callable[[Sequence[jax.Array]], Arrays]
-    merge: Callable[[Arrays, Arrays], Arrays]
-    answer: Callable[[Arrays], Arrays]
+    present: Callable[[Arrays], Sequence[Any]]
+    by_blocks: Callable[[jax.Array, Arrays], Arrays]
+    stacked: bool = False
+
+    def planes(self, elements: Arrays) -> Arrays:
+        """The numbers of the elements, each an array of its own."""
+        if not self.stacked:
+            return elements
+        (stack,) = elements
+        return tuple(stack[..., i] for i in range(len(self.numbers)))
+
+    def elements(self, planes: Arrays) -> Arrays:
+        """Undo ``planes``."""
+        return (jnp.stack(planes, -1),) if self.stacked else planes
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def select(
-    selection: Selection, weights: jax.Array, planes: Arrays, present: tuple[Any, ...]
-) -> Arrays:
-    """Select among the products ``weights[b, m, k] · plane[b, k, n]`` of all k.
+def select(selection: Selection, weights: jax.Array, elements: Arrays) -> Arrays:
+    """Select among the products ``weights[b, m, k] ⊗ elements[b, k, n]`` of all k.
 
     Its derivative is that of the product that was selected, and where several are equal the mean of
     theirs, as for ``jax.numpy.max``; 0 where none was, and NaN where it is not finite.
@@ -64,43 +72,38 @@ def select(
     Args:
         selection: which products.
         weights: array of shape ``[B, M, K]``.
-        planes: arrays of shape ``[B, K, N]``.
-        present: for each plane a mask of the numbers that are there, or None for all.
+        elements: arrays of shape ``[B, K, N]``; or one that is ``stacked``, ``[B, K, N, numbers]``.
 
     Returns:
-        The numbers selected, arrays of shape ``[B, M, N]``.
+        The elements selected, arrays of shape ``[B, M, N]``, or ``[B, M, N, numbers]``.
     """
-    batch, rows, depth = weights.shape
-    shape = (batch, rows, planes[0].shape[2])
-    products = _products(weights, planes, present, selection.absent)
-    state = fold(
-        depth,
-        lambda start, count: selection.of_block(products(start, count)),
-        selection.merge,
-        tuple(jnp.full(shape, value) for value in selection.start(weights.dtype)),
-    )
-    return selection.answer(state)
+
+    def by_xla(weights: jax.Array, *elements: jax.Array) -> Arrays:
+        return selection.elements(selection.by_blocks(weights, selection.planes(elements)))
+
+    return native.on_cpu(selection.kernel, by_xla, weights, *elements)
 
 
 @select.defjvp
 def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arrays, Arrays]:
-    weights, planes, present = primals
-    d_weights, d_planes, _ = tangents
-    found = select(selection, weights, planes, present)
-    nothing = (math.nan,) * len(planes)  # which equals no number
-    products = _products(weights, planes, present, nothing)
+    weights, elements = primals
+    d_weights, d_elements = tangents
+    found = select(selection, weights, elements)
+    planes, d_planes = selection.planes(elements), selection.planes(d_elements)
+    present = selection.present(planes)
+    products = _products(weights, planes, present, math.nan)  # NaN equals no number
     # A factor that is not finite may not touch the derivatives of the products of others.
     finite = [jnp.where(jnp.isfinite(x), x, 0) for x in (weights, *planes)]
-    absent = (0.0,) * len(planes)
-    by_weights = _products(d_weights, tuple(finite[1:]), present, absent)
-    by_planes = _products(finite[0], d_planes, present, absent)
+    by_weights = _products(d_weights, finite[1:], present, 0)
+    by_planes = _products(finite[0], d_planes, present, 0)
+    values = selection.planes(found)
 
     def signs(start: Any, count: int) -> list[list[jax.Array]]:
         """For every number, and every product it may be: 1 if it is, −1 if minus it, or 0."""
         here = products(start, count)
         return [
             [_sign(here[p], value[:, :, None], number.absolute) for p in number.planes]
-            for number, value in zip(selection.numbers, found, strict=True)
+            for number, value in zip(selection.numbers, values, strict=True)
         ]
 
     def how_many(start: Any, count: int) -> list[Any]:
@@ -122,26 +125,33 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
         unknown = jnp.isnan(value) | ((n > 0) & jnp.isinf(value))
         return jnp.where(unknown, jnp.nan, total / jnp.maximum(n, 1))
 
-    return found, tuple(map(derivative, found, totals, counts))
+    return found, selection.elements(tuple(map(derivative, values, totals, counts)))
 
 
 def _products(
-    weights: jax.Array, planes: Arrays, present: tuple[Any, ...], absent: tuple[float | None, ...]
+    weights: jax.Array,
+    planes: Sequence[jax.Array],
+    present: Sequence[Any],
+    absent: float,
+    absolute: bool = False,
 ) -> Callable[[Any, int], list[jax.Array]]:
-    """The products of each plane at some of the indices k, ``[B, M, k, N]``."""
+    """The products of each plane at some of the indices k, or their sizes: ``[B, M, k, N]``.
+
+    Where a plane has no number there is ``absent`` instead.
+    """
 
     def products(start: Any, count: int) -> list[jax.Array]:
         w = lax.dynamic_slice_in_dim(weights, start, count, 2)[..., None]
 
-        def of(plane: jax.Array, mask: Any, fill: float | None) -> jax.Array:
+        def of(plane: jax.Array, mask: Any) -> jax.Array:
             product = w * lax.dynamic_slice_in_dim(plane, start, count, 1)[:, None]
-            if mask is None or fill is None:
+            product = jnp.abs(product) if absolute else product
+            if mask is None:
                 return product
-            return jnp.where(
-                lax.dynamic_slice_in_dim(mask, start, count, 1)[:, None], product, fill
-            )
+            there = lax.dynamic_slice_in_dim(mask, start, count, 1)[:, None]
+            return jnp.where(there, product, absent)
 
-        return [of(*each) for each in zip(planes, present, absent, strict=True)]
+        return [of(*each) for each in zip(planes, present, strict=True)]
 
     return products
 
@@ -152,134 +162,42 @@ def _sign(product: jax.Array, value: jax.Array, absolute: bool) -> jax.Array:
     return (product == value).astype(product.dtype)
 
 
-# What is selected.
+# What is selected, in XLA's operations.
 
 
-def largest_product(weights: jax.Array, numbers: jax.Array) -> jax.Array:
-    """The largest size of a product: maxₖ |weights[b, m, k] · numbers[b, k, n]|.
+def _largest_by_blocks(nothing: float, weights: jax.Array, planes: Arrays) -> Arrays:
+    """The largest sizes of products, descending, as many as there are planes; or ``nothing``.
 
-    Args:
-        weights: array of shape ``[B, M, K]``.
-        numbers: array of shape ``[B, K, N]``.
-
-    Returns:
-        Array of shape ``[B, M, N]``, NaN where a product is.
+    The planes descend, and so whatever is selected of plane i, i larger products of the same weight
+    are selected too.
     """
-    return select(_LARGEST, weights, (numbers,), (None,))[0]
+    k = len(planes)
+    present = _numbers_there(planes) if nothing else (None,) * k
+    products = _products(weights, planes, present, -1.0, absolute=True)
+
+    def of_block(start: Any, count: int) -> Arrays:
+        lists = [_sorted(_signed_bits(x), k // (i + 1)) for i, x in enumerate(products(start, count))]
+        return functools.reduce(_merged, lists)
+
+    batch, rows, depth = weights.shape
+    none = jnp.full((batch, rows, planes[0].shape[2]), -1.0, planes[0].dtype)
+    state = fold(depth, of_block, _merged, (_signed_bits(none),) * k)
+    largest = [_from_bits(bits) for bits in state]
+    # Nobody knows which places the others have where one is not a number.
+    unknown = jnp.isnan(largest[0])
+    found = [jnp.where(x < 0, nothing, x) for x in largest]
+    return (found[0], *(jnp.where(unknown, jnp.nan, x) for x in found[1:]))
 
 
-def hull_of_products(
-    weights: jax.Array, high: jax.Array, low: jax.Array, sizes: jax.Array, present: jax.Array
-) -> Arrays:
-    """The hull of 0 and all products with two ends, and the smallest size of a product.
-
-    Args:
-        weights: array of shape ``[B, M, K]``.
-        high: array of shape ``[B, K, N]``.
-        low: array of shape ``[B, K, N]``.
-        sizes: array of shape ``[B, K, N]``, not negative; ∞ where there is no number.
-        present: mask of shape ``[B, K, N]`` of the numbers that are there; other ends are 0, which
-            an infinite weight makes NaN. (To mask the products would cost as much as to select.)
-
-    Returns:
-        The largest and the smallest product or 0, one of them at least NaN where a product is, and
-        minₖ |weights[b, m, k]| · sizes[b, k, n], ∞ where there is none; all ``[B, M, N]``.
-    """
-    return select(_HULL, weights, (high, low, sizes), (present,) * 3)
+def _numbers_there(planes: Arrays) -> Sequence[Any]:
+    return [plane != -jnp.inf for plane in planes]
 
 
-def largest_products(weights: jax.Array, lists: Arrays, present: Arrays) -> Arrays:
-    """The largest sizes of products, descending, as many as there are lists.
-
-    Args:
-        weights: array of shape ``[B, M, K]``.
-        lists: arrays of shape ``[B, K, N]``, the larger ones first, not negative.
-        present: masks of the numbers that are there; the others are finite.
-
-    Returns:
-        Arrays of shape ``[B, M, N]``, 0 where there are fewer products.
-    """
-    return select(_largest_sizes(len(lists)), weights, lists, present)
-
-
-_LARGEST = Selection(
-    (Selected((0,), absolute=True),),
-    (0.0,),
-    lambda dtype: (_unsigned_bits(jnp.zeros((), dtype)),),
-    lambda products: (_unsigned_bits(jnp.abs(products[0])).max(2),),
-    lambda a, b: (jnp.maximum(a[0], b[0]),),
-    lambda state: (_of_bits(state[0]),),
-)
-"""The largest size of a product."""
-
-
-def _hull_of_block(products: Sequence[jax.Array]) -> Arrays:
-    a, b, size = products
-    return (
-        jnp.maximum(_signed_bits(a), _signed_bits(b)).max(2),
-        jnp.maximum(_unsigned_bits(a), _unsigned_bits(b)).max(2),
-        _unsigned_bits(jnp.abs(size)).min(2),
-    )
-
-
-def _merged_hulls(a: Arrays, b: Arrays) -> Arrays:
-    return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1]), jnp.minimum(a[2], b[2])
-
-
-def _hull(state: Arrays) -> Arrays:
-    high, low, smallest = map(_of_bits, state)
-    # Bits of the other sign say that there is none of this one; and ∞ · 0 is no path's size.
-    return (
-        jnp.where(state[0] < 0, 0, high),
-        jnp.where(low > 0, 0, low),
-        jnp.where(jnp.isnan(smallest), jnp.inf, smallest),
-    )
-
-
-_HULL = Selection(
-    (
-        Selected((0, 1), absolute=False),
-        Selected((0, 1), absolute=False),
-        Selected((2,), absolute=True),
-    ),
-    (None, None, None),
-    lambda dtype: (
-        _signed_bits(jnp.zeros((), dtype)),
-        _unsigned_bits(jnp.zeros((), dtype)),
-        _unsigned_bits(jnp.full((), jnp.inf, dtype)),
-    ),
-    _hull_of_block,
-    _merged_hulls,
-    _hull,
-)
-"""Of the ends of intervals: the largest product or 0, the smallest or 0; and the smallest size."""
-
-
-@functools.cache
-def _largest_sizes(k: int) -> Selection:
-    """The ``k`` largest sizes of products of ``k`` planes, each no larger than the one before."""
-
-    def of_block(products: Sequence[jax.Array]) -> Arrays:
-        # Whatever is selected of plane i, i larger products of the same weight are selected too.
-        lists = [_sorted_sizes(product, k // (i + 1)) for i, product in enumerate(products)]
-        return functools.reduce(_merged_lists, lists)
-
-    return Selection(
-        tuple(Selected(tuple(range(i + 1)), absolute=True) for i in range(k)),
-        (0.0,) * k,
-        lambda dtype: (_unsigned_bits(jnp.zeros((), dtype)),) * k,
-        of_block,
-        _merged_lists,
-        lambda state: tuple(map(_of_bits, state)),
-    )
-
-
-def _sorted_sizes(product: jax.Array, count: int) -> Arrays:
-    """The bits of the ``count`` largest sizes over axis 2, descending."""
-    bits = _unsigned_bits(jnp.abs(product))
+def _sorted(bits: jax.Array, count: int) -> Arrays:
+    """The ``count`` largest over axis 2, descending."""
     if count == 1:
         return (bits.max(2),)
-    largest: list[jax.Array] = [jnp.zeros_like(bits[:, :, 0])] * count
+    largest: list[jax.Array] = [jnp.full_like(bits[:, :, 0], -1)] * count
     for j in range(bits.shape[2]):
         new = bits[:, :, j]
         above = [None, *largest]
@@ -290,7 +208,7 @@ def _sorted_sizes(product: jax.Array, count: int) -> Arrays:
     return tuple(largest)
 
 
-def _merged_lists(a: Arrays, b: Arrays) -> Arrays:
+def _merged(a: Arrays, b: Arrays) -> Arrays:
     """The largest of two descending lists, as many as the first has."""
 
     def place(r: int) -> jax.Array:
@@ -300,6 +218,52 @@ def _merged_lists(a: Arrays, b: Arrays) -> Arrays:
         return functools.reduce(jnp.maximum, candidates, a[r])
 
     return tuple(place(r) for r in range(len(a)))
+
+
+def _hull_by_blocks(weights: jax.Array, planes: Arrays) -> Arrays:
+    """The largest and the smallest product of weights with the two ends of intervals.
+
+    The hull of the products and 0 comes from comparing bits of one sign. Where all products have
+    the same sign, the size of the smallest is the other end.
+    """
+    high, low = planes
+    present, _ = _intervals_there(planes)
+    crossing = (high >= 0) & (low <= 0)
+    smaller = jnp.minimum(jnp.abs(high), jnp.abs(low))
+    size = jnp.where(present, jnp.where(crossing, 0, smaller), jnp.inf)
+    # To mask the products would cost as much as to select: an end that is absent is 0, which an
+    # infinite weight makes NaN.
+    ends = [jnp.where(present, end, 0) for end in planes]
+    products = _products(weights, (*ends, size), (None,) * 3, 0)
+
+    def of_block(start: Any, count: int) -> Arrays:
+        a, b, size = products(start, count)
+        return (
+            jnp.maximum(_signed_bits(a), _signed_bits(b)).max(2),
+            jnp.maximum(_unsigned_bits(a), _unsigned_bits(b)).max(2),
+            _unsigned_bits(jnp.abs(size)).min(2),
+        )
+
+    def merge(a: Arrays, b: Arrays) -> Arrays:
+        return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1]), jnp.minimum(a[2], b[2])
+
+    batch, rows, depth = weights.shape
+    zeros = jnp.zeros((batch, rows, high.shape[2]), high.dtype)
+    start = (_signed_bits(zeros), _unsigned_bits(zeros), _unsigned_bits(zeros + jnp.inf))
+    state = fold(depth, of_block, merge, start)
+    largest, lowest, smallest = map(_from_bits, state)
+    unknown = jnp.isnan(largest) | jnp.isnan(lowest)
+    # Bits of the other sign say that there is none of this one; and ∞ · 0 is no path's size.
+    smallest = jnp.where(jnp.isnan(smallest), jnp.inf, smallest)
+    any_zero = smallest == 0
+    largest = jnp.where(state[0] > 0, largest, jnp.where(any_zero, 0, -smallest))
+    lowest = jnp.where(lowest < 0, lowest, jnp.where(any_zero, 0, smallest))
+    return jnp.where(unknown, jnp.nan, largest), jnp.where(unknown, jnp.nan, lowest)
+
+
+def _intervals_there(planes: Arrays) -> Sequence[Any]:
+    high, low = planes
+    return [~(high < low)] * 2
 
 
 def _unsigned_bits(values: jax.Array) -> jax.Array:
@@ -315,6 +279,36 @@ def _signed_bits(values: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(values, jnp.dtype(f"int{8 * values.dtype.itemsize}"))
 
 
-def _of_bits(bits: jax.Array) -> jax.Array:
+def _from_bits(bits: jax.Array) -> jax.Array:
     """The floating point numbers of these bits."""
     return lax.bitcast_convert_type(bits, jnp.dtype(f"float{8 * bits.dtype.itemsize}"))
+
+
+LARGEST = Selection(
+    "largest",
+    (Selected((0,), absolute=True),),
+    lambda planes: (None,),
+    functools.partial(_largest_by_blocks, 0.0),
+)
+"""The largest size of a product: of arrays, 0 where there is none."""
+
+
+@functools.cache
+def largest_sizes(k: int) -> Selection:
+    """The ``k`` largest sizes of products: of lists of k sizes that descend, −∞ after the last."""
+    return Selection(
+        "largest",
+        tuple(Selected(tuple(range(i + 1)), absolute=True) for i in range(k)),
+        _numbers_there,
+        functools.partial(_largest_by_blocks, -math.inf),
+        stacked=True,
+    )
+
+
+HULL = Selection(
+    "hull",
+    (Selected((0, 1), absolute=False),) * 2,
+    _intervals_there,
+    _hull_by_blocks,
+)
+"""The hull of intervals, the higher end first; the empty one is (−∞, ∞)."""

@@ -1,0 +1,159 @@
+"""Native kernels for the CPU: contractions in semirings whose ⊕ selects.
+
+XLA compiles a contraction with ``max`` to loops that keep their results in memory; the kernels keep
+them in registers, as a matrix product does, and there is nothing to compile. They are an
+accelerator, never a requirement: where the extension is missing, on other devices and for other
+dtypes the XLA form computes the same numbers.
+
+The environment variable ``SEMIJAX_NATIVE``, read when semijax is imported, is ``off`` to do without
+the kernels, or the instruction set to use: ``avx512``, ``avx2`` or ``baseline`` (otherwise the best
+that the processor has).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+
+_ARITIES = {"largest": 1, "hull": 2}
+"""The kernels, and how many arrays their elements are."""
+
+LONGEST_LIST = 32
+"""How many numbers an element may have at most."""
+
+Arrays = tuple[jax.Array, ...]
+
+
+def _load(wanted: str) -> ctypes.CDLL | None:
+    """The extension with its kernels registered, or None."""
+    if wanted == "off":
+        return None
+    found = importlib.util.find_spec(f"{__name__}._contractions")  # beside this file or not
+    if found is None or found.origin is None:
+        logging.getLogger(__name__).warning(
+            "semijax runs without its native kernels, and several times slower on the CPU. Install "
+            "it again where there is a C++17 compiler, or set SEMIJAX_NATIVE=off to do without."
+        )
+        return None
+    library = ctypes.CDLL(found.origin)
+    library.semijax_use.restype = ctypes.c_bool
+    library.semijax_target.restype = ctypes.c_char_p
+    if wanted and not library.semijax_use(wanted.encode()):
+        raise ValueError(
+            f"SEMIJAX_NATIVE={wanted!r} is not an instruction set that this processor has; "
+            f"unset, it is {library.semijax_target().decode()!r}."
+        )
+    for kernel in _ARITIES:
+        function = jax.ffi.pycapsule(getattr(library, f"semijax_{kernel}"))
+        jax.ffi.register_ffi_target(f"semijax_{kernel}", function, platform="cpu")
+    return library
+
+
+_library = _load(os.environ.get("SEMIJAX_NATIVE", ""))
+
+
+def target() -> str | None:
+    """The instruction set in use; None where there are no native kernels."""
+    return _library.semijax_target().decode() if _library else None
+
+
+def on_cpu(
+    kernel: str, other: Callable[..., Arrays], weights: jax.Array, *elements: jax.Array
+) -> Arrays:
+    """``other(weights, *elements)``, computed by a kernel where it runs on the CPU.
+
+    Args:
+        kernel: "largest" or "hull".
+        other: the same in XLA's operations.
+        weights: floating array of shape ``[B, M, K]``.
+        elements: arrays of shape ``[B, K, N]`` or ``[B, K, N, numbers]``.
+
+    Returns:
+        Arrays of shape ``[B, M, N]`` or ``[B, M, N, numbers]``.
+    """
+    if _library is None or not _supported(weights, *elements):
+        return other(weights, *elements)
+    return lax.platform_dependent(weights, *elements, cpu=_batchable(kernel), default=other)
+
+
+def _supported(weights: jax.Array, *elements: jax.Array) -> bool:
+    narrow = (jnp.bfloat16, jnp.float16)
+    dtypes = {e.dtype for e in elements}
+    return (
+        len(dtypes) == 1
+        and dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
+        and weights.dtype in (*map(jnp.dtype, narrow), *dtypes)
+        and all(e.ndim == 3 or e.shape[3] <= LONGEST_LIST for e in elements)
+    )
+
+
+@functools.cache
+def _batchable(kernel: str) -> Callable[..., Arrays]:
+    """The kernel with a rule for ``vmap`` that computes one larger contraction."""
+
+    @custom_vmap
+    def call(weights: jax.Array, *elements: jax.Array) -> Arrays:
+        return _partitioned(kernel, elements[0].ndim)(weights, *elements)
+
+    @call.def_vmap
+    def batched(axis_size: int, in_batched: Any, weights: jax.Array, *elements: jax.Array) -> Any:
+        weights_batched, *elements_batched = in_batched
+        elements = tuple(
+            e if is_batched else jnp.broadcast_to(e, (axis_size, *e.shape))
+            for e, is_batched in zip(elements, elements_batched, strict=True)
+        )
+        rank = elements[0].ndim - 1
+        if weights_batched:  # one more batch axis
+            merged = [x.reshape(-1, *x.shape[2:]) for x in (weights, *elements)]
+            found = call(*merged)
+            unmerged = tuple(x.reshape(axis_size, -1, *x.shape[1:]) for x in found)
+        else:  # more columns
+            columns = tuple(jnp.moveaxis(e, 0, 2) for e in elements)  # [B, K, axis, N, …]
+            columns = tuple(e.reshape(*e.shape[:2], -1, *e.shape[4:]) for e in columns)
+            found = call(weights, *columns)
+            split = (x.reshape(*x.shape[:2], axis_size, -1, *x.shape[3:]) for x in found)
+            unmerged = tuple(jnp.moveaxis(x, 2, 0) for x in split)
+        assert all(x.ndim == rank + 1 for x in unmerged)
+        return unmerged, (True,) * len(unmerged)
+
+    return call
+
+
+@functools.cache
+def _partitioned(kernel: str, rank: int) -> Callable[..., Arrays]:
+    """The kernel with a rule for sharded operands: all axes may be, but the contracted one."""
+
+    def call(weights: jax.Array, *elements: jax.Array) -> Arrays:
+        batch, rows, _ = weights.shape
+        _, _, *rest = elements[0].shape
+        result = jax.ShapeDtypeStruct((batch, rows, *rest), elements[0].dtype)
+        return tuple(jax.ffi.ffi_call(f"semijax_{kernel}", [result] * len(elements))(
+            weights, *elements
+        ))
+
+    def partition(mesh: Any, operands: Any, results: Any) -> Any:
+        shardings = [tuple(x.sharding for x in xs) for xs in (results, operands)]
+        return mesh, call, *shardings
+
+    partitioned = custom_partitioning(call)
+    numbers = " p" if rank == 4 else ""
+    arity = _ARITIES[kernel]
+    operands = ", ".join(["b m k"] + [f"b k n{numbers}"] * arity)
+    results = ", ".join([f"b m n{numbers}"] * arity)
+    partitioned.def_partition(
+        partition,
+        sharding_rule=f"{operands} -> {results}",
+        need_replication_factors=("k", *numbers.split()),
+    )
+    return partitioned
