@@ -1,4 +1,4 @@
-"""Native kernels for the CPU: contractions in semirings whose ⊕ selects.
+"""Native kernels for the CPU: the contractions of semirings that are no matrix product.
 
 XLA compiles a contraction with ``max`` to loops that keep their results in memory; the kernels keep
 them in registers, as a matrix product does, and there is nothing to compile. They are an
@@ -25,8 +25,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import PartitionSpec
 
-_ARITIES = {"largest": 1, "hull": 2}
+_ARITIES = {"largest": 1, "hull": 2, "count": 1, "mean": 2, "entropy": 2}
 """The kernels, and how many arrays their elements are."""
 
 LONGEST_LIST = 32
@@ -49,23 +50,31 @@ def _load(wanted: str) -> ctypes.CDLL | None:
     library = ctypes.CDLL(found.origin)
     library.semijax_use.restype = ctypes.c_bool
     library.semijax_target.restype = ctypes.c_char_p
-    if wanted and not library.semijax_use(wanted.encode()):
-        raise ValueError(
-            f"SEMIJAX_NATIVE={wanted!r} is not an instruction set that this processor has; "
-            f"unset, it is {library.semijax_target().decode()!r}."
-        )
     for kernel in _ARITIES:
         function = jax.ffi.pycapsule(getattr(library, f"semijax_{kernel}"))
         jax.ffi.register_ffi_target(f"semijax_{kernel}", function, platform="cpu")
     return library
 
 
-_library = _load(os.environ.get("SEMIJAX_NATIVE", ""))
+_wanted = os.environ.get("SEMIJAX_NATIVE", "")
+_library = _load(_wanted)
 
 
 def target() -> str | None:
     """The instruction set in use; None where there are no native kernels."""
     return _library.semijax_target().decode() if _library else None
+
+
+def use(target: str) -> bool:
+    """Use this instruction set from now on, if the processor has it."""
+    return _library is not None and _library.semijax_use(target.encode())
+
+
+if _library and _wanted and not use(_wanted):
+    raise ValueError(
+        f"SEMIJAX_NATIVE={_wanted!r} is not an instruction set that this processor has; "
+        f"unset, it is {target()!r}."
+    )
 
 
 def on_cpu(
@@ -74,7 +83,7 @@ def on_cpu(
     """``other(weights, *elements)``, computed by a kernel where it runs on the CPU.
 
     Args:
-        kernel: "largest" or "hull".
+        kernel: its name: one of the kinds of contraction in ``contraction.h``.
         other: the same in XLA's operations.
         weights: floating array of shape ``[B, M, K]``.
         elements: arrays of shape ``[B, K, N]`` or ``[B, K, N, numbers]``.
@@ -84,16 +93,19 @@ def on_cpu(
     """
     if _library is None or not _supported(weights, *elements):
         return other(weights, *elements)
-    return lax.platform_dependent(weights, *elements, cpu=_batchable(kernel), default=other)
+    return lax.platform_dependent(
+        weights, *elements, cpu=_batchable(kernel), default=lambda *args: tuple(other(*args))
+    )
 
 
 def _supported(weights: jax.Array, *elements: jax.Array) -> bool:
-    narrow = (jnp.bfloat16, jnp.float16)
+    wide = {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
+    narrow = {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)}
     dtypes = {e.dtype for e in elements}
     return (
         len(dtypes) == 1
-        and dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
-        and weights.dtype in (*map(jnp.dtype, narrow), *dtypes)
+        and dtypes <= wide
+        and weights.dtype in wide | narrow
         and all(e.ndim == 3 or e.shape[3] <= LONGEST_LIST for e in elements)
     )
 
@@ -113,7 +125,6 @@ def _batchable(kernel: str) -> Callable[..., Arrays]:
             e if is_batched else jnp.broadcast_to(e, (axis_size, *e.shape))
             for e, is_batched in zip(elements, elements_batched, strict=True)
         )
-        rank = elements[0].ndim - 1
         if weights_batched:  # one more batch axis
             merged = [x.reshape(-1, *x.shape[2:]) for x in (weights, *elements)]
             found = call(*merged)
@@ -124,7 +135,6 @@ def _batchable(kernel: str) -> Callable[..., Arrays]:
             found = call(weights, *columns)
             split = (x.reshape(*x.shape[:2], axis_size, -1, *x.shape[3:]) for x in found)
             unmerged = tuple(jnp.moveaxis(x, 2, 0) for x in split)
-        assert all(x.ndim == rank + 1 for x in unmerged)
         return unmerged, (True,) * len(unmerged)
 
     return call
@@ -143,8 +153,12 @@ def _partitioned(kernel: str, rank: int) -> Callable[..., Arrays]:
         ))
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        shardings = [tuple(x.sharding for x in xs) for xs in (results, operands)]
-        return mesh, call, *shardings
+        # As the result is: each device has all of the contracted axis, and whole lists.
+        batch, rows, columns, *_ = (*results[0].sharding.spec, None, None, None)
+        weights = jax.NamedSharding(mesh, PartitionSpec(batch, rows))
+        elements = jax.NamedSharding(mesh, PartitionSpec(batch, None, columns))
+        result = jax.NamedSharding(mesh, PartitionSpec(batch, rows, columns))
+        return mesh, call, (result,) * len(results), (weights, *(elements,) * len(results))
 
     partitioned = custom_partitioning(call)
     numbers = " p" if rank == 4 else ""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from semijax import elements as el
+from semijax import native
 from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import DERIVATIVE_BLOCK, fold_sum
@@ -91,7 +92,7 @@ class LogMassSemiring(Semiring):
         return self._result(mass, total, largest.squeeze(axes))
 
     def contract(self, weights: jax.Array, elements: Weighted) -> Weighted:
-        return _contract(self, weights.astype(elements.log_mass.dtype), elements)
+        return _contract(self, weights, elements)
 
     def segment_sum(self, elements: Weighted, segments: jax.Array, count: int) -> Weighted:
         logs, means = elements
@@ -203,8 +204,17 @@ def _finite(logs: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted) -> Weighted:
+    kernel = "entropy" if semiring.surprisal else "mean"
+    by_xla = functools.partial(_contract_by_xla, semiring)
+    return Weighted(*native.on_cpu(kernel, by_xla, weights, *elements))
+
+
+def _contract_by_xla(
+    semiring: LogMassSemiring, weights: jax.Array, log_mass: jax.Array, mean: jax.Array
+) -> Weighted:
+    weights, elements = weights.astype(log_mass.dtype), Weighted(log_mass, mean)
     result, trusted = semiring._scaled_contract(weights, elements)
-    if not (weights.size and elements.mean.size):
+    if not (weights.size and mean.size):
         return result
     lost = lax.cond(
         trusted.min() >= 1,
@@ -227,6 +237,9 @@ def _lost(weights: jax.Array, elements: Weighted, trusted: jax.Array) -> jax.Arr
 def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
     weights, elements = primals
     result = _contract(semiring, weights, elements)
+    dtype = result.log_mass.dtype  # the weights' may be narrower
+    primals, tangents = ((x[0].astype(dtype), x[1]) for x in (primals, tangents))
+    weights, elements = primals
     _, trusted = semiring._scaled_contract(weights, elements)
 
     def scaled(weights: jax.Array, elements: Weighted) -> Weighted:
@@ -390,13 +403,38 @@ class PathCount(Semiring):
         return self._weigh(lambda e: LogMassSemiring().sum(e, axes), elements)
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return self._weigh(lambda e: LogMassSemiring().contract(_edges(weights), e), elements)
+        return _contract_counts(weights, elements)
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         return self._weigh(lambda e: LogMassSemiring().segment_sum(e, segments, count), elements)
 
     def _weigh(self, operation: Callable[[Weighted], Elements], elements: jax.Array) -> jax.Array:
         return operation(Weighted(elements, jnp.zeros_like(elements))).log_mass
+
+
+@jax.custom_jvp
+def _contract_counts(weights: jax.Array, counts: jax.Array) -> jax.Array:
+    return native.on_cpu("count", _contract_counts_by_xla, weights, counts)[0]
+
+
+def _contract_counts_by_xla(weights: jax.Array, counts: jax.Array) -> tuple[jax.Array]:
+    elements = Weighted(counts, jnp.zeros_like(counts))
+    edges = _edges(weights.astype(counts.dtype))
+    return (_contract_by_xla(LogMassSemiring(), edges, *elements).log_mass,)
+
+
+@_contract_counts.defjvp
+def _contract_counts_jvp(primals: Any, tangents: Any) -> Any:
+    (weights, counts), (_, d_counts) = primals, tangents
+    zeros = jnp.zeros_like(counts)
+    edges = _edges(weights.astype(counts.dtype))
+    elements, d_elements = Weighted(counts, zeros), Weighted(d_counts, zeros)
+    return tuple(
+        weighted.log_mass
+        for weighted in _contract_jvp(
+            LogMassSemiring(), (edges, elements), (jnp.zeros_like(edges), d_elements)
+        )
+    )
 
 
 def _edges(weights: jax.Array) -> jax.Array:

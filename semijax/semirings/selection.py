@@ -182,10 +182,9 @@ def _largest_by_blocks(nothing: float, weights: jax.Array, planes: Arrays) -> Ar
     batch, rows, depth = weights.shape
     none = jnp.full((batch, rows, planes[0].shape[2]), -1.0, planes[0].dtype)
     state = fold(depth, of_block, _merged, (_signed_bits(none),) * k)
-    largest = [_from_bits(bits) for bits in state]
+    found = [jnp.where(bits < 0, nothing, _from_bits(bits)) for bits in state]
     # Nobody knows which places the others have where one is not a number.
-    unknown = jnp.isnan(largest[0])
-    found = [jnp.where(x < 0, nothing, x) for x in largest]
+    unknown = jnp.isnan(found[0])
     return (found[0], *(jnp.where(unknown, jnp.nan, x) for x in found[1:]))
 
 

@@ -1,0 +1,192 @@
+// What XLA calls: the handlers, the tasks of a call on XLA's threads, and the choice of kernels.
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <vector>
+
+#include "contraction.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace semijax {
+namespace {
+
+namespace ffi = xla::ffi;
+
+struct Target {
+  const char* name;
+  Kernels run;
+};
+
+// What this processor can run, the best first.
+const std::vector<Target>& targets() {
+  static const std::vector<Target> found = [] {
+    std::vector<Target> all;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (fma && wide) all.push_back({"avx512", avx512::run});
+    if (fma) all.push_back({"avx2", avx2::run});
+#endif
+    all.push_back({"baseline", baseline::run});
+    return all;
+  }();
+  return found;
+}
+
+std::atomic<const Target*> chosen = nullptr;
+
+const Target& target() {
+  const Target* forced = chosen.load();
+  return forced ? *forced : targets().front();
+}
+
+// The tasks of a call, taken in turn by the thread that XLA called and by helpers from its pool.
+class Job : public std::enable_shared_from_this<Job> {
+ public:
+  Job(const Contraction& call, Index threads) : call_(call), run_(target().run) {
+    strips_ = (call.columns + kStrip - 1) / kStrip;
+    // Four tasks a thread, so that a slow one does not keep the others waiting for long.
+    const Index wanted = 4 * threads, others = std::max<Index>(1, call.batch * strips_);
+    const Index chunks = std::max<Index>(1, wanted / others);
+    rows_ = std::clamp<Index>((call.rows + chunks - 1) / chunks, kFewestRows, kMostRows);
+    rows_ = (rows_ + kWeightRows - 1) / kWeightRows * kWeightRows;
+    chunks_ = (call.rows + rows_ - 1) / rows_;
+    tasks_ = call.batch * strips_ * chunks_;
+  }
+
+  static void run(const Contraction& call, ffi::ThreadPool& pool) {
+    const double products = double(call.batch) * call.rows * call.depth * call.columns;
+    const Index threads = std::clamp<Index>(products / kProductsPerThread, 1, 1 + pool.num_threads());
+    auto job = std::make_shared<Job>(call, threads);
+    for (Index i = 1; i < std::min(threads, job->tasks_); ++i) pool.Schedule([job] { job->help(); });
+    job->help();
+    job->wait();
+  }
+
+ private:
+  static constexpr Index kFewestRows = 16;
+  static constexpr double kProductsPerThread = 1 << 17;
+
+  // Tasks until there are none. A helper that starts late finds none and touches nothing else.
+  void help() {
+    struct alignas(64) Line {
+      char bytes[64];
+    };
+    thread_local std::vector<Line> scratch;
+    for (Index task; (task = next_.fetch_add(1)) < tasks_;) {
+      const std::size_t lines = scratch_bytes(call_) / sizeof(Line) + 1;
+      if (scratch.size() < lines) scratch.resize(lines);
+      const Index chunk = task % chunks_, strip = task / chunks_ % strips_;
+      Task t{task / chunks_ / strips_, chunk * rows_, rows_, strip * kStrip, kStrip};
+      t.rows = std::min(t.rows, call_.rows - t.row);
+      t.columns = std::min(t.columns, call_.columns - t.column);
+      run_(call_, t, scratch.data());
+      if (done_.fetch_add(1) + 1 == tasks_) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        all_done_.notify_all();
+      }
+    }
+  }
+
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_done_.wait(lock, [this] { return done_.load() == tasks_; });
+  }
+
+  const Contraction call_;
+  const Kernels run_;
+  Index strips_, rows_, chunks_, tasks_;
+  std::atomic<Index> next_ = 0, done_ = 0;
+  std::mutex mutex_;
+  std::condition_variable all_done_;
+};
+
+bool number(ffi::DataType type, Number* found) {
+  switch (type) {
+    case ffi::F16: *found = Number::kF16; return true;
+    case ffi::BF16: *found = Number::kBF16; return true;
+    case ffi::F32: *found = Number::kF32; return true;
+    case ffi::F64: *found = Number::kF64; return true;
+    default: return false;
+  }
+}
+
+using Buffers = std::initializer_list<ffi::AnyBuffer>;
+
+ffi::Error contract(Kind kind, ffi::ThreadPool& pool, ffi::AnyBuffer weights, Buffers elements,
+                    Buffers results) {
+  const auto w = weights.dimensions(), e = elements.begin()->dimensions();
+  const bool lists = kind == Kind::kLargest && e.size() == 4;
+  if (w.size() != 3 || e.size() != (lists ? 4 : 3) || w[0] != e[0] || w[2] != e[1])
+    return ffi::Error::InvalidArgument("weights [B, M, K] and elements [B, K, N] expected");
+  Contraction call{};
+  call.kind = kind;
+  call.batch = w[0], call.rows = w[1], call.depth = w[2], call.columns = e[2];
+  call.list = lists ? e[3] : 0;
+  if (call.list > kLongestList) return ffi::Error::InvalidArgument("the lists are too long");
+  if (!number(weights.element_type(), &call.weight_type))
+    return ffi::Error::InvalidArgument("weights must be floating point numbers");
+  const auto type = elements.begin()->element_type();
+  if (type != ffi::F32 && type != ffi::F64)
+    return ffi::Error::InvalidArgument("elements must be float32 or float64");
+  call.f64 = type == ffi::F64;
+  call.weights = weights.untyped_data();
+  const auto data = [](const ffi::AnyBuffer& buffer) { return buffer.untyped_data(); };
+  std::transform(elements.begin(), elements.end(), call.elements, data);
+  std::transform(results.begin(), results.end(), call.result, data);
+  if (call.batch && call.rows && call.columns && !(lists && call.list == 0)) Job::run(call, pool);
+  return ffi::Error::Success();
+}
+
+using In = ffi::AnyBuffer;
+using Out = ffi::Result<ffi::AnyBuffer>;
+
+template <Kind kKind>
+ffi::Error contract_one(ffi::ThreadPool pool, In weights, In elements, Out result) {
+  return contract(kKind, pool, weights, {elements}, {*result});
+}
+template <Kind kKind>
+ffi::Error contract_two(ffi::ThreadPool pool, In weights, In first, In second, Out one, Out other) {
+  return contract(kKind, pool, weights, {first, second}, {*one, *other});
+}
+
+auto bind_one() {
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Ret<ffi::AnyBuffer>();
+}
+auto bind_two() {
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Arg<In>()
+      .Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>();
+}
+
+}  // namespace
+}  // namespace semijax
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_largest, semijax::contract_one<semijax::Kind::kLargest>,
+                              semijax::bind_one());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_count, semijax::contract_one<semijax::Kind::kCount>,
+                              semijax::bind_one());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_hull, semijax::contract_two<semijax::Kind::kHull>,
+                              semijax::bind_two());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_mean, semijax::contract_two<semijax::Kind::kMean>,
+                              semijax::bind_two());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_entropy, semijax::contract_two<semijax::Kind::kEntropy>,
+                              semijax::bind_two());
+
+// Whether there is a target of this name for this processor; it is used from now on.
+extern "C" bool semijax_use(const char* name) {
+  for (const auto& target : semijax::targets()) {
+    if (std::string_view(name) != target.name) continue;
+    semijax::chosen = &target;
+    return true;
+  }
+  return false;
+}
+
+// The name of the target in use.
+extern "C" const char* semijax_target() { return semijax::target().name; }
