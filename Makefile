@@ -1,4 +1,4 @@
-# Every target does its own set-up: a virtual environment, made again only when pyproject.toml changes.
+# Every target does its own set-up: a virtual environment, made again only when what is installed changes.
 #   make PYTHON=python3.13 ...    another interpreter (3.11 or newer)
 #   make test WORKERS=8           more test processes
 
@@ -6,6 +6,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 NEWEST := .venv-newest
+SANITIZED := .venv-sanitized
 
 # The newest JAX needs Python 3.12. The first of these that runs (a pyenv shim may exist and not run).
 NEWEST_PYTHON ?= $(shell \
@@ -15,7 +16,7 @@ NEWEST_PYTHON ?= $(shell \
 	done)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/demo.installed  ## train the small transformer, show its tokens' gradients, write a picture
 	$(VENV)/bin/python -m semijax.demo
@@ -27,8 +28,15 @@ test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
 
 # It is about what differs between versions: XLA's optimizations are left to `test`, and time is saved.
+# The native kernels are tested with both versions, what rests on them with the XLA form here.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(NEWEST)/bin/python -m pytest -n $(WORKERS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(NEWEST)/bin/python -m pytest -n $(WORKERS) tests/native tests/test_devices.py
+
+test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests under sanitizers
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+	$(SANITIZED)/bin/python -m pytest tests/native/test_kernels.py
 
 bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json
 	$(VENV)/bin/python -m benchmarks
@@ -44,18 +52,24 @@ types: $(VENV)/test.installed $(VENV)/lint.installed  ## check the types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 clean:  ## delete the environments, the caches and what the demo wrote
-	rm -rf $(VENV) $(NEWEST) demo_output build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $* is the extra to install.
-$(VENV)/%.installed: pyproject.toml
+$(VENV)/%.installed: pyproject.toml CMakeLists.txt $(wildcard semijax/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'semijax needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 1; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-$(NEWEST)/%.installed: pyproject.toml
+$(SANITIZED)/%.installed: pyproject.toml CMakeLists.txt $(wildcard semijax/native/*)
+	test -x $(SANITIZED)/bin/pip || $(PYTHON) -m venv $(SANITIZED)
+	CXXFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1' $(SANITIZED)/bin/python -m pip install \
+		--disable-pip-version-check --editable '.[$*]' --config-settings=build-dir=build/sanitized
+	@touch $@
+
+$(NEWEST)/%.installed: pyproject.toml CMakeLists.txt $(wildcard semijax/native/*)
 	@test -n '$(NEWEST_PYTHON)' || \
 		{ echo 'The newest JAX needs Python 3.12 or newer, and none was found: make NEWEST_PYTHON=... $(MAKECMDGOALS)'; exit 1; }
 	test -x $(NEWEST)/bin/pip || $(NEWEST_PYTHON) -m venv $(NEWEST)
@@ -63,6 +77,6 @@ $(NEWEST)/%.installed: pyproject.toml
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-newest bench readme lint types clean
+.PHONY: help demo test test-slow test-newest test-sanitized bench readme lint types clean
 .NOTPARALLEL:
-.PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed
+.PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed

@@ -19,8 +19,8 @@ from .jacobians.oracle import ALL, check
 MAX_PATHS = 1_500
 MAX_SIZE = 12
 LARGEST_VALUE = 5.0
-"""Beyond it, tanh and the like are flat but for rounding: whether their derivative is 0 would depend
-on how they are compiled, and a count of non-zero paths with it."""
+"""Beyond it tanh and the like are flat but for rounding: whether their derivative is 0, and with it
+the number of non-zero paths, would depend on how they are compiled."""
 
 HALVES = [
     {name: ALL[name] for name in ("sum", "max", "entropy", "count", "reach")},

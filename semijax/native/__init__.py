@@ -148,9 +148,9 @@ def _partitioned(kernel: str, rank: int) -> Callable[..., Arrays]:
         batch, rows, _ = weights.shape
         _, _, *rest = elements[0].shape
         result = jax.ShapeDtypeStruct((batch, rows, *rest), elements[0].dtype)
-        return tuple(jax.ffi.ffi_call(f"semijax_{kernel}", [result] * len(elements))(
-            weights, *elements
-        ))
+        return tuple(
+            jax.ffi.ffi_call(f"semijax_{kernel}", [result] * len(elements))(weights, *elements)
+        )
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
         # As the result is: each device has all of the contracted axis, and whole lists.

@@ -176,7 +176,9 @@ def _largest_by_blocks(nothing: float, weights: jax.Array, planes: Arrays) -> Ar
     products = _products(weights, planes, present, -1.0, absolute=True)
 
     def of_block(start: Any, count: int) -> Arrays:
-        lists = [_sorted(_signed_bits(x), k // (i + 1)) for i, x in enumerate(products(start, count))]
+        lists = [
+            _sorted(_signed_bits(x), k // (i + 1)) for i, x in enumerate(products(start, count))
+        ]
         return functools.reduce(_merged, lists)
 
     batch, rows, depth = weights.shape

@@ -165,17 +165,19 @@ def test_masses_of_every_size(semiring, spread, target, monkeypatch):
 @pytest.mark.parametrize("semiring", FEW, ids=repr)
 @pytest.mark.parametrize("axes", [(0, 1), (None, 1), (2, None)])
 def test_vmap(semiring, axes):
-    random = np.random.default_rng(0)
-    weights, elements = operands(semiring, (2, 5, 11, 6), random)
-    stacked = [jnp.stack([weights, 2 * weights, -weights], axes[0] or 0)]
-    more = [elements, semiring.pass_through(elements), semiring.scale(-jnp.ones((2, 11, 6)), elements)]
-    stacked.append(jax.tree.map(lambda *leaves: jnp.stack(leaves, axes[1] or 0), *more))
-    arguments = [s if a is not None else x for s, a, x in zip(stacked, axes, (weights, elements))]
-    got = jax.vmap(semiring.contract, axes)(*arguments)
+    drawn = [operands(semiring, (2, 5, 11, 6), np.random.default_rng(i)) for i in range(3)]
+
+    def chosen(i):
+        """The i-th weights and elements; the first of what is not mapped."""
+        return tuple(drawn[i if axis is not None else 0][j] for j, axis in enumerate(axes))
+
+    def stacked(j, axis):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *(d[j] for d in drawn))
+
+    mapped = [drawn[0][j] if axis is None else stacked(j, axis) for j, axis in enumerate(axes)]
+    got = jax.vmap(semiring.contract, axes)(*mapped)
     for i in range(3):
-        w = weights if axes[0] is None else [weights, 2 * weights, -weights][i]
-        e = elements if axes[1] is None else more[i]
-        assert_same(semiring, jax.tree.map(lambda x, i=i: x[i], got), semiring.contract(w, e))
+        assert_same(semiring, jax.tree.map(lambda x, i=i: x[i], got), semiring.contract(*chosen(i)))
 
 
 def test_calls_from_many_threads():
