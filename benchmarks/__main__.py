@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import table
 from benchmarks.workload import Workload
+from semijax import native
 
 
 def machine() -> dict[str, str | int]:
@@ -22,7 +23,8 @@ def machine() -> dict[str, str | int]:
         lines = cpuinfo.read_text().splitlines()
         processor = next((x.split(":")[1].strip() for x in lines if "model name" in x), processor)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "semijax")}
-    return {"processor": processor, "cores": os.cpu_count() or 0, **versions}
+    kernels = native.target() or "none"
+    return {"processor": processor, "cores": os.cpu_count() or 0, "kernels": kernels, **versions}
 
 
 def figures(quick: bool, repeats: int) -> Iterator[table.Figure]:
@@ -30,6 +32,7 @@ def figures(quick: bool, repeats: int) -> Iterator[table.Figure]:
     if quick:
         yield from table.cost(Workload(layers=1), names, repeats)
         yield from table.contractions(repeats)
+        yield from table.against_fixed_shape(repeats)
         return
     for batch in (1, 8):
         for tokens in (16, 64, 128):
@@ -41,6 +44,7 @@ def figures(quick: bool, repeats: int) -> Iterator[table.Figure]:
         yield from table.growth(name, tokens, repeats)
     yield table.penalty(Workload(2, 64))
     yield from table.contractions(repeats)
+    yield from table.against_fixed_shape(repeats)
     yield from table.against_torch(repeats)
 
 

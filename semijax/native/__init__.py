@@ -125,17 +125,20 @@ def _batchable(kernel: str) -> Callable[..., Arrays]:
             e if is_batched else jnp.broadcast_to(e, (axis_size, *e.shape))
             for e, is_batched in zip(elements, elements_batched, strict=True)
         )
-        if weights_batched:  # one more batch axis
-            merged = [x.reshape(-1, *x.shape[2:]) for x in (weights, *elements)]
-            found = call(*merged)
-            unmerged = tuple(x.reshape(axis_size, -1, *x.shape[1:]) for x in found)
+        n = axis_size
+        if weights_batched:  # a larger batch
+            merged = [x.reshape(n * x.shape[1], *x.shape[2:]) for x in (weights, *elements)]
+            found = [x.reshape(n, x.shape[0] // n, *x.shape[1:]) for x in call(*merged)]
         else:  # more columns
-            columns = tuple(jnp.moveaxis(e, 0, 2) for e in elements)  # [B, K, axis, N, …]
-            columns = tuple(e.reshape(*e.shape[:2], -1, *e.shape[4:]) for e in columns)
-            found = call(weights, *columns)
-            split = (x.reshape(*x.shape[:2], axis_size, -1, *x.shape[3:]) for x in found)
-            unmerged = tuple(jnp.moveaxis(x, 2, 0) for x in split)
-        return unmerged, (True,) * len(unmerged)
+            batch, depth, columns, *numbers = elements[0].shape[1:]
+            merged = [
+                jnp.moveaxis(e, 0, 2).reshape(batch, depth, n * columns, *numbers) for e in elements
+            ]
+            found = [
+                jnp.moveaxis(x.reshape(*x.shape[:2], n, columns, *numbers), 2, 0)
+                for x in call(weights, *merged)
+            ]
+        return tuple(found), (True,) * len(found)
 
     return call
 

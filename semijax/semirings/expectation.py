@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from semijax import elements as el
@@ -60,18 +61,7 @@ class LogMassSemiring(Semiring):
         return Weighted(log_abs(weights), jnp.zeros_like(weights))
 
     def add(self, a: Weighted, b: Weighted) -> Weighted:
-        # With t = log Z₁ − log Z₂ and excess = log(1 + e^−|t|): p₁ = sigmoid(t),
-        # log(Z₁ + Z₂) = max(log Z₁, log Z₂) + excess, and
-        # −p₁ log p₁ − p₂ log p₂ = excess + |t| min(p₁, p₂).
-        neither = (a.log_mass == -jnp.inf) & (b.log_mass == -jnp.inf)
-        t = jnp.where(neither, 0, a.log_mass - b.log_mass)
-        p, q = lax.logistic(t), lax.logistic(-t)
-        excess = lax.log1p(lax.exp(-jnp.abs(t)))
-        mean = p * a.mean + q * b.mean
-        if self.surprisal:
-            far = -2 * jnp.log(jnp.finfo(t.dtype).tiny)  # where the smaller share is 0
-            mean = mean + excess + jnp.minimum(jnp.abs(t), far) * jnp.minimum(p, q)
-        return Weighted(jnp.maximum(a.log_mass, b.log_mass) + excess, mean)
+        return _add(self.surprisal, a, b)
 
     def mul(self, a: Weighted, b: Weighted) -> Weighted:
         return Weighted(a.log_mass + b.log_mass, a.mean + b.mean)
@@ -85,9 +75,10 @@ class LogMassSemiring(Semiring):
     def sum(self, elements: Weighted, axes: tuple[int, ...]) -> Weighted:
         logs, means = elements
         largest = lax.stop_gradient(_finite(jnp.max(logs, axes, keepdims=True, initial=-jnp.inf)))
-        masses = jnp.exp(logs - largest)
+        logs = logs - largest
+        masses = jnp.exp(logs)
         mass = masses.sum(axes)
-        terms = means - _finite(logs - largest) if self.surprisal else means
+        terms = means - _finite(logs) if self.surprisal else means
         total = jnp.sum(masses * terms, axes)
         return self._result(mass, total, largest.squeeze(axes))
 
@@ -114,9 +105,10 @@ class LogMassSemiring(Semiring):
 
     def _result(self, mass: jax.Array, total: jax.Array, log_scale: jax.Array) -> Weighted:
         """From Σ mass and Σ mass · (m − log mass), or Σ mass · m, in units of a scale."""
-        mean = _quotient(total, _or_one(mass))
+        some = _or_one(mass)
+        mean = _quotient(total, some)
         if self.surprisal:
-            mean = mean + jnp.log(_or_one(mass))
+            mean = mean + jnp.log(some)
         return Weighted(log_abs(mass) + log_scale, mean)
 
     def _scaled_contract(
@@ -161,6 +153,49 @@ class LogMassSemiring(Semiring):
             return self.add(total, self.scale(w, Weighted(log_mass, mean)))
 
         return lax.fori_loop(0, count, step, self.zero(shape, weights.dtype))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _add(surprisal: bool, a: Weighted, b: Weighted) -> Weighted:
+    # With e = exp(−|log Z₁ − log Z₂|) the shares are 1 / (1 + e) and e / (1 + e), the logarithm of
+    # the sum is max(log Z₁, log Z₂) + log(1 + e), and the entropy of the two shares
+    # log(1 + e) + |log Z₁ − log Z₂| · e / (1 + e).
+    largest = jnp.maximum(a.log_mass, b.log_mass)
+    t = _log_ratio(a, b)
+    gap = jnp.abs(t)
+    e = jnp.exp(-gap)
+    more = 1 / (1 + e)
+    less = e * more
+    first = t > 0
+    mean = jnp.where(first, more, less) * a.mean + jnp.where(first, less, more) * b.mean
+    excess = jnp.log1p(e)
+    if surprisal:
+        mean = mean + excess + gap * less
+    return Weighted(largest + excess, mean)
+
+
+@_add.defjvp
+def _add_jvp(surprisal: bool, primals: Any, tangents: Any) -> tuple[Weighted, Weighted]:
+    (a, b), (da, db) = primals, tangents
+    t = _log_ratio(a, b)
+    p, q = lax.logistic(t), lax.logistic(-t)
+    surplus = a.mean - b.mean - (t if surprisal else 0)
+    dt = jnp.where(_neither(a, b), 0, da.log_mass - db.log_mass)
+    mean = p * da.mean + q * db.mean + p * q * surplus * dt
+    tangent = Weighted(p * da.log_mass + q * db.log_mass, mean)
+    return _add(surprisal, a, b), tangent
+
+
+def _log_ratio(a: Weighted, b: Weighted) -> jax.Array:
+    """The difference log Z₁ − log Z₂, bounded where one of them is 0; 0 where both are."""
+    bound = -2 * np.log(jnp.finfo(a.log_mass.dtype).tiny)  # there the smaller share is 0
+    t = lax.clamp(-bound, a.log_mass - b.log_mass, bound)
+    return jnp.where(_neither(a, b), 0, t)
+
+
+def _neither(a: Weighted, b: Weighted) -> jax.Array:
+    """Where neither has a mass."""
+    return jnp.maximum(a.log_mass, b.log_mass) == -jnp.inf
 
 
 @jax.custom_jvp

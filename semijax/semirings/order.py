@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,11 +48,17 @@ class SignedSemiring(Semiring):
 
     def mul(self, a: Interval, b: Interval) -> Interval:
         empty = _is_empty(a) | _is_empty(b)
-        ends = [jnp.where(empty, 0, end) for end in b]
-        return self._or_empty(empty, self.add(self._times(ends[0], a), self._times(ends[1], a)))
+        products = [x * y for x in _ends_or_0(empty, a) for y in _ends_or_0(empty, b)]
+        high, low = functools.reduce(jnp.maximum, products), functools.reduce(jnp.minimum, products)
+        return Interval(jnp.where(empty, -jnp.inf, high), jnp.where(empty, jnp.inf, low))
 
     def scale(self, weights: jax.Array, elements: Interval) -> Interval:
-        return self._or_empty(_is_empty(elements), self._times(weights, elements))
+        empty = _is_empty(elements)
+        a, b = (weights * end for end in _ends_or_0(empty, elements))
+        high, low = elements
+        return Interval(
+            jnp.where(empty, high, jnp.maximum(a, b)), jnp.where(empty, low, jnp.minimum(a, b))
+        )
 
     def pass_through(self, elements: Interval) -> Interval:
         return elements
@@ -73,22 +80,14 @@ class SignedSemiring(Semiring):
             zero.min.at[kept].min(elements.min, mode="drop"),
         )
 
-    def _times(self, weights: jax.Array, interval: Interval) -> Interval:
-        # The ends of an empty interval are infinite and 0 · ∞ is not a number, here or in a
-        # derivative taken through this product; _or_empty puts the infinities back.
-        empty = _is_empty(interval)
-        a = weights * jnp.where(empty, 0, interval.max)
-        b = weights * jnp.where(empty, 0, interval.min)
-        return Interval(jnp.maximum(a, b), jnp.minimum(a, b))
-
-    def _or_empty(self, empty: jax.Array, interval: Interval) -> Interval:
-        return Interval(
-            jnp.where(empty, -jnp.inf, interval.max), jnp.where(empty, jnp.inf, interval.min)
-        )
-
 
 def _is_empty(interval: Interval) -> jax.Array:
     return interval.max < interval.min
+
+
+def _ends_or_0(empty: jax.Array, interval: Interval) -> Sequence[jax.Array]:
+    """The ends, to be multiplied; where empty they are infinite, and 0 · ∞ is no number."""
+    return [jnp.where(empty, 0, end) for end in interval]
 
 
 @dataclasses.dataclass(frozen=True)
