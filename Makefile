@@ -7,6 +7,7 @@ WORKERS ?= 2
 VENV := .venv
 NEWEST := .venv-newest
 SANITIZED := .venv-sanitized
+KERNELS := CMakeLists.txt $(wildcard semijax/native/*.cc semijax/native/*.h)
 
 # The newest JAX needs Python 3.12. The first of these that runs (a pyenv shim may exist and not run).
 NEWEST_PYTHON ?= $(shell \
@@ -31,11 +32,11 @@ test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 # The native kernels are tested with both versions, what rests on them with the XLA form here.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(NEWEST)/bin/python -m pytest -n $(WORKERS) tests/native tests/test_devices.py
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) tests/native tests/test_devices.py
 
 test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests under sanitizers
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 SEMIJAX_NATIVE=baseline \
 	$(SANITIZED)/bin/python -m pytest tests/native/test_kernels.py
 
 bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json
@@ -56,20 +57,20 @@ clean:  ## delete the environments, the caches and what the demo wrote
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $* is the extra to install.
-$(VENV)/%.installed: pyproject.toml CMakeLists.txt $(wildcard semijax/native/*)
+$(VENV)/%.installed: pyproject.toml $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'semijax needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 1; }
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-$(SANITIZED)/%.installed: pyproject.toml CMakeLists.txt $(wildcard semijax/native/*)
+$(SANITIZED)/%.installed: pyproject.toml $(KERNELS)
 	test -x $(SANITIZED)/bin/pip || $(PYTHON) -m venv $(SANITIZED)
-	CXXFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -g -O1' $(SANITIZED)/bin/python -m pip install \
+	CXXFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -g' $(SANITIZED)/bin/python -m pip install \
 		--disable-pip-version-check --editable '.[$*]' --config-settings=build-dir=build/sanitized
 	@touch $@
 
-$(NEWEST)/%.installed: pyproject.toml CMakeLists.txt $(wildcard semijax/native/*)
+$(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@test -n '$(NEWEST_PYTHON)' || \
 		{ echo 'The newest JAX needs Python 3.12 or newer, and none was found: make NEWEST_PYTHON=... $(MAKECMDGOALS)'; exit 1; }
 	test -x $(NEWEST)/bin/pip || $(NEWEST_PYTHON) -m venv $(NEWEST)

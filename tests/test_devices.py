@@ -78,6 +78,24 @@ def check_on_many_devices():
         np.testing.assert_allclose(value, expected[name], 1e-5, 1e-6, err_msg=name)
         assert value.sharding.shard_shape(value.shape)[0] == value.shape[0] // (DEVICES // 2), name
 
+    mesh = jax.make_mesh(
+        (2, DEVICES // 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+    x, w = arguments()
+    x = jax.device_put(x, jax.NamedSharding(mesh, P(("a", "b"))))
+    for manual in ({"a", "b"}, {"a"}):
+        over = P(tuple(sorted(manual)))
+        mapped = jax.shard_map(
+            gradients(SHARDED),
+            mesh=mesh,
+            in_specs=(over, P()),
+            out_specs=over,
+            axis_names=manual,
+            check_vma=False,
+        )
+        for name, value in jax.jit(mapped)(x, w).items():
+            np.testing.assert_allclose(value, expected[name], 1e-5, 1e-6, err_msg=name)
+
     columns = nowhere | {"up": P(None, "model"), "down": P("model", None)}
     by_model, x, w = compiled_for(P("batch"), columns)
     for name, value in by_model(x, w).items():

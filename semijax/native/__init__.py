@@ -36,18 +36,21 @@ LONGEST_LIST = 32
 Arrays = tuple[jax.Array, ...]
 
 
-def _load(wanted: str) -> ctypes.CDLL | None:
-    """The extension with its kernels registered, or None."""
-    if wanted == "off":
-        return None
+def _load() -> ctypes.CDLL | None:
+    """The extension with its kernels registered, or None where it can't be had."""
     found = importlib.util.find_spec(f"{__name__}._contractions")  # beside this file or not
-    if found is None or found.origin is None:
+    try:
+        if found is None or found.origin is None:
+            raise OSError("it was not built")
+        library = ctypes.CDLL(found.origin)
+    except OSError as error:
         logging.getLogger(__name__).warning(
-            "semijax runs without its native kernels, and several times slower on the CPU. Install "
-            "it again where there is a C++17 compiler, or set SEMIJAX_NATIVE=off to do without."
+            "semijax runs without its native kernels, and several times slower on the CPU (%s). "
+            "Where there is a C++17 compiler, pip install --force-reinstall --no-cache-dir "
+            "--no-deps semijax builds them; SEMIJAX_NATIVE=off does without.",
+            error,
         )
         return None
-    library = ctypes.CDLL(found.origin)
     library.semijax_use.restype = ctypes.c_bool
     library.semijax_target.restype = ctypes.c_char_p
     for kernel in _ARITIES:
@@ -57,7 +60,7 @@ def _load(wanted: str) -> ctypes.CDLL | None:
 
 
 _wanted = os.environ.get("SEMIJAX_NATIVE", "")
-_library = _load(_wanted)
+_library = None if _wanted == "off" else _load()
 
 
 def target() -> str | None:
@@ -70,9 +73,9 @@ def use(target: str) -> bool:
     return _library is not None and _library.semijax_use(target.encode())
 
 
-if _library and _wanted and not use(_wanted):
+if _wanted not in ("", "off") and not use(_wanted):
     raise ValueError(
-        f"SEMIJAX_NATIVE={_wanted!r} is not an instruction set that this processor has; "
+        f"SEMIJAX_NATIVE={_wanted!r} is no instruction set that there are kernels for here; "
         f"unset, it is {target()!r}."
     )
 
@@ -91,7 +94,7 @@ def on_cpu(
     Returns:
         Arrays of shape ``[B, M, N]`` or ``[B, M, N, numbers]``.
     """
-    if _library is None or not _supported(weights, *elements):
+    if _library is None or not _supported(weights, *elements) or _partly_manual():
         return other(weights, *elements)
     return lax.platform_dependent(
         weights, *elements, cpu=_batchable(kernel), default=lambda *args: tuple(other(*args))
@@ -105,9 +108,15 @@ def _supported(weights: jax.Array, *elements: jax.Array) -> bool:
     return (
         len(dtypes) == 1
         and dtypes <= wide
-        and weights.dtype in wide | narrow
+        and weights.dtype in dtypes | narrow | {jnp.dtype(jnp.float32)}
         and all(e.ndim == 3 or e.shape[3] <= LONGEST_LIST for e in elements)
     )
+
+
+def _partly_manual() -> bool:
+    """Whether this is in a ``shard_map`` over some of the axes: no call is partitioned there."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 0 < len(mesh.manual_axes) < len(mesh.axis_names)
 
 
 @functools.cache
@@ -121,16 +130,24 @@ def _batchable(kernel: str) -> Callable[..., Arrays]:
     @call.def_vmap
     def batched(axis_size: int, in_batched: Any, weights: jax.Array, *elements: jax.Array) -> Any:
         weights_batched, *elements_batched = in_batched
+        n = axis_size
+        if not any(elements_batched):  # more rows
+            _, batch, rows, depth = weights.shape
+            merged = jnp.moveaxis(weights, 0, 1).reshape(batch, n * rows, depth)
+            found = [
+                jnp.moveaxis(x.reshape(batch, n, rows, *x.shape[2:]), 1, 0)
+                for x in call(merged, *elements)
+            ]
+            return tuple(found), (True,) * len(found)
         elements = tuple(
-            e if is_batched else jnp.broadcast_to(e, (axis_size, *e.shape))
+            e if is_batched else jnp.broadcast_to(e, (n, *e.shape))
             for e, is_batched in zip(elements, elements_batched, strict=True)
         )
-        n = axis_size
+        batch, depth, columns, *numbers = elements[0].shape[1:]
         if weights_batched:  # a larger batch
-            merged = [x.reshape(n * x.shape[1], *x.shape[2:]) for x in (weights, *elements)]
-            found = [x.reshape(n, x.shape[0] // n, *x.shape[1:]) for x in call(*merged)]
+            merged = [x.reshape(n * batch, *x.shape[2:]) for x in (weights, *elements)]
+            found = [x.reshape(n, batch, *x.shape[1:]) for x in call(*merged)]
         else:  # more columns
-            batch, depth, columns, *numbers = elements[0].shape[1:]
             merged = [
                 jnp.moveaxis(e, 0, 2).reshape(batch, depth, n * columns, *numbers) for e in elements
             ]
@@ -146,31 +163,46 @@ def _batchable(kernel: str) -> Callable[..., Arrays]:
 @functools.cache
 def _partitioned(kernel: str, rank: int) -> Callable[..., Arrays]:
     """The kernel with a rule for sharded operands: all axes may be, but the contracted one."""
+    arity = _ARITIES[kernel]
 
     def call(weights: jax.Array, *elements: jax.Array) -> Arrays:
         batch, rows, _ = weights.shape
         _, _, *rest = elements[0].shape
         result = jax.ShapeDtypeStruct((batch, rows, *rest), elements[0].dtype)
-        return tuple(
-            jax.ffi.ffi_call(f"semijax_{kernel}", [result] * len(elements))(weights, *elements)
+        return tuple(jax.ffi.ffi_call(f"semijax_{kernel}", [result] * arity)(weights, *elements))
+
+    def shardings(mesh: Any, batch: Any, rows: Any, columns: Any) -> tuple[Any, Any]:
+        """Of operands and results; each device has all of the contracted axis and whole lists."""
+        weights, elements, result = (
+            jax.NamedSharding(mesh, PartitionSpec(*spec))
+            for spec in ((batch, rows), (batch, None, columns), (batch, rows, columns))
         )
+        return (weights, *(elements,) * arity), (result,) * arity
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        # As the result is: each device has all of the contracted axis, and whole lists.
-        batch, rows, columns, *_ = (*results[0].sharding.spec, None, None, None)
-        weights = jax.NamedSharding(mesh, PartitionSpec(batch, rows))
-        elements = jax.NamedSharding(mesh, PartitionSpec(batch, None, columns))
-        result = jax.NamedSharding(mesh, PartitionSpec(batch, rows, columns))
-        return mesh, call, (result,) * len(results), (weights, *(elements,) * len(results))
+        del operands
+        batch, rows, columns, *_ = _spec(results[0])
+        of_operands, of_results = shardings(mesh, batch, rows, columns)
+        return mesh, call, of_results, of_operands
+
+    def infer(mesh: Any, operands: Any, results: Any) -> Any:
+        del results
+        weights, elements, *_ = (_spec(x) for x in operands)
+        return shardings(mesh, weights[0], weights[1], elements[2])[1]
 
     partitioned = custom_partitioning(call)
     numbers = " p" if rank == 4 else ""
-    arity = _ARITIES[kernel]
     operands = ", ".join(["b m k"] + [f"b k n{numbers}"] * arity)
     results = ", ".join([f"b m n{numbers}"] * arity)
     partitioned.def_partition(
         partition,
+        infer_sharding_from_operands=infer,  # for GSPMD; the rule is for Shardy
         sharding_rule=f"{operands} -> {results}",
         need_replication_factors=("k", *numbers.split()),
     )
     return partitioned
+
+
+def _spec(aval: Any) -> tuple[Any, ...]:
+    """Over which mesh axes an array is sharded, for three axes at least; over none, if unknown."""
+    return (*getattr(aval.sharding, "spec", ()), None, None, None)

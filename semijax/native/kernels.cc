@@ -204,12 +204,12 @@ void load_weights(const Contraction& call, Index batch, Index row, Index k, T* t
 // The rows of elements and of the result in memory, where lists are interleaved.
 
 template <typename T>
-SEMIJAX_INLINE const T* elements_at(const Contraction& call, const Task& task, int array, Index k) {
+inline const T* elements_at(const Contraction& call, const Task& task, int array, Index k) {
   const Index at = (task.batch * call.depth + k) * call.columns + task.column;
   return static_cast<const T*>(call.elements[array]) + at * (call.list ? call.list : 1);
 }
 template <typename T>
-SEMIJAX_INLINE T* result_at(const Contraction& call, const Task& task, int array, Index row) {
+inline T* result_at(const Contraction& call, const Task& task, int array, Index row) {
   const Index at = (task.batch * call.rows + task.row + row) * call.columns + task.column;
   return static_cast<T*>(call.result[array]) + at * (call.list ? call.list : 1);
 }
@@ -552,13 +552,14 @@ struct Averaging {
 
   void finish(T* state) {
     // Less than this may have lost terms that are not small against it.
-    using Limits = std::numeric_limits<T>;
-    const T trusted = (call.depth + 1) * (Limits::min() / Limits::epsilon());
+    constexpr T smallest = std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon();
+    const T trusted = (call.depth + 1) * smallest;
     bool lost[N];
     for (Index r = 0; r < task.rows; ++r) {
       T *masses = state + r * kPlanes * N, *means = masses + N;
       const T unit = units[r] == kNoUnit ? 0 : units[r] * kLog2<T>;
-      for (int n = 0; n < N; ++n) lost[n] = masses[n] < trusted;
+      bool any_lost = false;
+      for (int n = 0; n < N; ++n) any_lost |= lost[n] = masses[n] < trusted;
       for (int c = 0; c < C; ++c) {
         const V mass = load(masses + c * kLanes<T>);
         const V log = logarithm<T>(mass) + (mass - mass);  // NaN stays
@@ -568,18 +569,40 @@ struct Averaging {
           store(means + c * kLanes<T>, kSurprisal ? mean + log : mean);
         }
       }
-      for (Index n = 0; n < task.columns; ++n)
-        if (lost[n]) exact(r, n, masses + n, means + n);
+      if (any_lost) recompute(r, lost, masses, means);
       scatter(masses, result_at<T>(call, task, 0, r), 1, task.columns);
       if constexpr (kPlanes > 1) scatter(means, result_at<T>(call, task, 1, r), 1, task.columns);
+    }
+  }
+
+  // What was lost of a row: most often there was nothing, for want of a path.
+  void recompute(Index row, const bool* lost, T* logs, T* means) {
+    T largest[N], w[kLongestPanel];
+    for (int n = 0; n < N; ++n) largest[n] = -kInfinity<T>;
+    for (Index first = 0; first < call.depth; first += kLongestPanel) {
+      const Index left = call.depth - first, count = left < kLongestPanel ? left : kLongestPanel;
+      load_weights(call, task.batch, task.row + row, first, w, count);
+      for (Index k = 0; k < count; ++k) {
+        if (w[k] == 0) continue;
+        const T* from = elements_at<T>(call, task, 0, first + k);
+        for (Index n = 0; n < task.columns; ++n) largest[n] = larger(from[n], largest[n]);
+      }
+    }
+    for (Index n = 0; n < task.columns; ++n) {
+      if (!lost[n]) continue;
+      if (largest[n] > -kInfinity<T>) {
+        exact(row, n, logs + n, means + n);
+      } else {
+        logs[n] = -kInfinity<T>;
+        if constexpr (kPlanes > 1) means[n] = 0;
+      }
     }
   }
 
   // One number of the result, by logarithms: twice over the terms, first for the largest.
   void exact(Index row, Index n, T* log_mass, T* mean) {
     double largest = -kInfinity<double>, mass = 0, total = 0;
-    const bool none = units[row] == kNoUnit || columns[n] == -kInfinity<T>;
-    for (int adding = none ? 2 : 0; adding < 2; ++adding) {
+    for (int adding = 0; adding < 2; ++adding) {
       for (Index k = 0; k < call.depth; ++k) {
         const double log = elements_at<T>(call, task, 0, k)[n];
         if (log == -kInfinity<double>) continue;
@@ -598,11 +621,10 @@ struct Averaging {
           total += share * (kSurprisal ? m - (term - largest) : m);
         }
       }
-      if (largest == -kInfinity<double>) break;
     }
-    *log_mass = static_cast<T>(mass == 0 ? largest : largest + ::log(mass));
+    *log_mass = static_cast<T>(largest + ::log(mass));
     if constexpr (kPlanes > 1)
-      *mean = static_cast<T>(mass == 0 ? 0 : total / mass + (kSurprisal ? ::log(mass) : 0));
+      *mean = static_cast<T>(total / mass + (kSurprisal ? ::log(mass) : 0));
   }
 };
 

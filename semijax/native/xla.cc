@@ -47,7 +47,7 @@ const Target& target() {
 }
 
 // The tasks of a call, taken in turn by the thread that XLA called and by helpers from its pool.
-class Job : public std::enable_shared_from_this<Job> {
+class Job {
  public:
   Job(const Contraction& call, Index threads) : call_(call), run_(target().run) {
     strips_ = (call.columns + kStrip - 1) / kStrip;
@@ -60,7 +60,8 @@ class Job : public std::enable_shared_from_this<Job> {
     tasks_ = call.batch * strips_ * chunks_;
   }
 
-  static void run(const Contraction& call, ffi::ThreadPool& pool) {
+  // Out of memory, the process ends: helpers may still be writing the result.
+  static void run(const Contraction& call, ffi::ThreadPool& pool) noexcept {
     const double products = double(call.batch) * call.rows * call.depth * call.columns;
     const Index threads = std::clamp<Index>(products / kProductsPerThread, 1, 1 + pool.num_threads());
     auto job = std::make_shared<Job>(call, threads);
@@ -74,7 +75,7 @@ class Job : public std::enable_shared_from_this<Job> {
   static constexpr double kProductsPerThread = 1 << 17;
 
   // Tasks until there are none. A helper that starts late finds none and touches nothing else.
-  void help() {
+  void help() noexcept {
     struct alignas(64) Line {
       char bytes[64];
     };

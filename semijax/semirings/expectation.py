@@ -258,7 +258,9 @@ def _contract_by_xla(
     )
     # A loop of no steps, unless something was lost: unlike lax.cond, it stays so under vmap.
     again = semiring._looped_contract(weights, elements, jnp.where(lost, weights.shape[2], 0))
-    return jax.tree.map(functools.partial(jnp.where, lost), again, result)
+    # The loop would read an infinite weight as one, and there is no share of infinity.
+    replaced = lost & ~jnp.isnan(result.log_mass)
+    return jax.tree.map(functools.partial(jnp.where, replaced), again, result)
 
 
 def _lost(weights: jax.Array, elements: Weighted, trusted: jax.Array) -> jax.Array:

@@ -244,7 +244,9 @@ def _contract_long_lists_jvp(semiring: TopK, primals: Any, tangents: Any) -> Any
 
 
 def _any_lists(semiring: TopK, weights: jax.Array, elements: jax.Array) -> tuple[jax.Array]:
-    return (Semiring.contract(semiring, weights, elements),)
+    found = Semiring.contract(semiring, weights, elements)
+    # Nobody knows which places the others have where one is not a number.
+    return (jnp.where(jnp.isnan(found[..., :1]), jnp.nan, found),)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ SELECTING = [
     sj.TopK(17),
 ]
 AVERAGING = [sj.PathCount(), sj.PathLength(), sj.Entropy()]
-FEW = [sj.AbsMaxProduct(), sj.MaxProduct(), sj.TopK(2), sj.PathCount(), sj.Entropy()]
+FEW = [sj.AbsMaxProduct(), sj.MaxProduct(), sj.TopK(2), sj.TopK(6), sj.PathCount(), sj.Entropy()]
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])
@@ -178,6 +178,26 @@ def test_vmap(semiring, axes):
     got = jax.vmap(semiring.contract, axes)(*mapped)
     for i in range(3):
         assert_same(semiring, jax.tree.map(lambda x, i=i: x[i], got), semiring.contract(*chosen(i)))
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (None, 1), (2, None)])
+def test_vmap_over_nothing(axes):
+    shapes = [(2, 5, 11), (2, 11, 6)]
+    mapped = [
+        jnp.ones(shape if axis is None else (*shape[:axis], 0, *shape[axis:]))
+        for shape, axis in zip(shapes, axes, strict=True)
+    ]
+    assert jax.vmap(sj.AbsMaxProduct().contract, axes)(*mapped).shape == (0, 2, 5, 6)
+
+
+def test_paths_where_row_and_column_have_some_but_not_together(target, monkeypatch):
+    lower = np.tril(np.ones((70, 70), np.float32))[None]
+    for semiring in AVERAGING:
+        absent = semiring.zero(lower.shape, np.float32)
+        elements = el.where(lower > 0, semiring.lift(jnp.asarray(lower)), absent)
+        for weights in (lower, lower.mT):
+            want = by_xla(monkeypatch, semiring, weights, elements)
+            assert_same(semiring, natively(semiring, weights, elements), want)
 
 
 def test_calls_from_many_threads():
