@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from semijax import elements as el
 from semijax.elements import Elements
 from semijax.graph import Constant, Equation, Graph, Variable
@@ -99,7 +97,8 @@ def _accumulate(
     part: Elements,
 ) -> None:
     if isinstance(variable, Variable) and variable in graph.active:
-        part = el.cast_like(part, jax.eval_shape(lambda: zero(semiring, variable)))
+        dtype = el.accumulation_dtype(variable.dtype)
+        part = el.cast_like(part, semiring.element_type(dtype))
         state[variable] = semiring.add(state[variable], part) if variable in state else part
 
 

@@ -272,7 +272,7 @@ def aggregate(elements: Any, semiring: Any, axis: int | Sequence[int] | None = N
     checked = as_semiring(semiring)
 
     def combine(member: Semiring, tree: Any) -> Any:
-        structure = jax.tree.structure(jax.eval_shape(lambda: member.zero((), jnp.float32)))
+        structure = jax.tree.structure(member.element_type())
 
         def one(e: Elements) -> Elements:
             ndim = len(member.shape(e))

@@ -1,5 +1,7 @@
 """Bad input is told so, in JAX's own manner."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,14 @@ class TestGradients:
     def test_input_must_be_real(self, transform, dtype):
         with pytest.raises(TypeError, match=r"real-valued inputs.*at args\[0\]\['w'\]"):
             transform(lambda p: p["w"].sum().real * 1.0, sj.Entropy())({"w": X.astype(dtype)})
+
+    def test_semiring_must_be_hashable(self, transform):
+        @dataclasses.dataclass
+        class Mutable(sj.Semiring):
+            unit: float = 1.0
+
+        with pytest.raises(TypeError, match=r"must be hashable, and .*Mutable.* frozen dataclass"):
+            transform(jnp.sum, {"strongest": Mutable()})
 
     def test_input_must_be_an_array(self, transform):
         with pytest.raises(TypeError, match="not a valid JAX type"):

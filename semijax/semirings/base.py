@@ -12,6 +12,7 @@ it to be faster, never to mean something else.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -156,7 +157,7 @@ class Semiring:
 
     def shape(self, elements: Elements) -> Shape:
         """The shape of the array that these are the elements of."""
-        leaf, scalar = jax.tree.leaves(elements)[0], jax.tree.leaves(self._scalar())[0]
+        leaf, scalar = jax.tree.leaves(elements)[0], jax.tree.leaves(self.element_type())[0]
         return leaf.shape[: leaf.ndim - scalar.ndim]
 
     def _sum_axis(self, elements: Elements, axis: int) -> Elements:
@@ -185,10 +186,16 @@ class Semiring:
         ]
         return jnp.result_type(jnp.float32, *floats)
 
-    def _scalar(self, dtype: Any = jnp.float32) -> Elements:
-        return jax.eval_shape(lambda: self.zero((), dtype))
+    def element_type(self, dtype: Any = jnp.float32) -> Elements:
+        """The shapes and dtypes of the elements of one node, carried in ``dtype``."""
+        return _element_type(self, jnp.dtype(dtype))
 
     def bytes_per_element(self, dtype: Any) -> int:
         """How many bytes the elements of one node take."""
-        leaves = jax.tree.leaves(self._scalar(dtype))
+        leaves = jax.tree.leaves(self.element_type(dtype))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+@functools.cache
+def _element_type(semiring: Semiring, dtype: Any) -> Elements:
+    return jax.eval_shape(lambda: semiring.zero((), dtype))

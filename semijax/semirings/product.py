@@ -73,9 +73,16 @@ def as_semiring(semiring: Any) -> Semiring:
     """A semiring, or the product of the semirings in a tuple, list or dict (nested as you like).
 
     Raises:
-        TypeError: where there is something else.
+        TypeError: where there is something else, or a semiring that is not hashable.
     """
     if isinstance(semiring, Semiring):
+        try:
+            hash(semiring)
+        except TypeError as error:
+            raise TypeError(
+                f"Semirings must be hashable, and {semiring!r} is not: make its class a frozen "
+                "dataclass whose fields are hashable."
+            ) from error
         return semiring
     if isinstance(semiring, type) and issubclass(semiring, Semiring):
         raise TypeError(
