@@ -188,7 +188,7 @@ class Semiring:
 
     def element_type(self, dtype: Any = jnp.float32) -> Elements:
         """The shapes and dtypes of the elements of one node, carried in ``dtype``."""
-        return _element_type(self, jnp.dtype(dtype))
+        return _element_type(self, jnp.dtype(dtype), jax.dtypes.canonicalize_dtype(jnp.int64))
 
     def bytes_per_element(self, dtype: Any) -> int:
         """How many bytes the elements of one node take."""
@@ -197,5 +197,6 @@ class Semiring:
 
 
 @functools.cache
-def _element_type(semiring: Semiring, dtype: Any) -> Elements:
+def _element_type(semiring: Semiring, dtype: Any, integers: Any) -> Elements:
+    del integers  # whether 64 bits are enabled may change what ``zero`` makes
     return jax.eval_shape(lambda: semiring.zero((), dtype))
