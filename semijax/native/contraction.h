@@ -29,6 +29,9 @@ struct Contraction {
   const void* weights;
   const void* elements[2];
   void* result[2];
+
+  // How many numbers of one array belong to an element.
+  constexpr Index interleaved() const { return list ? list : 1; }
 };
 
 // A call is cut into tasks: in each batch, strips of some columns and chunks of some rows.

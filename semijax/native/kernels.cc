@@ -206,12 +206,12 @@ void load_weights(const Contraction& call, Index batch, Index row, Index k, T* t
 template <typename T>
 inline const T* elements_at(const Contraction& call, const Task& task, int array, Index k) {
   const Index at = (task.batch * call.depth + k) * call.columns + task.column;
-  return static_cast<const T*>(call.elements[array]) + at * (call.list ? call.list : 1);
+  return static_cast<const T*>(call.elements[array]) + at * call.interleaved();
 }
 template <typename T>
 inline T* result_at(const Contraction& call, const Task& task, int array, Index row) {
   const Index at = (task.batch * call.rows + task.row + row) * call.columns + task.column;
-  return static_cast<T*>(call.result[array]) + at * (call.list ? call.list : 1);
+  return static_cast<T*>(call.result[array]) + at * call.interleaved();
 }
 template <typename T>
 SEMIJAX_INLINE void gather(const T* from, Index step, T* to, Index count) {
@@ -260,13 +260,12 @@ struct Selecting {
   }
 
   void pack(Index first, Index depth, T* panel) {
-    const Index step = call.list ? call.list : 1;
     finite_panel = true;
     for (Index k = 0; k < depth; ++k) {
       for (int p = 0; p < S::kPlanes; ++p) {
         T* to = panel + (k * S::kPlanes + p) * N;
         const Index columns = p < self().numbers() ? task.columns : 0;
-        gather(self().plane(elements_at<T>, first + k, p), step, to, columns);
+        gather(self().plane(elements_at<T>, first + k, p), call.interleaved(), to, columns);
         for (Index n = columns; n < N; ++n) to[n] = self().zero(p);
         finite_panel &= is_finite<T>(largest_bits(to, N, self().zero(p)));
       }
@@ -303,7 +302,7 @@ struct Selecting {
         if (any_unknown)
           for (int n = 0; n < N; ++n) found[n] = marks[r * N + n] != 0 ? kNaN<T> : found[n];
         T* to = self().plane(result_at<T>, r, p);
-        scatter(found, to, call.list ? call.list : 1, task.columns);
+        scatter(found, to, call.interleaved(), task.columns);
       }
     }
   }
@@ -316,7 +315,7 @@ struct Largest : Selecting<Largest<T, C, K>, T, C * kLanes<T>> {
   using Selecting<Largest, T, N>::Selecting, Selecting<Largest, T, N>::call,
       Selecting<Largest, T, N>::task;
 
-  int numbers() const { return call.list ? call.list : 1; }
+  int numbers() const { return static_cast<int>(call.interleaved()); }
   T zero(int) const { return call.list ? -kInfinity<T> : 0; }
   T weight(T w) const { return magnitude(w); }
   template <class At>

@@ -18,7 +18,7 @@ from jax import lax
 
 from semijax import elements as el
 from semijax import native
-from semijax.elements import Elements, Shape
+from semijax.elements import Shape
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import DERIVATIVE_BLOCK, fold_sum
 from semijax.semirings.real import matmul, sum_over_blocks
@@ -437,16 +437,18 @@ class PathCount(Semiring):
         return elements
 
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-        return self._weigh(lambda e: LogMassSemiring().sum(e, axes), elements)
+        return _weigh(lambda e: LogMassSemiring().sum(e, axes), elements)
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return _contract_counts(weights, elements)
 
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
-        return self._weigh(lambda e: LogMassSemiring().segment_sum(e, segments, count), elements)
+        return _weigh(lambda e: LogMassSemiring().segment_sum(e, segments, count), elements)
 
-    def _weigh(self, operation: Callable[[Weighted], Elements], elements: jax.Array) -> jax.Array:
-        return operation(Weighted(elements, jnp.zeros_like(elements))).log_mass
+
+def _weigh(operation: Callable[[Weighted], Weighted], counts: jax.Array) -> jax.Array:
+    """What becomes of counts, as the masses that they are."""
+    return operation(Weighted(counts, jnp.zeros_like(counts))).log_mass
 
 
 @jax.custom_jvp
@@ -455,23 +457,19 @@ def _contract_counts(weights: jax.Array, counts: jax.Array) -> jax.Array:
 
 
 def _contract_counts_by_xla(weights: jax.Array, counts: jax.Array) -> tuple[jax.Array]:
-    elements = Weighted(counts, jnp.zeros_like(counts))
     edges = _edges(weights.astype(counts.dtype))
-    return (_contract_by_xla(LogMassSemiring(), edges, *elements).log_mass,)
+    return (_weigh(lambda e: _contract_by_xla(LogMassSemiring(), edges, *e), counts),)
 
 
 @_contract_counts.defjvp
 def _contract_counts_jvp(primals: Any, tangents: Any) -> Any:
     (weights, counts), (_, d_counts) = primals, tangents
-    zeros = jnp.zeros_like(counts)
     edges = _edges(weights.astype(counts.dtype))
-    elements, d_elements = Weighted(counts, zeros), Weighted(d_counts, zeros)
-    return tuple(
-        weighted.log_mass
-        for weighted in _contract_jvp(
-            LogMassSemiring(), (edges, elements), (jnp.zeros_like(edges), d_elements)
-        )
-    )
+
+    def contract(counts: jax.Array) -> jax.Array:
+        return _weigh(lambda e: LogMassSemiring().contract(edges, e), counts)
+
+    return jax.jvp(contract, (counts,), (d_counts,))
 
 
 def _edges(weights: jax.Array) -> jax.Array:
