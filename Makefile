@@ -39,8 +39,8 @@ test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests un
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 SEMIJAX_NATIVE=baseline \
 	$(SANITIZED)/bin/python -m pytest tests/native/test_kernels.py
 
-bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json
-	$(VENV)/bin/python -m benchmarks
+bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the README's table
+	$(VENV)/bin/python -m benchmarks --readme README.md
 
 readme: $(VENV)/test.installed  ## run the README's python blocks
 	$(VENV)/bin/python -m pytest tests/test_readme.py

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import table
+from benchmarks import report, table
 from benchmarks.workload import Workload
 from semijax import native
 
@@ -53,15 +53,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one layer, and no torch")
     parser.add_argument("--repeats", type=int, default=11, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
+    parser.add_argument("--readme", type=Path, help="the file whose table to replace")
     options = parser.parse_args()
     found = machine()
     print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
-    rows = []
+    measured: list[table.Figure] = []
     for figure in figures(options.quick, options.repeats):
         print(figure, flush=True)
-        rows.append(dataclasses.asdict(figure))
+        measured.append(figure)
+        rows = [dataclasses.asdict(each) for each in measured]
         options.output.write_text(json.dumps({"machine": found, "figures": rows}, indent=1) + "\n")
     print(f"wrote {options.output}")
+    if options.readme:
+        report.write(options.readme, found, measured)
+        print(f"wrote the table of {options.readme}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
 import os
@@ -144,7 +143,7 @@ def contractions(repeats: int) -> Iterator[Figure]:
             functions[name] = SEMIRINGS[name].contract
         elements = {name: SEMIRINGS[name].lift(g) for name in functions if name != "matmul"}
         calls = {k: compiled(f, w, elements.get(k, g)).run for k, f in functions.items()}
-        with without_kernels():
+        with native.off():
             calls["AbsMaxProduct by XLA"] = compiled(sj.AbsMaxProduct().contract, w, g).run
         times = run_times(calls, repeats)
         where = "×".join(map(str, shape))
@@ -154,16 +153,6 @@ def contractions(repeats: int) -> Iterator[Figure]:
                 yield Figure(
                     f"contract {name} / matmul", where, times[name] / times["matmul"], target
                 )
-
-
-@contextlib.contextmanager
-def without_kernels() -> Iterator[None]:
-    """What is traced within runs in XLA's operations."""
-    native.on_cpu, on_cpu = (lambda _, other, *operands: other(*operands)), native.on_cpu
-    try:
-        yield
-    finally:
-        native.on_cpu = on_cpu
 
 
 def against_fixed_shape(repeats: int) -> Iterator[Figure]:

@@ -16,6 +16,7 @@ from semijax._compat import ATOMIC
 from semijax.elements import Elements
 from semijax.graph import trace
 from semijax.semirings import Product, Semiring, as_semiring
+from semijax.semirings.staged import Staged
 
 
 def semiring_grad(
@@ -352,12 +353,12 @@ class _Traced:
     def pull(self, semiring: Semiring, cotangents: Sequence[Elements | None]) -> list[Elements]:
         """Elements of every leaf of the primals."""
         given = [*cotangents, *[None] * self.n_aux]
-        pulled = sweep.pull(self.graph, semiring, self.values, given)
+        pulled = sweep.pull(self.graph, Staged(semiring), self.values, given)
         return _filled(semiring, self.graph.inputs, pulled)
 
     def push(self, semiring: Semiring, tangents: Sequence[Elements | None]) -> list[Elements]:
         """Elements of every leaf of the output."""
-        pushed = sweep.push(self.graph, semiring, self.values, tangents)
+        pushed = sweep.push(self.graph, Staged(semiring), self.values, tangents)
         return _filled(semiring, self.outputs, pushed)
 
 

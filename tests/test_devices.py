@@ -23,7 +23,7 @@ SEMIRINGS = {
     "length": sj.PathLength(),
     "reached": sj.Reachability(),
 }
-SHARDED = {name: SEMIRINGS[name] for name in ("sum", "strongest", "max", "entropy")}
+SHARDED = {name: SEMIRINGS[name] for name in ("sum", "strongest", "max", "top", "entropy", "count")}
 DEVICES = 8
 
 

@@ -19,6 +19,7 @@ import jax.extend.core.primitives as jax_primitives
 import jax.numpy as jnp
 
 from semijax import elements as el
+from semijax import native
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation, Graph, Variable
 from semijax.semirings.base import Semiring
@@ -254,15 +255,34 @@ def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def contract(semiring: Semiring, weights: jax.Array, elements: Elements) -> Elements:
-    """``semiring.contract`` with elements of at least the weights' dtype; compiled once a shape."""
+def contract(
+    semiring: Semiring,
+    weights: jax.Array,
+    elements: Elements,
+    layout: native.ColumnsFirst = native.ColumnsFirst(),  # noqa: B008, it is a tuple
+) -> Elements:
+    """``semiring.contract`` of operands in this layout, with a result in the same.
+
+    The elements get at least the weights' dtype. Traced once for each shape.
+    """
+    return _contract(semiring, layout, weights, elements)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _contract(
+    semiring: Semiring, layout: native.ColumnsFirst, weights: jax.Array, elements: Elements
+) -> Elements:
     dtype = jnp.promote_types(weights.dtype, semiring.dtype(elements))
 
     def cast(leaf: jax.Array) -> jax.Array:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return semiring.contract(weights, el.map_leaves(cast, elements))
+    def swap(elements: Elements) -> Elements:
+        return el.transpose(elements, (0, 2, 1)) if layout.elements else elements
+
+    weights = weights.swapaxes(1, 2) if layout.weights else weights
+    with native.laid_out(layout):
+        return swap(semiring.contract(weights, swap(el.map_leaves(cast, elements))))
 
 
 def accumulated(weights: Any) -> jax.Array:

@@ -13,7 +13,11 @@ from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, contract, rule_for
+from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
+
+Axes = tuple[int, ...]
+Groups = tuple[Axes, Axes, Axes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Contraction(LocalJacobian):
     weights: jax.Array
     in_shape: Shape
     out_shape: Shape
-    in_dims: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    weight_dims: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    out_free: tuple[tuple[int, ...], tuple[int, ...]]
+    in_dims: Groups
+    weight_dims: Groups
+    out_free: tuple[Axes, Axes]
 
     kind: ClassVar[str] = "Contraction"
 
@@ -44,29 +48,56 @@ class Contraction(LocalJacobian):
         return el.size((*batch, *contracted, *free, *others))
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
-        batch, contracted, free = self.in_dims
-        w = self._matrices(*self.weight_dims)  # [batch, contracted, free]
-        out_batch = tuple(range(len(batch)))
-        g = _matrices(cotangent, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
-        pulled = contract(semiring, w, g)  # [batch, contracted, free]
-        return _restore(pulled, self.in_shape, batch, contracted, free)
+        of_cotangent = (self._out_batch(), self.out_free[1], self.out_free[0])
+        cotangents = cotangent, self.out_shape, of_cotangent
+        return self._contract(semiring, self.weight_dims, *cotangents, self.in_shape, self.in_dims)
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
-        batch, contracted, free = self.in_dims
-        w = self._matrices(self.weight_dims[0], self.weight_dims[2], self.weight_dims[1])
-        t = _matrices(tangent, self.in_shape, batch, contracted, free)
-        pushed = contract(semiring, w, t)  # [batch, the weights' free, free]
-        out_batch = tuple(range(len(batch)))
-        return _restore(pushed, self.out_shape, out_batch, self.out_free[1], self.out_free[0])
+        batch, contracted, free = self.weight_dims
+        of_tangent = (self._out_batch(), self.out_free[1], self.out_free[0])
+        tangents = tangent, self.in_shape, self.in_dims
+        return self._contract(
+            semiring, (batch, free, contracted), *tangents, self.out_shape, of_tangent
+        )
 
-    def _matrices(self, *groups: tuple[int, ...]) -> jax.Array:
-        return _matrices(self.weights, self.weights.shape, *groups)
+    def _contract(
+        self,
+        semiring: Semiring,
+        of_weights: Groups,
+        elements: Elements,
+        shape: Shape,
+        of_elements: Groups,
+        out_shape: Shape,
+        of_result: Groups,
+    ) -> Elements:
+        """Contract, given the axes that become the three of each operand, see ``contract``.
+
+        An operand whose last axis would not be the last is read transposed instead.
+        """
+        layout = ColumnsFirst(
+            weights=self.weights.ndim - 1 in of_weights[1],
+            elements=len(shape) - 1 in of_elements[1],
+        )
+        if layout.weights:
+            of_weights = _swapped(of_weights)
+        if layout.elements:
+            of_elements, of_result = _swapped(of_elements), _swapped(of_result)
+        weights = _matrices(self.weights, self.weights.shape, of_weights)
+        found = contract(semiring, weights, _matrices(elements, shape, of_elements), layout)
+        return _restore(found, out_shape, of_result)
+
+    def _out_batch(self) -> Axes:
+        return tuple(range(len(self.in_dims[0])))
 
     def _sizes(self, shape: Shape, dims: tuple[int, ...]) -> Shape:
         return tuple(shape[d] for d in dims)
 
 
-def _matrices(elements: Elements, shape: Shape, *groups: tuple[int, ...]) -> Elements:
+def _swapped(groups: Groups) -> Groups:
+    return groups[0], groups[2], groups[1]
+
+
+def _matrices(elements: Elements, shape: Shape, groups: Groups) -> Elements:
     """Transpose to the three groups of axes and merge each of them."""
     order = tuple(axis for group in groups for axis in group)
     transposed = tuple(shape[axis] for axis in order)
@@ -74,7 +105,7 @@ def _matrices(elements: Elements, shape: Shape, *groups: tuple[int, ...]) -> Ele
     return el.reshape(el.transpose(elements, order), transposed, merged)
 
 
-def _restore(elements: Elements, shape: Shape, *groups: tuple[int, ...]) -> Elements:
+def _restore(elements: Elements, shape: Shape, groups: Groups) -> Elements:
     """Undo ``_matrices``."""
     order = tuple(axis for group in groups for axis in group)
     merged = tuple(el.size([shape[axis] for axis in group]) for group in groups)

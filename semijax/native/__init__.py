@@ -3,7 +3,7 @@
 XLA compiles a contraction with ``max`` to loops that keep their results in memory; the kernels keep
 them in registers, as a matrix product does, and there is nothing to compile. They are an
 accelerator, never a requirement: where the extension is missing, on other devices and for other
-dtypes the XLA form computes the same numbers.
+dtypes the XLA form computes the same numbers. Derivatives are those of the XLA form.
 
 The environment variable ``SEMIJAX_NATIVE``, read when semijax is imported, is ``off`` to do without
 the kernels, or the instruction set to use: ``avx512``, ``avx2`` or ``baseline`` (otherwise the best
@@ -12,28 +12,25 @@ that the processor has).
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import importlib.util
 import logging
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import PartitionSpec
 
-_ARITIES = {"largest": 1, "hull": 2, "count": 1, "mean": 2, "entropy": 2}
-"""The kernels, and how many arrays their elements are."""
+from semijax.native.calls import KERNELS, Arrays, ColumnsFirst, contraction, summation
 
 LONGEST_LIST = 32
 """How many numbers an element may have at most."""
-
-Arrays = tuple[jax.Array, ...]
 
 
 def _load() -> ctypes.CDLL | None:
@@ -53,7 +50,7 @@ def _load() -> ctypes.CDLL | None:
         return None
     library.semijax_use.restype = ctypes.c_bool
     library.semijax_target.restype = ctypes.c_char_p
-    for kernel in _ARITIES:
+    for kernel in KERNELS:
         function = jax.ffi.pycapsule(getattr(library, f"semijax_{kernel}"))
         jax.ffi.register_ffi_target(f"semijax_{kernel}", function, platform="cpu")
     return library
@@ -80,10 +77,39 @@ if _wanted not in ("", "off") and not use(_wanted):
     )
 
 
+_layout: contextvars.ContextVar[ColumnsFirst] = contextvars.ContextVar("layout")
+
+
+@contextlib.contextmanager
+def laid_out(layout: ColumnsFirst) -> Iterator[None]:
+    """Within, kernels read and write arrays in this layout.
+
+    Nothing depends on it but what is copied: XLA transposes what lies there otherwise.
+    """
+    token = _layout.set(layout)
+    try:
+        yield
+    finally:
+        _layout.reset(token)
+
+
+_off: contextvars.ContextVar[bool] = contextvars.ContextVar("off")
+
+
+@contextlib.contextmanager
+def off() -> Iterator[None]:
+    """What is traced within does without kernels."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
 def on_cpu(
     kernel: str, other: Callable[..., Arrays], weights: jax.Array, *elements: jax.Array
 ) -> Arrays:
-    """``other(weights, *elements)``, computed by a kernel where it runs on the CPU.
+    """``other(weights, *elements)``, a contraction, computed by a kernel where it runs on the CPU.
 
     Args:
         kernel: its name: one of the kinds of contraction in ``contraction.h``.
@@ -94,22 +120,88 @@ def on_cpu(
     Returns:
         Arrays of shape ``[B, M, N]`` or ``[B, M, N, numbers]``.
     """
-    if _library is None or not _supported(weights, *elements) or _partly_manual():
+    numbers = elements[0].shape[3:]
+    if not _supported(elements, numbers, weights.dtype):
         return other(weights, *elements)
-    return lax.platform_dependent(
-        weights, *elements, cpu=_batchable(kernel), default=lambda *args: tuple(other(*args))
-    )
+    layout = _layout.get(ColumnsFirst())
+    contract = contraction(kernel, layout, len(numbers))
+
+    def laid_out(weights: jax.Array, *elements: jax.Array) -> Arrays:
+        def swap(x: jax.Array) -> jax.Array:
+            return x.swapaxes(1, 2) if layout.elements else x
+
+        weights = weights.swapaxes(1, 2) if layout.weights else weights
+        return tuple(map(swap, contract(weights, *map(swap, elements))))
+
+    return _platform_dependent(laid_out, other, weights, *elements)
 
 
-def _supported(weights: jax.Array, *elements: jax.Array) -> bool:
-    wide = {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
-    narrow = {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)}
+def sum_on_cpu(
+    kernel: str, other: Callable[..., Arrays], axes: tuple[int, ...], *elements: jax.Array
+) -> Arrays:
+    """``other(*elements)``, the ⊕ over some axes, computed by a kernel where it runs on the CPU.
+
+    Args:
+        kernel: of the contraction that this is one of, with weights of 1.
+        other: the same in XLA's operations.
+        axes: which, in ascending order.
+        elements: arrays of any shape; those of ``"largest"`` have one more axis.
+    """
+    numbers = elements[0].shape[-1:] if kernel == "largest" else ()
+    columns = [n for a, n in enumerate(elements[0].shape) if a not in axes]
+    if not axes or not _worthwhile(columns) or not _supported(elements, numbers):
+        return other(*elements)
+    kernel_sum = summation(kernel, axes, elements[0].ndim, len(numbers))
+    return _platform_dependent(kernel_sum, other, *elements)
+
+
+def add_on_cpu(kernel: str, other: Callable[..., Arrays], a: Arrays, b: Arrays) -> Arrays:
+    """``other(*a, *b)``, the ⊕ of two, computed by a kernel where it runs on the CPU."""
+    numbers = a[0].shape[-1:] if kernel == "largest" else ()
+    same = [x.shape for x in a] == [x.shape for x in b]
+    if not same or not _worthwhile(a[0].shape) or not _supported((*a, *b), numbers):
+        return other(*a, *b)
+    add = summation(kernel, (0,), 1 + a[0].ndim, len(numbers))
+
+    def stacked(*both: jax.Array) -> Arrays:
+        return add(*(jnp.stack(pair) for pair in zip(both[: len(a)], both[len(a) :], strict=True)))
+
+    return _platform_dependent(stacked, other, *a, *b)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _platform_dependent(
+    kernel: Callable[..., Arrays], other: Callable[..., Arrays], *operands: jax.Array
+) -> Arrays:
+    if _library is None or _off.get(False) or _partly_manual():
+        return _in_xla(other, *operands)
+    return lax.platform_dependent(*operands, cpu=kernel, default=functools.partial(_in_xla, other))
+
+
+@_platform_dependent.defjvp
+def _platform_dependent_jvp(kernel: Any, other: Any, primals: Any, tangents: Any) -> Any:
+    _, derivative = jax.jvp(functools.partial(_in_xla, other), primals, tangents)
+    return _platform_dependent(kernel, other, *primals), derivative
+
+
+def _in_xla(other: Callable[..., Arrays], *operands: jax.Array) -> Arrays:
+    with off():  # also what it calls
+        return tuple(other(*operands))
+
+
+def _worthwhile(columns: Sequence[int]) -> bool:
+    """Whether there are enough columns for a vector of them."""
+    return math.prod(columns) >= 8
+
+
+def _supported(elements: Arrays, numbers: tuple[int, ...], weights: Any = jnp.float32) -> bool:
     dtypes = {e.dtype for e in elements}
+    narrower = {jnp.dtype(t) for t in (jnp.float32, jnp.bfloat16, jnp.float16)}
     return (
         len(dtypes) == 1
-        and dtypes <= wide
-        and weights.dtype in dtypes | narrow | {jnp.dtype(jnp.float32)}
-        and all(e.ndim == 3 or e.shape[3] <= LONGEST_LIST for e in elements)
+        and dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
+        and jnp.dtype(weights) in dtypes | narrower
+        and all(n <= LONGEST_LIST for n in numbers)
     )
 
 
@@ -117,92 +209,3 @@ def _partly_manual() -> bool:
     """Whether this is in a ``shard_map`` over some of the axes: no call is partitioned there."""
     mesh = jax.sharding.get_abstract_mesh()
     return 0 < len(mesh.manual_axes) < len(mesh.axis_names)
-
-
-@functools.cache
-def _batchable(kernel: str) -> Callable[..., Arrays]:
-    """The kernel with a rule for ``vmap`` that computes one larger contraction."""
-
-    @custom_vmap
-    def call(weights: jax.Array, *elements: jax.Array) -> Arrays:
-        return _partitioned(kernel, elements[0].ndim)(weights, *elements)
-
-    @call.def_vmap
-    def batched(axis_size: int, in_batched: Any, weights: jax.Array, *elements: jax.Array) -> Any:
-        weights_batched, *elements_batched = in_batched
-        n = axis_size
-        if not any(elements_batched):  # more rows
-            _, batch, rows, depth = weights.shape
-            merged = jnp.moveaxis(weights, 0, 1).reshape(batch, n * rows, depth)
-            found = [
-                jnp.moveaxis(x.reshape(batch, n, rows, *x.shape[2:]), 1, 0)
-                for x in call(merged, *elements)
-            ]
-            return tuple(found), (True,) * len(found)
-        elements = tuple(
-            e if is_batched else jnp.broadcast_to(e, (n, *e.shape))
-            for e, is_batched in zip(elements, elements_batched, strict=True)
-        )
-        batch, depth, columns, *numbers = elements[0].shape[1:]
-        if weights_batched:  # a larger batch
-            merged = [x.reshape(n * batch, *x.shape[2:]) for x in (weights, *elements)]
-            found = [x.reshape(n, batch, *x.shape[1:]) for x in call(*merged)]
-        else:  # more columns
-            merged = [
-                jnp.moveaxis(e, 0, 2).reshape(batch, depth, n * columns, *numbers) for e in elements
-            ]
-            found = [
-                jnp.moveaxis(x.reshape(*x.shape[:2], n, columns, *numbers), 2, 0)
-                for x in call(weights, *merged)
-            ]
-        return tuple(found), (True,) * len(found)
-
-    return call
-
-
-@functools.cache
-def _partitioned(kernel: str, rank: int) -> Callable[..., Arrays]:
-    """The kernel with a rule for sharded operands: all axes may be, but the contracted one."""
-    arity = _ARITIES[kernel]
-
-    def call(weights: jax.Array, *elements: jax.Array) -> Arrays:
-        batch, rows, _ = weights.shape
-        _, _, *rest = elements[0].shape
-        result = jax.ShapeDtypeStruct((batch, rows, *rest), elements[0].dtype)
-        return tuple(jax.ffi.ffi_call(f"semijax_{kernel}", [result] * arity)(weights, *elements))
-
-    def shardings(mesh: Any, batch: Any, rows: Any, columns: Any) -> tuple[Any, Any]:
-        """Of operands and results; each device has all of the contracted axis and whole lists."""
-        weights, elements, result = (
-            jax.NamedSharding(mesh, PartitionSpec(*spec))
-            for spec in ((batch, rows), (batch, None, columns), (batch, rows, columns))
-        )
-        return (weights, *(elements,) * arity), (result,) * arity
-
-    def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        del operands
-        batch, rows, columns, *_ = _spec(results[0])
-        of_operands, of_results = shardings(mesh, batch, rows, columns)
-        return mesh, call, of_results, of_operands
-
-    def infer(mesh: Any, operands: Any, results: Any) -> Any:
-        del results
-        weights, elements, *_ = (_spec(x) for x in operands)
-        return shardings(mesh, weights[0], weights[1], elements[2])[1]
-
-    partitioned = custom_partitioning(call)
-    numbers = " p" if rank == 4 else ""
-    operands = ", ".join(["b m k"] + [f"b k n{numbers}"] * arity)
-    results = ", ".join([f"b m n{numbers}"] * arity)
-    partitioned.def_partition(
-        partition,
-        infer_sharding_from_operands=infer,  # for GSPMD; the rule is for Shardy
-        sharding_rule=f"{operands} -> {results}",
-        need_replication_factors=("k", *numbers.split()),
-    )
-    return partitioned
-
-
-def _spec(aval: Any) -> tuple[Any, ...]:
-    """Over which mesh axes an array is sharded, for three axes at least; over none, if unknown."""
-    return (*getattr(aval.sharding, "spec", ()), None, None, None)

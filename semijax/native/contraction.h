@@ -19,12 +19,14 @@ enum class Kind {
   kEntropy,  // the logarithms of masses, and the entropies
 };
 
-// result[b, m, n] = ⊕ₖ weights[b, m, k] ⊗ elements[b, k, n]. Arrays are dense and row-major.
+// result[b, m, n] = ⊕ₖ weights[b, m, k] ⊗ elements[b, k, n]. Arrays are dense and row-major; or
+// with their columns first, as if they were weights[b, k, m], elements[b, n, k] and result[b, n, m].
 struct Contraction {
   Kind kind;
   Index list;  // how many numbers an element of kLargest is, interleaved; 0 where it is one size
   Number weight_type;
   bool f64;  // whether elements and result are float64, or float32
+  bool weights_columns_first, columns_first;  // columns_first: of elements and result
   Index batch, rows, depth, columns;
   const void* weights;
   const void* elements[2];

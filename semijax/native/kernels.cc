@@ -14,6 +14,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #define SEMIJAX_INLINE inline __attribute__((always_inline))
 
@@ -109,6 +110,17 @@ SEMIJAX_INLINE bool is_finite(Bits<T> bits) {
   return bits < bits_as<Bits<T>>(kInfinity<T>);
 }
 
+template <typename T>
+inline T largest_of(const T* x, Index count) {
+  Vector<T> largest = splat(-kInfinity<T>);
+  Index i = 0;
+  for (; i + kLanes<T> <= count; i += kLanes<T>) largest = larger<Vector<T>>(load(x + i), largest);
+  T found = -kInfinity<T>;
+  for (int lane = 0; lane < kLanes<T>; ++lane) found = larger<T>(largest[lane], found);
+  for (; i < count; ++i) found = larger<T>(x[i], found);
+  return found;
+}
+
 // 2ⁿ, for an n of which that is a normal number.
 template <typename T>
 SEMIJAX_INLINE T power_of_2(Index n) {
@@ -180,52 +192,134 @@ struct BF16 {
   SEMIJAX_INLINE operator float() const { return bits_as<float>(std::uint32_t{bits} << 16); }
 };
 
-template <typename T, typename W>
-SEMIJAX_INLINE void convert(const void* from, Index at, T* to, Index count) {
-  for (Index i = 0; i < count; ++i) to[i] = static_cast<T>(static_cast<const W*>(from)[at + i]);
+// Elements in memory: with the columns one after the other, or with the rows.
+
+template <typename T>
+struct Matrix {
+  T* data;
+  Index row, column;  // how far it is to the next
+
+  SEMIJAX_INLINE T* at(Index r, Index c) const { return data + r * row + c * column; }
+  Matrix transposed() const { return {data, column, row}; }
+};
+
+// The columns of a task, for every k.
+template <typename T>
+inline Matrix<const T> elements_of(const Contraction& call, const Task& task, int array) {
+  const Index size = call.interleaved(), columns = call.columns_first ? call.depth * size : size;
+  const Index rows = call.columns_first ? size : call.columns * size;
+  return {static_cast<const T*>(call.elements[array]) +
+              task.batch * call.depth * call.columns * size + task.column * columns,
+          rows, columns};
+}
+// The rows and columns of a task.
+template <typename T>
+inline Matrix<T> result_of(const Contraction& call, const Task& task, int array) {
+  const Index size = call.interleaved(), columns = call.columns_first ? call.rows * size : size;
+  const Index rows = call.columns_first ? size : call.columns * size;
+  return {static_cast<T*>(call.result[array]) + task.batch * call.rows * call.columns * size +
+              task.row * rows + task.column * columns,
+          rows, columns};
 }
 
-// `count` weights of one row from k on.
-template <typename T>
-void load_weights(const Contraction& call, Index batch, Index row, Index k, T* to, Index count) {
-  const Index at = (batch * call.rows + row) * call.depth + k;
-  switch (call.weight_type) {
-    case Number::kF16:
-      return convert<T, F16>(call.weights, at, to, count);
-    case Number::kBF16:
-      return convert<T, BF16>(call.weights, at, to, count);
-    case Number::kF32:
-      return convert<T, float>(call.weights, at, to, count);
-    case Number::kF64:
-      return convert<T, double>(call.weights, at, to, count);
+// Blocks of as many rows as columns are transposed in registers: in step S, what is in the places of
+// odd S of a row changes places with what is in those of even S, S rows below.
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SEMIJAX_SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SEMIJAX_SHUFFLE(x, y, ...) __builtin_shuffle(x, y, Vector<Bits<T>>{__VA_ARGS__})
+#endif
+
+template <typename T, int S, int... I>
+SEMIJAX_INLINE void exchange(Vector<T>& x, Vector<T>& y, std::integer_sequence<int, I...>) {
+  constexpr int L = kLanes<T>;
+  const Vector<T> a = x, b = y;
+  x = SEMIJAX_SHUFFLE(a, b, (I & S ? I - S + L : I)...);
+  y = SEMIJAX_SHUFFLE(a, b, (I & S ? I + L : I + S)...);
+}
+template <typename T, int S = 1>
+SEMIJAX_INLINE void transpose(Vector<T> (&rows)[kLanes<T>]) {
+  if constexpr (S < kLanes<T>) {
+    for (int i = 0; i < kLanes<T>; ++i)
+      if (!(i & S))
+        exchange<T, S>(rows[i], rows[i + S], std::make_integer_sequence<int, kLanes<T>>());
+    transpose<T, 2 * S>(rows);
   }
 }
 
-// The rows of elements and of the result in memory, where lists are interleaved.
+template <typename T>
+SEMIJAX_INLINE void copy_each(Matrix<const T> from, Matrix<T> to, Index row, Index rows,
+                              Index column, Index columns) {
+  for (Index r = row; r < rows; ++r)
+    for (Index c = column; c < columns; ++c) *to.at(r, c) = *from.at(r, c);
+}
+template <typename T>
+void copy(Matrix<const T> from, Matrix<T> to, Index rows, Index columns) {
+  constexpr int L = kLanes<T>;
+  if (from.column == 1 && to.row == 1) {
+    copy<T>(from.transposed(), to.transposed(), columns, rows);
+  } else if (from.row == 1 && to.column == 1) {
+    Index r = 0;
+    for (; r + L <= rows; r += L) {
+      Index c = 0;
+      for (; c + L <= columns; c += L) {
+        Vector<T> block[L];
+        for (int i = 0; i < L; ++i) block[i] = load(from.at(r, c + i));
+        transpose<T>(block);
+        for (int i = 0; i < L; ++i) store(to.at(r + i, c), block[i]);
+      }
+      copy_each(from, to, r, r + L, c, columns);
+    }
+    copy_each(from, to, r, rows, 0, columns);
+  } else if (from.column == 1 && to.column == 1) {
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = 0; c < columns; ++c) to.at(r, 0)[c] = from.at(r, 0)[c];
+  } else {
+    copy_each(from, to, 0, rows, 0, columns);
+  }
+}
+// The same for elements of several numbers, `from_number` and `to_number` apart.
+template <typename T>
+void copy_lists(Matrix<const T> from, Index from_number, Matrix<T> to, Index to_number,
+                Index numbers, Index rows, Index columns) {
+  if (from.row == numbers * from_number && to.row == numbers * to_number)  // as if they were rows
+    return copy<T>({from.data, from_number, from.column}, {to.data, to_number, to.column},
+                   rows * numbers, columns);
+  for (Index i = 0; i < numbers; ++i)
+    copy<T>({from.data + i * from_number, from.row, from.column},
+            {to.data + i * to_number, to.row, to.column}, rows, columns);
+}
 
-template <typename T>
-inline const T* elements_at(const Contraction& call, const Task& task, int array, Index k) {
-  const Index at = (task.batch * call.depth + k) * call.columns + task.column;
-  return static_cast<const T*>(call.elements[array]) + at * call.interleaved();
+// `rows` rows of `depth` weights, from `row` and k on, as rows of `kLongestPanel` numbers.
+template <typename T, typename W>
+void convert(const Contraction& call, Index batch, Index row, Index rows, Index k, Index depth,
+             T* to) {
+  const W* all = static_cast<const W*>(call.weights) + batch * call.rows * call.depth;
+  const Matrix<const W> from = call.weights_columns_first
+                                   ? Matrix<const W>{all + k * call.rows + row, 1, call.rows}
+                                   : Matrix<const W>{all + row * call.depth + k, call.depth, 1};
+  if constexpr (std::is_same_v<T, W>) {
+    copy<T>(from, {to, kLongestPanel, 1}, rows, depth);
+  } else {
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = 0; c < depth; ++c)
+        to[r * kLongestPanel + c] = static_cast<T>(*from.at(r, c));
+  }
 }
 template <typename T>
-inline T* result_at(const Contraction& call, const Task& task, int array, Index row) {
-  const Index at = (task.batch * call.rows + task.row + row) * call.columns + task.column;
-  return static_cast<T*>(call.result[array]) + at * call.interleaved();
-}
-template <typename T>
-SEMIJAX_INLINE void gather(const T* from, Index step, T* to, Index count) {
-  if (step == 1)
-    for (Index i = 0; i < count; ++i) to[i] = from[i];
-  else
-    for (Index i = 0; i < count; ++i) to[i] = from[i * step];
-}
-template <typename T>
-SEMIJAX_INLINE void scatter(const T* from, T* to, Index step, Index count) {
-  if (step == 1)
-    for (Index i = 0; i < count; ++i) to[i] = from[i];
-  else
-    for (Index i = 0; i < count; ++i) to[i * step] = from[i];
+void load_weights(const Contraction& call, Index batch, Index row, Index rows, Index k,
+                  Index depth, T* to) {
+  switch (call.weight_type) {
+    case Number::kF16:
+      return convert<T, F16>(call, batch, row, rows, k, depth, to);
+    case Number::kBF16:
+      return convert<T, BF16>(call, batch, row, rows, k, depth, to);
+    case Number::kF32:
+      return convert<T, float>(call, batch, row, rows, k, depth, to);
+    case Number::kF64:
+      return convert<T, double>(call, batch, row, rows, k, depth, to);
+  }
 }
 
 // What a semiring brings to the loop at the end of this file. The panel holds for every k, the state
@@ -260,22 +354,26 @@ struct Selecting {
   }
 
   void pack(Index first, Index depth, T* panel) {
+    for (int array = 0; array < S::kArrays; ++array) {
+      const auto from = elements_of<T>(call, task, array);
+      copy_lists<T>({from.at(first, 0), from.row, from.column}, 1,
+                    {panel + array * N, S::kPlanes * N, 1}, N, call.interleaved(), depth,
+                    task.columns);
+    }
     finite_panel = true;
     for (Index k = 0; k < depth; ++k) {
       for (int p = 0; p < S::kPlanes; ++p) {
         T* to = panel + (k * S::kPlanes + p) * N;
-        const Index columns = p < self().numbers() ? task.columns : 0;
-        gather(self().plane(elements_at<T>, first + k, p), call.interleaved(), to, columns);
-        for (Index n = columns; n < N; ++n) to[n] = self().zero(p);
+        for (Index n = p < self().numbers() ? task.columns : 0; n < N; ++n) to[n] = self().zero(p);
         finite_panel &= is_finite<T>(largest_bits(to, N, self().zero(p)));
       }
     }
   }
 
   void lift(Index row, Index rows, Index first, Index depth, T* weights) {
+    load_weights(call, task.batch, task.row + row, rows, first, depth, weights);
     for (Index r = 0; r < rows; ++r) {
       T* w = weights + r * kLongestPanel;
-      load_weights(call, task.batch, task.row + row + r, first, w, depth);
       for (Index k = 0; k < depth; ++k) w[k] = self().weight(w[k]);
     }
   }
@@ -301,27 +399,24 @@ struct Selecting {
         for (int n = 0; n < N; ++n) found[n] += 0;  // no −0
         if (any_unknown)
           for (int n = 0; n < N; ++n) found[n] = marks[r * N + n] != 0 ? kNaN<T> : found[n];
-        T* to = self().plane(result_at<T>, r, p);
-        scatter(found, to, call.interleaved(), task.columns);
       }
     }
+    for (int array = 0; array < S::kArrays; ++array)
+      copy_lists<T>({state + array * N, S::kPlanes * N, 1}, N, result_of<T>(call, task, array), 1,
+                    call.interleaved(), task.rows, task.columns);
   }
 };
 
 // The K largest sizes, descending.
 template <typename T, int C, int K>
 struct Largest : Selecting<Largest<T, C, K>, T, C * kLanes<T>> {
-  static constexpr int kPlanes = K, N = C * kLanes<T>;
+  static constexpr int kPlanes = K, kArrays = 1, N = C * kLanes<T>;
   using Selecting<Largest, T, N>::Selecting, Selecting<Largest, T, N>::call,
       Selecting<Largest, T, N>::task;
 
   int numbers() const { return static_cast<int>(call.interleaved()); }
   T zero(int) const { return call.list ? -kInfinity<T> : 0; }
   T weight(T w) const { return magnitude(w); }
-  template <class At>
-  auto plane(At at, Index index, int p) const {
-    return at(call, task, 0, index) + p;
-  }
 
   template <int R>
   static SEMIJAX_INLINE void tile(Index depth, const T* weights, const T* panel, T* state) {
@@ -367,16 +462,12 @@ struct Largest : Selecting<Largest<T, C, K>, T, C * kLanes<T>> {
 // The hull of intervals; the first plane is the high ends.
 template <typename T, int C>
 struct Hull : Selecting<Hull<T, C>, T, C * kLanes<T>> {
-  static constexpr int kPlanes = 2, N = C * kLanes<T>;
+  static constexpr int kPlanes = 2, kArrays = 2, N = C * kLanes<T>;
   using Selecting<Hull, T, N>::Selecting, Selecting<Hull, T, N>::call, Selecting<Hull, T, N>::task;
 
   int numbers() const { return 2; }
   T zero(int p) const { return p == 0 ? -kInfinity<T> : kInfinity<T>; }
   T weight(T w) const { return w; }
-  template <class At>
-  auto plane(At at, Index index, int p) const {
-    return at(call, task, p, index);
-  }
 
   template <int R>
   static SEMIJAX_INLINE void tile(Index depth, const T* weights, const T* panel, T* state) {
@@ -445,11 +536,13 @@ struct Averaging {
     std::memset(state, 0, task.rows * kPlanes * N * sizeof(T));
     for (Index r = 0; r < task.rows; ++r) units[r] = kNoUnit;
     for (int n = 0; n < N; ++n) columns[n] = -kInfinity<T>;
-    for (Index k = 0; k < call.depth; ++k) {
-      const T* logs = elements_at<T>(call, task, 0, k);
-      for (Index n = 0; n < task.columns; ++n)
-        columns[n] = logs[n] > columns[n] ? logs[n] : columns[n];
-    }
+    const auto logs = elements_of<T>(call, task, 0);
+    if (logs.row == 1)
+      for (Index n = 0; n < task.columns; ++n) columns[n] = largest_of(logs.at(0, n), call.depth);
+    else
+      for (Index k = 0; k < call.depth; ++k)
+        for (Index n = 0; n < task.columns; ++n)
+          columns[n] = larger(logs.at(k, 0)[n], columns[n]);
   }
 
   // The logarithms of the columns' units: 0 where there is no path.
@@ -459,13 +552,16 @@ struct Averaging {
   }
 
   void pack(Index first, Index depth, T* panel) {
+    for (int array = 0; array < kPlanes; ++array) {
+      const auto from = elements_of<T>(call, task, array);
+      copy<T>({from.at(first, 0), from.row, from.column}, {panel + array * N, kPlanes * N, 1},
+              depth, task.columns);
+    }
     for (Index k = 0; k < depth; ++k) {
       T *masses = panel + k * kPlanes * N, *terms = masses + N;
-      gather(elements_at<T>(call, task, 0, first + k), 1, masses, task.columns);
-      for (Index n = task.columns; n < N; ++n) masses[n] = -kInfinity<T>;
-      if constexpr (kPlanes > 1) {
-        gather(elements_at<T>(call, task, 1, first + k), 1, terms, task.columns);
-        for (Index n = task.columns; n < N; ++n) terms[n] = 0;
+      for (Index n = task.columns; n < N; ++n) {
+        masses[n] = -kInfinity<T>;
+        if constexpr (kPlanes > 1) terms[n] = 0;
       }
       for (int c = 0; c < C; ++c) {
         const V logs = load(masses + c * kLanes<T>) - unit_of_columns(c);
@@ -481,9 +577,9 @@ struct Averaging {
   }
 
   void lift(Index row, Index rows, Index first, Index depth, T* weights) {
+    load_weights(call, task.batch, task.row + row, rows, first, depth, weights);
     for (Index r = 0; r < rows; ++r) {
       T *w = weights + r * kLongestPanel, *surprisals = w + kWeightRows * kLongestPanel;
-      load_weights(call, task.batch, task.row + row + r, first, w, depth);
       if (kKind == Kind::kCount) {
         units[row + r] = 0;
         for (Index k = 0; k < depth; ++k) w[k] = w[k] != w[k] ? w[k] : w[k] != 0;
@@ -569,27 +665,28 @@ struct Averaging {
         }
       }
       if (any_lost) recompute(r, lost, masses, means);
-      scatter(masses, result_at<T>(call, task, 0, r), 1, task.columns);
-      if constexpr (kPlanes > 1) scatter(means, result_at<T>(call, task, 1, r), 1, task.columns);
     }
+    for (int array = 0; array < kPlanes; ++array)
+      copy<T>({state + array * N, kPlanes * N, 1}, result_of<T>(call, task, array), task.rows,
+              task.columns);
   }
 
   // What was lost of a row: most often there was nothing, for want of a path.
   void recompute(Index row, const bool* lost, T* logs, T* means) {
-    T largest[N], w[kLongestPanel];
-    for (int n = 0; n < N; ++n) largest[n] = -kInfinity<T>;
-    for (Index first = 0; first < call.depth; first += kLongestPanel) {
+    const auto from = elements_of<T>(call, task, 0);
+    bool any_path[N] = {};
+    T w[kLongestPanel];
+    for (Index first = 0; units[row] != kNoUnit && first < call.depth; first += kLongestPanel) {
       const Index left = call.depth - first, count = left < kLongestPanel ? left : kLongestPanel;
-      load_weights(call, task.batch, task.row + row, first, w, count);
-      for (Index k = 0; k < count; ++k) {
-        if (w[k] == 0) continue;
-        const T* from = elements_at<T>(call, task, 0, first + k);
-        for (Index n = 0; n < task.columns; ++n) largest[n] = larger(from[n], largest[n]);
-      }
+      load_weights(call, task.batch, task.row + row, 1, first, count, w);
+      for (Index n = 0; n < task.columns; ++n)
+        if (lost[n] && columns[n] > -kInfinity<T>)
+          for (Index k = 0; k < count && !any_path[n]; ++k)
+            any_path[n] = w[k] != 0 && *from.at(first + k, n) > -kInfinity<T>;
     }
     for (Index n = 0; n < task.columns; ++n) {
       if (!lost[n]) continue;
-      if (largest[n] > -kInfinity<T>) {
+      if (any_path[n]) {
         exact(row, n, logs + n, means + n);
       } else {
         logs[n] = -kInfinity<T>;
@@ -603,10 +700,10 @@ struct Averaging {
     double largest = -kInfinity<double>, mass = 0, total = 0;
     for (int adding = 0; adding < 2; ++adding) {
       for (Index k = 0; k < call.depth; ++k) {
-        const double log = elements_at<T>(call, task, 0, k)[n];
+        const double log = *elements_of<T>(call, task, 0).at(k, n);
         if (log == -kInfinity<double>) continue;
         T weight;
-        load_weights(call, task.batch, task.row + row, k, &weight, 1);
+        load_weights(call, task.batch, task.row + row, 1, k, 1, &weight);
         if (weight == 0) continue;
         const double term = log + (kKind == Kind::kCount ? 0 : ::log(magnitude(double{weight})));
         if (!adding) {
@@ -616,7 +713,7 @@ struct Averaging {
         const double share = ::exp(term - largest);
         mass += share;
         if constexpr (kPlanes > 1) {
-          const double m = elements_at<T>(call, task, 1, k)[n];
+          const double m = *elements_of<T>(call, task, 1).at(k, n);
           total += share * (kSurprisal ? m - (term - largest) : m);
         }
       }

@@ -120,15 +120,19 @@ bool number(ffi::DataType type, Number* found) {
 
 using Buffers = std::initializer_list<ffi::AnyBuffer>;
 
-ffi::Error contract(Kind kind, ffi::ThreadPool& pool, ffi::AnyBuffer weights, Buffers elements,
+ffi::Error contract(Kind kind, ffi::ThreadPool& pool, bool weights_columns_first,
+                    bool columns_first, ffi::AnyBuffer weights, Buffers elements,
                     Buffers results) {
   const auto w = weights.dimensions(), e = elements.begin()->dimensions();
   const bool lists = kind == Kind::kLargest && e.size() == 4;
-  if (w.size() != 3 || e.size() != (lists ? 4 : 3) || w[0] != e[0] || w[2] != e[1])
+  if (w.size() != 3 || e.size() != (lists ? 4 : 3))
+    return ffi::Error::InvalidArgument("three axes expected, or four of lists");
+  const Index m = weights_columns_first ? 2 : 1, n = columns_first ? 1 : 2;
+  if (w[0] != e[0] || w[3 - m] != e[3 - n])
     return ffi::Error::InvalidArgument("weights [B, M, K] and elements [B, K, N] expected");
   Contraction call{};
   call.kind = kind;
-  call.batch = w[0], call.rows = w[1], call.depth = w[2], call.columns = e[2];
+  call.batch = w[0], call.rows = w[m], call.depth = w[3 - m], call.columns = e[n];
   call.list = lists ? e[3] : 0;
   if (call.list > kLongestList) return ffi::Error::InvalidArgument("the lists are too long");
   if (!number(weights.element_type(), &call.weight_type))
@@ -137,6 +141,8 @@ ffi::Error contract(Kind kind, ffi::ThreadPool& pool, ffi::AnyBuffer weights, Bu
   if (type != ffi::F32 && type != ffi::F64)
     return ffi::Error::InvalidArgument("elements must be float32 or float64");
   call.f64 = type == ffi::F64;
+  call.weights_columns_first = weights_columns_first;
+  call.columns_first = columns_first;
   call.weights = weights.untyped_data();
   const auto data = [](const ffi::AnyBuffer& buffer) { return buffer.untyped_data(); };
   std::transform(elements.begin(), elements.end(), call.elements, data);
@@ -149,20 +155,24 @@ using In = ffi::AnyBuffer;
 using Out = ffi::Result<ffi::AnyBuffer>;
 
 template <Kind kKind>
-ffi::Error contract_one(ffi::ThreadPool pool, In weights, In elements, Out result) {
-  return contract(kKind, pool, weights, {elements}, {*result});
+ffi::Error contract_one(ffi::ThreadPool pool, bool weights_columns_first, bool columns_first,
+                        In weights, In elements, Out result) {
+  return contract(kKind, pool, weights_columns_first, columns_first, weights, {elements}, {*result});
 }
 template <Kind kKind>
-ffi::Error contract_two(ffi::ThreadPool pool, In weights, In first, In second, Out one, Out other) {
-  return contract(kKind, pool, weights, {first, second}, {*one, *other});
+ffi::Error contract_two(ffi::ThreadPool pool, bool weights_columns_first, bool columns_first,
+                        In weights, In first, In second, Out one, Out other) {
+  return contract(kKind, pool, weights_columns_first, columns_first, weights, {first, second},
+                  {*one, *other});
 }
 
-auto bind_one() {
-  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Ret<ffi::AnyBuffer>();
+auto bind() {
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<bool>("weights_columns_first")
+      .Attr<bool>("columns_first").Arg<In>();
 }
+auto bind_one() { return bind().Arg<In>().Ret<ffi::AnyBuffer>(); }
 auto bind_two() {
-  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Arg<In>()
-      .Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>();
+  return bind().Arg<In>().Arg<In>().Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>();
 }
 
 }  // namespace

@@ -51,6 +51,11 @@ class LogMassSemiring(Semiring):
 
     surprisal: ClassVar[bool] = False
 
+    @property
+    def kernel(self) -> str:
+        """The native kernel of this semiring's contraction."""
+        return "entropy" if self.surprisal else "mean"
+
     def zero(self, shape: Shape, dtype: Any) -> Weighted:
         return Weighted(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype))
 
@@ -61,7 +66,7 @@ class LogMassSemiring(Semiring):
         return Weighted(log_abs(weights), jnp.zeros_like(weights))
 
     def add(self, a: Weighted, b: Weighted) -> Weighted:
-        return _add(self.surprisal, a, b)
+        return _add(self, a, b)
 
     def mul(self, a: Weighted, b: Weighted) -> Weighted:
         return Weighted(a.log_mass + b.log_mass, a.mean + b.mean)
@@ -73,7 +78,10 @@ class LogMassSemiring(Semiring):
         return elements
 
     def sum(self, elements: Weighted, axes: tuple[int, ...]) -> Weighted:
-        logs, means = elements
+        by_xla = functools.partial(self._sum_by_xla, axes)
+        return Weighted(*native.sum_on_cpu(self.kernel, by_xla, axes, *elements))
+
+    def _sum_by_xla(self, axes: tuple[int, ...], logs: jax.Array, means: jax.Array) -> Weighted:
         largest = lax.stop_gradient(_finite(jnp.max(logs, axes, keepdims=True, initial=-jnp.inf)))
         logs = logs - largest
         masses = jnp.exp(logs)
@@ -156,7 +164,13 @@ class LogMassSemiring(Semiring):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _add(surprisal: bool, a: Weighted, b: Weighted) -> Weighted:
+def _add(semiring: LogMassSemiring, a: Weighted, b: Weighted) -> Weighted:
+    by_xla = functools.partial(_add_by_xla, semiring)
+    return Weighted(*native.add_on_cpu(semiring.kernel, by_xla, a, b))
+
+
+def _add_by_xla(semiring: LogMassSemiring, *numbers: jax.Array) -> Weighted:
+    a, b = Weighted(*numbers[:2]), Weighted(*numbers[2:])
     # With e = exp(−|log Z₁ − log Z₂|) the shares are 1 / (1 + e) and e / (1 + e), the logarithm of
     # the sum is max(log Z₁, log Z₂) + log(1 + e), and the entropy of the two shares
     # log(1 + e) + |log Z₁ − log Z₂| · e / (1 + e).
@@ -169,21 +183,21 @@ def _add(surprisal: bool, a: Weighted, b: Weighted) -> Weighted:
     first = t > 0
     mean = jnp.where(first, more, less) * a.mean + jnp.where(first, less, more) * b.mean
     excess = jnp.log1p(e)
-    if surprisal:
+    if semiring.surprisal:
         mean = mean + excess + gap * less
     return Weighted(largest + excess, mean)
 
 
 @_add.defjvp
-def _add_jvp(surprisal: bool, primals: Any, tangents: Any) -> tuple[Weighted, Weighted]:
+def _add_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (a, b), (da, db) = primals, tangents
     t = _log_ratio(a, b)
     p, q = lax.logistic(t), lax.logistic(-t)
-    surplus = a.mean - b.mean - (t if surprisal else 0)
+    surplus = a.mean - b.mean - (t if semiring.surprisal else 0)
     dt = jnp.where(_neither(a, b), 0, da.log_mass - db.log_mass)
     mean = p * da.mean + q * db.mean + p * q * surplus * dt
     tangent = Weighted(p * da.log_mass + q * db.log_mass, mean)
-    return _add(surprisal, a, b), tangent
+    return _add(semiring, a, b), tangent
 
 
 def _log_ratio(a: Weighted, b: Weighted) -> jax.Array:
@@ -239,9 +253,8 @@ def _finite(logs: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _contract(semiring: LogMassSemiring, weights: jax.Array, elements: Weighted) -> Weighted:
-    kernel = "entropy" if semiring.surprisal else "mean"
     by_xla = functools.partial(_contract_by_xla, semiring)
-    return Weighted(*native.on_cpu(kernel, by_xla, weights, *elements))
+    return Weighted(*native.on_cpu(semiring.kernel, by_xla, weights, *elements))
 
 
 def _contract_by_xla(
@@ -428,7 +441,7 @@ class PathCount(Semiring):
         return log_abs(_edges(weights))
 
     def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.logaddexp(a, b)
+        return native.add_on_cpu("count", lambda a, b: (jnp.logaddexp(a, b),), (a,), (b,))[0]
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a + b
@@ -437,7 +450,10 @@ class PathCount(Semiring):
         return elements
 
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-        return _weigh(lambda e: LogMassSemiring().sum(e, axes), elements)
+        def by_xla(counts: jax.Array) -> tuple[jax.Array]:
+            return (_weigh(lambda e: LogMassSemiring()._sum_by_xla(axes, *e), counts),)
+
+        return native.sum_on_cpu("count", by_xla, axes, elements)[0]
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return _contract_counts(weights, elements)

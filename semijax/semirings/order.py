@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semijax import elements as el
 from semijax import native
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
-from semijax.semirings.selection import HULL, LARGEST, largest_sizes, select
+from semijax.semirings.selection import HULL, LARGEST, Arrays, largest_sizes, select
 
 
 class Interval(NamedTuple):
@@ -53,20 +54,16 @@ class SignedSemiring(Semiring):
         return Interval(jnp.where(empty, -jnp.inf, high), jnp.where(empty, jnp.inf, low))
 
     def scale(self, weights: jax.Array, elements: Interval) -> Interval:
-        empty = _is_empty(elements)
-        a, b = (weights * end for end in _ends_or_0(empty, elements))
-        high, low = elements
-        return Interval(
-            jnp.where(empty, high, jnp.maximum(a, b)), jnp.where(empty, low, jnp.minimum(a, b))
-        )
+        return _scale(weights, elements)
 
     def pass_through(self, elements: Interval) -> Interval:
         return elements
 
     def sum(self, elements: Interval, axes: tuple[int, ...]) -> Interval:
+        none = self.zero((), elements.max.dtype)
         return Interval(
-            jnp.max(elements.max, axes, initial=-jnp.inf),
-            jnp.min(elements.min, axes, initial=jnp.inf),
+            lax.reduce(elements.max, none.max, lax.max, axes),
+            lax.reduce(elements.min, none.min, lax.min, axes),
         )
 
     def contract(self, weights: jax.Array, elements: Interval) -> Interval:
@@ -79,6 +76,25 @@ class SignedSemiring(Semiring):
             zero.max.at[kept].max(elements.max, mode="drop"),
             zero.min.at[kept].min(elements.min, mode="drop"),
         )
+
+
+@jax.custom_jvp
+def _scale(weights: jax.Array, interval: Interval) -> Interval:
+    return el.where(_is_empty(interval), interval, _scaled(weights, interval))
+
+
+@_scale.defjvp
+def _scale_jvp(primals: Any, tangents: Any) -> tuple[Interval, Interval]:
+    # The ends of an empty interval times a weight of 0 are no number, nor is any derivative there.
+    (weights, interval), (_, d_interval) = primals, tangents
+    empty = _is_empty(interval)
+    finite = weights, Interval(*_ends_or_0(empty, interval))
+    return _scale(*primals), el.where(empty, d_interval, jax.jvp(_scaled, finite, tangents)[1])
+
+
+def _scaled(weights: jax.Array, interval: Interval) -> Interval:
+    a, b = weights * interval.max, weights * interval.min
+    return Interval(jnp.maximum(a, b), jnp.minimum(a, b))
 
 
 def _is_empty(interval: Interval) -> jax.Array:
@@ -191,6 +207,9 @@ class TopK(Semiring):
         return self._padded(jnp.abs(weights)[..., None], self.k)
 
     def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return native.add_on_cpu("largest", self._add_by_xla, (a,), (b,))[0]
+
+    def _add_by_xla(self, a: jax.Array, b: jax.Array) -> Arrays:
         # Of two descending lists, the larger of a[i] and b[k-1-i] for every i are the k largest of
         # both, and they form a bitonic sequence: Batcher's merger sorts it in log₂ k steps.
         size = 1 << (self.k - 1).bit_length()
@@ -202,7 +221,7 @@ class TopK(Semiring):
             pairs = jnp.stack([jnp.maximum(high, low), jnp.minimum(high, low)], -2)
             best = pairs.reshape(best.shape)
             stride //= 2
-        return best[..., : self.k]
+        return (best[..., : self.k],)
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         products = self._times(jnp.maximum(a, 0)[..., :, None], b[..., None, :])
@@ -218,7 +237,18 @@ class TopK(Semiring):
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         if self.k <= MERGED_ONE_BY_ONE:
             return select(largest_sizes(self.k), weights, (elements,))[0]
-        return _contract_long_lists(self, weights, elements)
+        return native.on_cpu("largest", self._contract_by_xla, weights, elements)[0]
+
+    def _contract_by_xla(self, weights: jax.Array, elements: jax.Array) -> Arrays:
+        found = super().contract(weights, elements)
+        # Nobody knows which places the others have where one is not a number.
+        return (jnp.where(jnp.isnan(found[..., :1]), jnp.nan, found),)
+
+    def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        def by_xla(elements: jax.Array) -> Arrays:
+            return (super(TopK, self).sum(elements, axes),)
+
+        return native.sum_on_cpu("largest", by_xla, axes, elements)[0]
 
     def readout(self, elements: jax.Array) -> jax.Array:
         return jnp.where(elements == -jnp.inf, 0, elements)
@@ -231,22 +261,6 @@ class TopK(Semiring):
     def _padded(self, values: jax.Array, size: int) -> jax.Array:
         missing = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
         return jnp.pad(values, missing, constant_values=-jnp.inf)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _contract_long_lists(semiring: TopK, weights: jax.Array, elements: jax.Array) -> jax.Array:
-    return native.on_cpu("largest", functools.partial(_any_lists, semiring), weights, elements)[0]
-
-
-@_contract_long_lists.defjvp
-def _contract_long_lists_jvp(semiring: TopK, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(lambda *operands: _any_lists(semiring, *operands)[0], primals, tangents)
-
-
-def _any_lists(semiring: TopK, weights: jax.Array, elements: jax.Array) -> tuple[jax.Array]:
-    found = Semiring.contract(semiring, weights, elements)
-    # Nobody knows which places the others have where one is not a number.
-    return (jnp.where(jnp.isnan(found[..., :1]), jnp.nan, found),)
 
 
 @dataclasses.dataclass(frozen=True)

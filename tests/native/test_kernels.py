@@ -1,6 +1,7 @@
 """The native kernels against the XLA form, on every instruction set that this processor has."""
 
 import concurrent.futures
+import dataclasses
 import itertools
 
 import jax
@@ -37,14 +38,20 @@ def target(request):
     native.use(before)
 
 
-def by_xla(monkeypatch, semiring, *operands):
-    with monkeypatch.context() as without:
-        without.setattr(native, "on_cpu", lambda kernel, other, *args: other(*args))
-        return jax.jit(lambda *operands: semiring.contract(*operands))(*operands)
+LAYOUTS = [native.ColumnsFirst(*both) for both in itertools.product((False, True), repeat=2)]
 
 
-def natively(semiring, *operands):
-    compiled = jax.jit(lambda *operands: semiring.contract(*operands)).lower(*operands).compile()
+def by_xla(semiring, *operands, operation="contract"):
+    with native.off():
+        return jax.jit(lambda *operands: getattr(semiring, operation)(*operands))(*operands)
+
+
+def natively(semiring, *operands, operation="contract", layout=LAYOUTS[0]):
+    def call(*operands):
+        with native.laid_out(layout):
+            return getattr(semiring, operation)(*operands)
+
+    compiled = jax.jit(call).lower(*operands).compile()
     assert "semijax_" in compiled.as_text()
     return compiled(*operands)
 
@@ -82,32 +89,82 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("semiring", SELECTING + AVERAGING, ids=repr)
-def test_shapes(semiring, monkeypatch):
+def test_shapes(semiring):
     for seed, shape in enumerate(SHAPES):
         arguments = operands(semiring, shape, np.random.default_rng(seed))
-        want = by_xla(monkeypatch, semiring, *arguments)
+        want = by_xla(semiring, *arguments)
         before = native.target()
         for name in ("avx512", "avx2", "baseline"):
-            if native.use(name):
-                assert_same(semiring, natively(semiring, *arguments), want)
+            for layout in LAYOUTS if native.use(name) else ():
+                assert_same(semiring, natively(semiring, *arguments, layout=layout), want)
         native.use(before)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("semiring", SELECTING + AVERAGING, ids=repr)
 @pytest.mark.parametrize("seed", range(12))
-def test_more_shapes(semiring, seed, target, monkeypatch):
+def test_more_shapes(semiring, seed, target):
     random = np.random.default_rng(seed)
     for dtype, x64 in ((np.float32, False), (np.float64, True)):
         shape = tuple(random.integers(1, high) for high in (4, 150, 1500, 200))
         with jax.enable_x64(x64):
             arguments = operands(semiring, shape, random, dtype)
-            want = by_xla(monkeypatch, semiring, *arguments)
-            assert_same(semiring, natively(semiring, *arguments), want)
+            want = by_xla(semiring, *arguments)
+            for layout in LAYOUTS:
+                assert_same(semiring, natively(semiring, *arguments, layout=layout), want)
+
+
+def some_elements(semiring, shape, seed, dtype=np.float32):
+    _, elements = operands(semiring, (1, 1, *shape), np.random.default_rng(seed), dtype)
+    return jax.tree.map(lambda leaf: leaf[0], elements)
+
+
+SUMMING = [s for s in SELECTING if isinstance(s, sj.TopK)] + AVERAGING
+
+
+@pytest.mark.parametrize("semiring", SUMMING, ids=repr)
+def test_sums(semiring, target):
+    elements = some_elements(semiring, (6, 14 * 9), 0)
+    elements = el.reshape(elements, (6, 14 * 9), (6, 14, 9))
+    for axes in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2)):
+        summed = Sum(semiring, axes)
+        want = by_xla(summed, elements, operation="sum")
+        if el.size(summed.kept(elements)) >= 8:
+            assert_same(semiring, natively(summed, elements, operation="sum"), want)
+        # … and under vmap, over any axis.
+        for axis in range(3):
+            larger = jax.tree.map(lambda x, a=axis: jnp.stack([x, x], a), elements)
+            got = jax.vmap(summed.sum, axis)(larger)
+            assert_same(semiring, jax.tree.map(lambda x: x[1], got), want)
+
+
+@pytest.mark.parametrize("semiring", SUMMING, ids=repr)
+def test_additions(semiring, target):
+    a, b = (some_elements(semiring, (7, 5), seed) for seed in (0, 1))
+    want = by_xla(semiring, a, b, operation="add")
+    assert_same(semiring, natively(semiring, a, b, operation="add"), want)
+    twice = jax.tree.map(lambda x: jnp.stack([x, x], 1), b)
+    got = jax.vmap(semiring.add, (None, 1))(a, twice)
+    assert_same(semiring, jax.tree.map(lambda x: x[1], got), want)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum:
+    """⊕ over some axes, as an operation with elements only."""
+
+    semiring: sj.Semiring
+    axes: tuple[int, ...]
+
+    def sum(self, elements):
+        return self.semiring.sum(elements, self.axes)
+
+    def kept(self, elements):
+        shape = self.semiring.shape(elements)
+        return [n for a, n in enumerate(shape) if a not in self.axes]
 
 
 @pytest.mark.parametrize("semiring", FEW, ids=repr)
-def test_numbers_that_are_not_finite(semiring, target, monkeypatch):
+def test_numbers_that_are_not_finite(semiring, target):
     values = np.array([0, 1, -2, np.inf, -np.inf, np.nan, -0.0], np.float32)
     pairs = np.array(list(itertools.product(values, values)))
     # Each row has two of these weights, each column an element of two of these paths beside 1.
@@ -117,16 +174,16 @@ def test_numbers_that_are_not_finite(semiring, target, monkeypatch):
     ones = semiring.lift(jnp.ones(len(pairs)))
     for beside in (ones, semiring.zero((len(pairs),), jnp.float32)):
         elements = jax.tree.map(lambda a, b: jnp.stack([a, b])[None], column, beside)
-        want = by_xla(monkeypatch, semiring, weights, elements)
+        want = by_xla(semiring, weights, elements)
         assert_same(semiring, natively(semiring, weights, elements), want)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_every_narrow_weight(dtype, target, monkeypatch):
+def test_every_narrow_weight(dtype, target):
     weights = jax.lax.bitcast_convert_type(jnp.arange(2**16, dtype=jnp.uint16), dtype)
     semiring = sj.MaxProduct()
     arguments = weights.reshape(1, -1, 1), semiring.lift(jnp.ones((1, 1, 1)))
-    want = by_xla(monkeypatch, semiring, *arguments)
+    want = by_xla(semiring, *arguments)
     assert_same(semiring, natively(semiring, *arguments), want)
 
 
@@ -143,7 +200,7 @@ def test_narrow_weights_are_not_widened_in_memory():
 
 @pytest.mark.parametrize("semiring", AVERAGING[1:], ids=repr)
 @pytest.mark.parametrize("spread", [40.0, 85.0])
-def test_masses_of_every_size(semiring, spread, target, monkeypatch):
+def test_masses_of_every_size(semiring, spread, target):
     """What is large on one side is small on the other; rows far apart; and units that grow."""
     random = np.random.default_rng(0)
     shape = (2, 9, 600, 20)
@@ -158,7 +215,7 @@ def test_masses_of_every_size(semiring, spread, target, monkeypatch):
         with jax.enable_x64(True):
             wide = [x.astype(jnp.float64) for x in (w, *elements)]
             weighted = sj.semirings.Weighted(*wide[1:])
-            want = by_xla(monkeypatch, semiring, wide[0], weighted)
+            want = by_xla(semiring, wide[0], weighted)
             assert_same(semiring, got, want)
 
 
@@ -190,13 +247,13 @@ def test_vmap_over_nothing(axes):
     assert jax.vmap(sj.AbsMaxProduct().contract, axes)(*mapped).shape == (0, 2, 5, 6)
 
 
-def test_paths_where_row_and_column_have_some_but_not_together(target, monkeypatch):
+def test_paths_where_row_and_column_have_some_but_not_together(target):
     lower = np.tril(np.ones((70, 70), np.float32))[None]
     for semiring in AVERAGING:
         absent = semiring.zero(lower.shape, np.float32)
         elements = el.where(lower > 0, semiring.lift(jnp.asarray(lower)), absent)
         for weights in (lower, lower.mT):
-            want = by_xla(monkeypatch, semiring, weights, elements)
+            want = by_xla(semiring, weights, elements)
             assert_same(semiring, natively(semiring, weights, elements), want)
 
 

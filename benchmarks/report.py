@@ -1,0 +1,54 @@
+"""The table in the README, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.table import Figure
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+COSTS = ("", "compile ", "trace ", "memory ")
+"""What is put before a semiring's name, for each column after it."""
+
+
+def write(readme: Path, machine: dict[str, str | int], figures: Sequence[Figure]) -> None:
+    """Replace what stands between the two marks."""
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{table(machine, figures)}\n{END}{after}")
+
+
+def table(machine: dict[str, str | int], figures: Sequence[Figure]) -> str:
+    """Two tables: what each semiring costs, and everything else."""
+    by_name: dict[str, list[Figure]] = {}
+    for figure in figures:
+        by_name.setdefault(figure.what, []).append(figure)
+    names = [what.removesuffix(" / grad").removeprefix("trace ") for what in by_name]
+    names = [name for name in dict.fromkeys(names) if f"trace {name} / grad" in by_name]
+    lines = [
+        f"Measured on {machine['processor']}, {machine['cores']} cores, kernels for "
+        f"{machine['kernels']}, jax {machine['jax']}. Lowest to highest ratio over the workloads, "
+        "and the target.",
+        "",
+        "| over jitted `jax.grad` | run time | compile time | trace time | memory |",
+        "|---|---|---|---|---|",
+    ]
+    costs = {f"{cost}{name} / grad" for name in names for cost in COSTS}
+    for name in names:
+        cells = (_cell(_of_workload(by_name[f"{cost}{name} / grad"])) for cost in COSTS)
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    lines += ["", "| | ratio |", "|---|---|"]
+    lines += [f"| {what} | {_cell(of)} |" for what, of in by_name.items() if what not in costs]
+    return "\n".join(lines)
+
+
+def _of_workload(figures: Iterable[Figure]) -> list[Figure]:
+    return [figure for figure in figures if figure.where.startswith("6 layers")]
+
+
+def _cell(figures: Sequence[Figure]) -> str:
+    low, high = (pick(f.ratio for f in figures) for pick in (min, max))
+    text = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g}–{high:.2g}"
+    targets = sorted({f.target for f in figures if f.target is not None})
+    return text + (f" (≤ {', '.join(f'{t:g}' for t in targets)})" if targets else "")
