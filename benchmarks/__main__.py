@@ -42,7 +42,8 @@ def figures(quick: bool, repeats: int) -> Iterator[table.Figure]:
         yield from table.growth(name, layers, repeats)
         tokens = [Workload(2, n) for n in (16, 32, 64, 128, 256, 512)]
         yield from table.growth(name, tokens, repeats)
-    yield table.penalty(Workload(2, 64))
+    yield from table.penalty(Workload(2, 64))
+    yield from table.penalty(Workload(6, 64))
     yield from table.contractions(repeats)
     yield from table.against_fixed_shape(repeats)
     yield from table.against_torch(repeats)

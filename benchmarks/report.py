@@ -49,6 +49,6 @@ def _of_workload(figures: Iterable[Figure]) -> list[Figure]:
 
 def _cell(figures: Sequence[Figure]) -> str:
     low, high = (pick(f.ratio for f in figures) for pick in (min, max))
-    text = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g}–{high:.2g}"
+    text = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g}–{high:.3g}"
     targets = sorted({f.target for f in figures if f.target is not None})
     return text + (f" (≤ {', '.join(f'{t:g}' for t in targets)})" if targets else "")

@@ -82,7 +82,7 @@ _layout: contextvars.ContextVar[ColumnsFirst] = contextvars.ContextVar("layout")
 
 @contextlib.contextmanager
 def laid_out(layout: ColumnsFirst) -> Iterator[None]:
-    """Within, kernels read and write arrays in this layout.
+    """Within, contractions read and write arrays in this layout.
 
     Nothing depends on it but what is copied: XLA transposes what lies there otherwise.
     """
@@ -91,6 +91,11 @@ def laid_out(layout: ColumnsFirst) -> Iterator[None]:
         yield
     finally:
         _layout.reset(token)
+
+
+def layout() -> ColumnsFirst:
+    """The layout that operands of a contraction have here."""
+    return _layout.get(ColumnsFirst())
 
 
 _off: contextvars.ContextVar[bool] = contextvars.ContextVar("off")
@@ -123,17 +128,17 @@ def on_cpu(
     numbers = elements[0].shape[3:]
     if not _supported(elements, numbers, weights.dtype):
         return other(weights, *elements)
-    layout = _layout.get(ColumnsFirst())
-    contract = contraction(kernel, layout, len(numbers))
+    order = layout()
+    contract = contraction(kernel, order, len(numbers))
 
-    def laid_out(weights: jax.Array, *elements: jax.Array) -> Arrays:
+    def in_order(weights: jax.Array, *elements: jax.Array) -> Arrays:
         def swap(x: jax.Array) -> jax.Array:
-            return x.swapaxes(1, 2) if layout.elements else x
+            return x.swapaxes(1, 2) if order.elements else x
 
-        weights = weights.swapaxes(1, 2) if layout.weights else weights
+        weights = weights.swapaxes(1, 2) if order.weights else weights
         return tuple(map(swap, contract(weights, *map(swap, elements))))
 
-    return _platform_dependent(laid_out, other, weights, *elements)
+    return _platform_dependent(in_order, other, weights, *elements)
 
 
 def sum_on_cpu(

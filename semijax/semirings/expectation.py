@@ -128,11 +128,9 @@ class LogMassSemiring(Semiring):
         lost a part of the mass to underflow that is not small against the whole.
         """
         logs, means = elements
-        row = jnp.max(weights, 2, keepdims=True, initial=0)
-        row = jnp.maximum(row, -jnp.min(weights, 2, keepdims=True, initial=0))
-        column = jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)
+        row, column = _scales(weights, logs)
         alive = (row > 0) & (column > -jnp.inf)
-        row, column = lax.stop_gradient((_or_one(row), _finite(column)))
+        row, column = _or_one(row), _finite(column)
         logs = logs - column
         masses = jnp.exp(logs)
         terms = masses * (means - _finite(logs) if self.surprisal else means)
@@ -144,9 +142,7 @@ class LogMassSemiring(Semiring):
             return mass, total + matmul(_surprisal(a), masses) if self.surprisal else total
 
         mass, total = sum_over_blocks(products, weights, (masses, terms))
-        info = jnp.finfo(mass.dtype)
-        trusted = mass * (info.eps / info.tiny / max(1, weights.shape[2]))
-        trusted = jnp.where(alive, trusted, jnp.inf)
+        trusted = jnp.where(alive, mass / _least_trusted(weights), jnp.inf)
         return self._result(mass, total, jnp.log(row) + column), trusted
 
     def _looped_contract(self, weights: jax.Array, elements: Weighted, count: Any) -> Weighted:
@@ -276,6 +272,19 @@ def _contract_by_xla(
     return jax.tree.map(functools.partial(jnp.where, replaced), again, result)
 
 
+def _scales(weights: jax.Array, logs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest weight of every row, and the logarithm of the largest mass of every column."""
+    row = jnp.max(weights, 2, keepdims=True, initial=0)
+    row = jnp.maximum(row, -jnp.min(weights, 2, keepdims=True, initial=0))
+    return lax.stop_gradient((row, jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)))
+
+
+def _least_trusted(weights: jax.Array) -> float:
+    """The smallest sum, of terms of at most 1, beside which those that underflow don't matter."""
+    info = jnp.finfo(weights.dtype)
+    return float(info.tiny / info.eps) * max(1, weights.shape[2])
+
+
 def _lost(weights: jax.Array, elements: Weighted, trusted: jax.Array) -> jax.Array:
     """Whether an entry that can't be trusted has any path at all."""
     edges = (weights != 0).astype(weights.dtype)
@@ -289,19 +298,26 @@ def _contract_jvp(semiring: LogMassSemiring, primals: Any, tangents: Any) -> tup
     result = _contract(semiring, weights, elements)
     dtype = result.log_mass.dtype  # the weights' may be narrower
     primals, tangents = ((x[0].astype(dtype), x[1]) for x in (primals, tangents))
-    weights, elements = primals
-    _, trusted = semiring._scaled_contract(weights, elements)
+    # What a derivative by products needs is as large as the weights: it is made again, not kept.
+    tangent = jax.checkpoint(functools.partial(_contract_tangent, semiring))
+    return result, tangent(tuple(primals), tuple(tangents), result)
 
+
+def _contract_tangent(
+    semiring: LogMassSemiring, primals: Any, tangents: Any, result: Weighted
+) -> Weighted:
     def scaled(weights: jax.Array, elements: Weighted) -> Weighted:
         return semiring._scaled_contract(weights, elements)[0]
 
-    tangent = lax.cond(
-        _lost(weights, elements, trusted),
+    weights, elements = primals
+    row, column = _scales(weights, elements.log_mass)
+    least = column + jnp.log(row) + np.log(_least_trusted(weights))
+    return lax.cond(
+        jnp.any((result.log_mass > -jnp.inf) & (result.log_mass < least)),
         lambda tangents: _looped_tangent(semiring, primals, tangents, result),
         lambda tangents: jax.jvp(scaled, primals, tangents)[1],
         tangents,
     )
-    return result, tangent
 
 
 def _looped_tangent(

@@ -11,13 +11,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from semijax import elements as el
+from semijax import native
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold_sum
 
 
+FEW_COLUMNS = 32
+"""Of a product with so many columns, to transpose the result costs less than it saves."""
+
+
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """The product of two matrices, in full precision on every device."""
+    if native.layout().elements and b.shape[2] > FEW_COLUMNS:  # write its transpose to memory
+        dimensions = (((2,), (2,)), ((0,), (0,)))
+        return lax.dot_general(b.mT, a, dimensions, precision=lax.Precision.HIGHEST).mT
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
