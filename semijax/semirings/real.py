@@ -16,7 +16,6 @@ from semijax.elements import Shape
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold_sum
 
-
 FEW_COLUMNS = 32
 """Of a product with so many columns, to transpose the result costs less than it saves."""
 
