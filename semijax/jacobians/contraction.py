@@ -48,16 +48,14 @@ class Contraction(LocalJacobian):
         return el.size((*batch, *contracted, *free, *others))
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
-        of_cotangent = (self._out_batch(), self.out_free[1], self.out_free[0])
-        cotangents = cotangent, self.out_shape, of_cotangent
+        cotangents = cotangent, self.out_shape, self._out_dims
         return self._contract(semiring, self.weight_dims, *cotangents, self.in_shape, self.in_dims)
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         batch, contracted, free = self.weight_dims
-        of_tangent = (self._out_batch(), self.out_free[1], self.out_free[0])
         tangents = tangent, self.in_shape, self.in_dims
         return self._contract(
-            semiring, (batch, free, contracted), *tangents, self.out_shape, of_tangent
+            semiring, (batch, free, contracted), *tangents, self.out_shape, self._out_dims
         )
 
     def _contract(
@@ -86,8 +84,10 @@ class Contraction(LocalJacobian):
         found = contract(semiring, weights, _matrices(elements, shape, of_elements), layout)
         return _restore(found, out_shape, of_result)
 
-    def _out_batch(self) -> Axes:
-        return tuple(range(len(self.in_dims[0])))
+    @property
+    def _out_dims(self) -> Groups:
+        """The axes of the output: batch, the weights' free, the input's free."""
+        return tuple(range(len(self.in_dims[0]))), self.out_free[1], self.out_free[0]
 
     def _sizes(self, shape: Shape, dims: tuple[int, ...]) -> Shape:
         return tuple(shape[d] for d in dims)
