@@ -7,6 +7,13 @@ from semijax.explain import explain as explain
 from semijax.graph import Equation as Equation
 from semijax.jacobians import dense_budget as dense_budget
 from semijax.jacobians import register_jacobian as register_jacobian
+from semijax.paths import Path as Path
+from semijax.paths import Paths as Paths
+from semijax.paths import component_counts as component_counts
+from semijax.paths import gradient_graph as gradient_graph
+from semijax.paths import sample_paths as sample_paths
+from semijax.paths import top_paths as top_paths
+from semijax.paths import trace_gradient as trace_gradient
 from semijax.semirings import AbsMaxProduct as AbsMaxProduct
 from semijax.semirings import AbsSumProduct as AbsSumProduct
 from semijax.semirings import Entropy as Entropy

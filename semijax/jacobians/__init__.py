@@ -20,6 +20,7 @@ from semijax.jacobians.dense import dense_jacobian as dense_jacobian
 from semijax.jacobians.diagonal import Diagonal as Diagonal
 from semijax.jacobians.diagonal import Reduction as Reduction
 from semijax.jacobians.diagonal import Transposed as Transposed
+from semijax.jacobians.edges import Edges as Edges
 from semijax.jacobians.lookup import equation_jacobian as equation_jacobian
 from semijax.jacobians.movement import DynamicSlice as DynamicSlice
 from semijax.jacobians.movement import Movement as Movement

@@ -2,7 +2,7 @@
 
 A rule maps an equation and its primal values to one ``LocalJacobian`` per pair of an input and an
 output. The semiring acts on it through two verbs, ``pull`` and ``push``; no rule knows a semiring
-and no semiring knows a primitive.
+and no semiring knows a primitive. Who follows paths asks for the edges ``leaving`` a node.
 """
 
 from __future__ import annotations
@@ -10,20 +10,37 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.extend.core
 import jax.extend.core.primitives as jax_primitives
 import jax.numpy as jnp
+import numpy as np
 
 from semijax import elements as el
 from semijax import native
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation, Graph, Variable
+from semijax.jacobians.edges import Edges, probed
 from semijax.semirings.base import Semiring
 from semijax.semirings.real import SumProduct
+
+_Kind = TypeVar("_Kind", bound=type)
+
+
+def arrays(*names: str) -> Callable[[_Kind], _Kind]:
+    """Declare which fields of a kind of Jacobian hold arrays; the others are static, and hashable.
+
+    What a semiring does with it is then compiled once for all that have the same static fields.
+    """
+
+    def register(kind: _Kind) -> _Kind:
+        static = [f.name for f in dataclasses.fields(kind) if f.name not in names]
+        return jax.tree_util.register_dataclass(kind, names, static)
+
+    return register
 
 
 class LocalJacobian(abc.ABC):
@@ -39,6 +56,16 @@ class LocalJacobian(abc.ABC):
     @abc.abstractmethod
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         """t_out[o] = ⊕ᵢ t_in[i] ⊗ lift(∂o/∂i), over the edges i → o."""
+
+    # Single edges, on concrete numbers. A kind that knows them need not ask its verbs.
+
+    def leaving(self, index: np.ndarray) -> Edges:
+        """The edges from elements of the input, given by their positions when flattened."""
+        return probed(self, "push", index)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        """The edges to elements of the output, given by their positions when flattened."""
+        return probed(self, "pull", index)
 
     @property
     def kind(self) -> str:
@@ -56,12 +83,12 @@ class LocalJacobian(abc.ABC):
         rows = jnp.eye(n).reshape(n, *self.out_shape)
         shape = (*self.out_shape, *self.in_shape)
         weights = jax.vmap(lambda row: self.pull(SumProduct(), row))(rows)
-        present = jax.vmap(lambda row: self.pull(_Structure(), row > 0))(rows)
+        present = jax.vmap(lambda row: self.pull(Structure(), row > 0))(rows)
         return weights.reshape(shape), present.reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Structure(Semiring):
+class Structure(Semiring):
     """Which edges exist, whatever they weigh."""
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
@@ -98,6 +125,10 @@ class EquationJacobian(abc.ABC):
     kind: str
     """The kinds of local Jacobian it consists of."""
 
+    def leaving(self, position: int, index: np.ndarray) -> Iterator[tuple[int, Edges]]:
+        """The edges from elements of the input at a position: those to each output that has any."""
+        raise NotImplementedError(f"a {self.kind} has no edges of its own, those of its bodies")
+
     @property
     def edges(self) -> int | None:
         """How many edges there may be; None for a region, which has those of its bodies."""
@@ -109,6 +140,7 @@ class EquationJacobian(abc.ABC):
         return ()
 
 
+@arrays("entries")
 @dataclasses.dataclass(frozen=True)
 class Table(EquationJacobian):
     """The local Jacobians of an equation by (position of the input, position of the output)."""
@@ -134,6 +166,11 @@ class Table(EquationJacobian):
                 part = jacobian.push(semiring, tangents[i])
                 pushed[o] = part if pushed[o] is None else semiring.add(pushed[o], part)
         return pushed
+
+    def leaving(self, position: int, index: np.ndarray) -> Iterator[tuple[int, Edges]]:
+        for (i, o), jacobian in self.entries.items():
+            if i == position:
+                yield o, jacobian.leaving(index)
 
     @property
     def kind(self) -> str:

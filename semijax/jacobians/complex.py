@@ -11,11 +11,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation, Variable
-from semijax.jacobians.base import EquationJacobian, LocalJacobian, Table
+from semijax.jacobians.base import EquationJacobian, LocalJacobian, Table, arrays
+from semijax.jacobians.edges import Edges
 from semijax.semirings.base import Semiring
 
 SAME_FOR_BOTH_PARTS = {
@@ -26,6 +28,7 @@ SAME_FOR_BOTH_PARTS = {
 }
 
 
+@arrays("inner")
 @dataclasses.dataclass(frozen=True)
 class BothParts(LocalJacobian):
     """The same edges for the real and the imaginary part, which are a last axis of size 2."""
@@ -58,6 +61,16 @@ class BothParts(LocalJacobian):
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         ins, outs = len(self.inner.in_shape), len(self.inner.out_shape)
         return jax.vmap(lambda t: self.inner.push(semiring, t), ins, outs)(tangent)
+
+    def leaving(self, index: np.ndarray) -> Edges:
+        return _of_part(self.inner.leaving(index // 2), index % 2)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        return _of_part(self.inner.entering(index // 2), index % 2)
+
+
+def _of_part(edges: Edges, part: np.ndarray) -> Edges:
+    return edges._replace(other=2 * edges.other + part[edges.owner])
 
 
 def is_complex(variable: object) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, contract, rule_for
+from semijax.jacobians.base import LocalJacobian, arrays, contract, rule_for
+from semijax.jacobians.edges import Edges, spread, unravel
 from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
 
@@ -20,6 +21,7 @@ Axes = tuple[int, ...]
 Groups = tuple[Axes, Axes, Axes]
 
 
+@arrays("weights")
 @dataclasses.dataclass(frozen=True)
 class Contraction(LocalJacobian):
     """o[b, f, g] = Σ_c i[b, c, f] w[b, c, g], so ∂o[b, f, g]/∂i[b, c, f] = w[b, c, g].
@@ -57,6 +59,19 @@ class Contraction(LocalJacobian):
         return self._contract(
             semiring, (batch, free, contracted), *tangents, self.out_shape, self._out_dims
         )
+
+    def leaving(self, index: np.ndarray) -> Edges:
+        indices = unravel(index, self.in_shape)
+        batch, contracted, free = (tuple(indices[a] for a in axes) for axes in self.in_dims)
+        order = [axis for group in self.weight_dims for axis in group]
+        weights = np.asarray(self.weights).transpose(order)
+        met = weights[(*batch, *contracted)] if batch or contracted else weights
+        axes_of_batch, _, axes_of_free = self._out_dims
+        fixed = dict(zip((*axes_of_batch, *axes_of_free), (*batch, *free), strict=True))
+        targets = spread(fixed, self.out_shape, len(index))
+        met = np.broadcast_to(met.reshape(-1, targets.shape[1]), targets.shape)
+        owner = np.arange(len(index)).repeat(targets.shape[1])
+        return Edges(owner, targets.ravel(), met.ravel().astype(np.float64))
 
     def _contract(
         self,

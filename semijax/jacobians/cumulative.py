@@ -11,11 +11,12 @@ from jax import lax
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, rule_for
+from semijax.jacobians.base import LocalJacobian, arrays, rule_for
 from semijax.jacobians.dense import Dense, Function
 from semijax.semirings.base import Semiring
 
 
+@arrays()
 @dataclasses.dataclass(frozen=True)
 class CumulativeSum(LocalJacobian):
     """∂o/∂i = 1 for i ≤ o along an axis (i ≥ o where it runs in reverse)."""

@@ -20,8 +20,10 @@ from semijax.jacobians.axes import batch_axes
 from semijax.jacobians.base import LocalJacobian, accumulated, no_derivative
 from semijax.jacobians.complex import as_complex, as_real, is_complex
 from semijax.jacobians.diagonal import Diagonal
+from semijax.jacobians.edges import Edges
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK_BYTES
+from semijax.semirings.real import SumProduct
 
 _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
 
@@ -73,6 +75,7 @@ class Function:
             return as_real(equation.bind(*full)[o])
 
         self._call = call
+        self._x64 = jax.dtypes.canonicalize_dtype(jnp.float64) == jnp.float64
         self.x = self._primals[self._at]
         self.out = jax.eval_shape(call, *self._primals)
 
@@ -80,14 +83,16 @@ class Function:
         """The output, and the vector-Jacobian product."""
         primals = [*self._primals]
         primals[self._at] = x
-        out, pull = jax.vjp(self._call, *primals)
-        return out, pull(cotangent)[self._at]
+        with jax.enable_x64(self._x64):  # as its author's rules were meant to run
+            out, pull = jax.vjp(self._call, *primals)
+            return out, pull(cotangent)[self._at]
 
     def pushforward(self, tangent: jax.Array) -> jax.Array:
         """The Jacobian-vector product."""
         tangents = [jnp.zeros_like(primal) for primal in self._primals]
         tangents[self._at] = tangent
-        return jax.jvp(self._call, tuple(self._primals), tuple(tangents))[1]
+        with jax.enable_x64(self._x64):
+            return jax.jvp(self._call, tuple(self._primals), tuple(tangents))[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +148,34 @@ class Dense(LocalJacobian):
         t = _matrix(tangent, self.in_shape, self.in_batch)
         pushed = self._spread(semiring, t) if self._by_rows() else self._collect(semiring, t)
         return _unmatrix(pushed, self.out_shape, self.out_batch)
+
+    def leaving(self, index: np.ndarray) -> Edges:
+        sides = (self.in_shape, self.in_batch), (self.out_shape, self.out_batch)
+        return self._edges(index, *sides, are_lines=not self._by_rows())
+
+    def entering(self, index: np.ndarray) -> Edges:
+        sides = (self.out_shape, self.out_batch), (self.in_shape, self.in_batch)
+        return self._edges(index, *sides, are_lines=self._by_rows())
+
+    def _edges(self, index: np.ndarray, here: Any, there: Any, *, are_lines: bool) -> Edges:
+        nodes, others = (_matrix(np.arange(el.size(s[0])).reshape(s[0]), *s) for s in (here, there))
+        batch, node = np.divmod(np.argsort(nodes.ravel())[index], max(1, nodes.shape[1]))
+        lines = np.unique(node) if are_lines else np.arange(self._sizes()[0])
+        block = self._block(SumProduct())
+        parts = []
+        for start in range(0, len(lines), block):
+            asked = lines[start : start + block]
+            weights, present = (np.asarray(x) for x in self._lines(jnp.asarray(asked)))
+            if are_lines:
+                mine = np.flatnonzero(np.isin(node, asked))
+                at = np.searchsorted(asked, node[mine]), batch[mine]
+                owner, other = np.nonzero(present[at])
+                weight, owner = weights[at][owner, other], mine[owner]
+            else:
+                other, owner = np.nonzero(present[:, batch, node])
+                weight, other = weights[:, batch, node][other, owner], other + start
+            parts.append((owner, others[batch[owner], other], weight.astype(np.float64)))
+        return Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     # The Jacobian of one batch element is computed line by line: its rows, one per output, by
     # vector-Jacobian products, or its columns, one per input, by Jacobian-vector products.

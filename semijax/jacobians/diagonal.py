@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.jacobians.base import LocalJacobian, accumulated
+from semijax.jacobians.base import LocalJacobian, accumulated, arrays
+from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, spread, unravel
 from semijax.semirings.base import Semiring
 
 
+@arrays("weights", "present")
 @dataclasses.dataclass(frozen=True)
 class Diagonal(LocalJacobian):
     """An edge from i to o wherever broadcasting joins them, of weight ∂o/∂i = w[o].
@@ -48,6 +51,28 @@ class Diagonal(LocalJacobian):
             tangent = el.broadcast_in_dim(tangent, self.out_shape, self._dimensions())
         return self._scale(semiring, tangent)
 
+    def leaving(self, index: np.ndarray) -> Edges:
+        indices = unravel(index, self.in_shape)
+        joined = zip(self._dimensions(), self.in_shape, indices, strict=True)
+        fixed = {d: i for d, n, i in joined if n == self.out_shape[d]}
+        targets = spread(fixed, self.out_shape, len(index))
+        edges = at_most_one(*self._weigh(targets.ravel()))
+        return edges._replace(owner=edges.owner // max(1, targets.shape[1]))
+
+    def entering(self, index: np.ndarray) -> Edges:
+        indices = unravel(index, self.out_shape)
+        source = [
+            indices[d] if n == self.out_shape[d] else np.zeros_like(index)
+            for d, n in zip(self._dimensions(), self.in_shape, strict=True)
+        ]
+        _, weight, present = self._weigh(index)
+        return at_most_one(ravel(source, self.in_shape, index), weight, present)
+
+    def _weigh(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
+        weight = None if self.weights is None else numbers(self.weights, outputs)
+        present = True if self.present is None else np.asarray(self.present).ravel()[outputs]
+        return outputs, weight, present
+
     def _dimensions(self) -> tuple[int, ...]:
         n = len(self.out_shape)
         return (
@@ -64,6 +89,7 @@ class Diagonal(LocalJacobian):
         return el.where(self.present, scaled, semiring.zero(self.out_shape, semiring.dtype(scaled)))
 
 
+@arrays("weights")
 @dataclasses.dataclass(frozen=True)
 class Reduction(LocalJacobian):
     """An edge from every i to the one o that it is reduced to, of weight ∂o/∂i = w[i].
@@ -88,11 +114,18 @@ class Reduction(LocalJacobian):
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         return self._transposed().pull(semiring, tangent)
 
+    def leaving(self, index: np.ndarray) -> Edges:
+        return self._transposed().entering(index)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        return self._transposed().leaving(index)
+
     def _transposed(self) -> Diagonal:
         kept = tuple(a for a in range(len(self.in_shape)) if a not in self.axes)
         return Diagonal(self.weights, self.out_shape, self.in_shape, kept)
 
 
+@arrays("inner")
 @dataclasses.dataclass(frozen=True)
 class Transposed(LocalJacobian):
     """The same edges the other way round: ⊗ is commutative, so pull and push change places."""
@@ -123,3 +156,9 @@ class Transposed(LocalJacobian):
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         return self.inner.pull(semiring, tangent)
+
+    def leaving(self, index: np.ndarray) -> Edges:
+        return self.inner.entering(index)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        return self.inner.leaving(index)

@@ -12,11 +12,13 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, accumulated, rule_for
+from semijax.jacobians.base import LocalJacobian, accumulated, arrays, rule_for
 from semijax.jacobians.diagonal import Diagonal, Transposed
+from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, unravel
 from semijax.semirings.base import Semiring
 
 
+@arrays("source", "weights")
 @dataclasses.dataclass(frozen=True)
 class Movement(LocalJacobian):
     """An edge from i to o where ``source[o]`` is i's position in the flattened input.
@@ -50,12 +52,28 @@ class Movement(LocalJacobian):
         inside = (self.source >= 0) & (self.source < n)
         return el.where(inside, self._scale(semiring, moved), zero)
 
+    def leaving(self, index: np.ndarray) -> Edges:
+        asked = np.full(el.size(self.in_shape) + 1, -1)  # the last for what is outside
+        asked[index] = np.arange(len(index))
+        source = np.asarray(self.source).ravel()
+        inside = (source >= 0) & (source < len(asked) - 1)
+        owner = asked[np.where(inside, source, -1)]
+        outputs = np.flatnonzero(owner >= 0)
+        weight = np.ones(len(outputs)) if self.weights is None else numbers(self.weights, outputs)
+        return Edges(owner[outputs], outputs, weight)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        source = np.asarray(self.source).ravel()[index].astype(int)
+        weight = None if self.weights is None else numbers(self.weights, index)
+        return at_most_one(source, weight, (source >= 0) & (source < el.size(self.in_shape)))
+
     def _scale(self, semiring: Semiring, elements: Elements) -> Elements:
         if self.weights is None:
             return semiring.pass_through(elements)
         return semiring.scale(accumulated(self.weights), elements)
 
 
+@arrays()
 @dataclasses.dataclass(frozen=True)
 class Permutation(LocalJacobian):
     """A bijection: the input reversed along ``flipped``, transposed by ``axes``, reshaped."""
@@ -79,10 +97,27 @@ class Permutation(LocalJacobian):
         moved = el.transpose(el.flip(semiring.pass_through(tangent), self.flipped), axes)
         return el.reshape(moved, transposed, self.out_shape)
 
+    def leaving(self, index: np.ndarray) -> Edges:
+        axes = self._axes()
+        indices = self._flip(unravel(index, self.in_shape))
+        moved = [indices[a] for a in axes]
+        transposed = tuple(self.in_shape[a] for a in axes)
+        return at_most_one(ravel(moved, transposed, index), None)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        axes = self._axes()
+        moved = unravel(index, tuple(self.in_shape[a] for a in axes))
+        indices = self._flip([moved[position] for position in np.argsort(axes)])
+        return at_most_one(ravel(indices, self.in_shape, index), None)
+
+    def _flip(self, indices: list[np.ndarray]) -> list[np.ndarray]:
+        return [self.in_shape[a] - 1 - i if a in self.flipped else i for a, i in enumerate(indices)]
+
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(len(self.in_shape))) if self.axes is None else self.axes
 
 
+@arrays()
 @dataclasses.dataclass(frozen=True)
 class Padding(LocalJacobian):
     """The input, with size-1 axes added where its rank is less, and padded: a box in the output.
@@ -107,6 +142,17 @@ class Padding(LocalJacobian):
         box = el.reshape(semiring.pass_through(tangent), self.in_shape, self._box())
         return el.pad(box, zero, self.padding)
 
+    def leaving(self, index: np.ndarray) -> Edges:
+        box = zip(unravel(index, self._box()), self.padding, strict=True)
+        moved = [low + i * (interior + 1) for i, (low, _, interior) in box]
+        return _inside(moved, self.out_shape, index)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        whole = zip(unravel(index, self.out_shape), self.padding, strict=True)
+        steps = [np.divmod(o - low, interior + 1) for o, (low, _, interior) in whole]
+        exact = np.all([rest == 0 for _, rest in steps], 0)
+        return _inside([i for i, _ in steps], self._box(), index, exact)
+
     def _box(self) -> Shape:
         if len(self.in_shape) == len(self.out_shape):
             return self.in_shape
@@ -115,6 +161,7 @@ class Padding(LocalJacobian):
         )
 
 
+@arrays("starts")
 @dataclasses.dataclass(frozen=True)
 class DynamicSlice(LocalJacobian):
     """A box of the input, at indices that are known only when the program runs."""
@@ -132,6 +179,28 @@ class DynamicSlice(LocalJacobian):
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         return el.dynamic_slice(semiring.pass_through(tangent), self.starts, self.out_shape)
+
+    def leaving(self, index: np.ndarray) -> Edges:
+        return self._moved(index, self.in_shape, self.out_shape, -1)
+
+    def entering(self, index: np.ndarray) -> Edges:
+        return self._moved(index, self.out_shape, self.in_shape, 1)
+
+    def _moved(self, index: np.ndarray, old: Shape, new: Shape, sign: int) -> Edges:
+        starts = [sign * int(start) for start in self.starts]
+        moved = [i + start for i, start in zip(unravel(index, old), starts, strict=True)]
+        return _inside(moved, new, index)
+
+
+def _inside(
+    indices: list[np.ndarray], shape: Shape, nodes: np.ndarray, present: Any = True
+) -> Edges:
+    """An edge of weight 1 to these indices, where they are in an array of this shape."""
+    present = np.broadcast_to(present, nodes.shape)
+    for i, n in zip(indices, shape, strict=True):
+        present = present & (i >= 0) & (i < n)
+    kept = [np.where(present, i, 0) for i in indices]
+    return at_most_one(ravel(kept, shape, nodes) if present.any() else nodes, None, present)
 
 
 def positions(shape: Shape) -> jax.Array:

@@ -14,7 +14,7 @@ from jax import lax
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
-from semijax.jacobians.base import LocalJacobian, accumulated, contract, rule_for
+from semijax.jacobians.base import LocalJacobian, accumulated, arrays, contract, rule_for
 from semijax.jacobians.movement import positions
 from semijax.semirings.base import Semiring
 
@@ -97,6 +97,7 @@ class Geometry:
         return ((0, 0, 0),) * len(lead) + tuple((0, 0, step - 1) for step in self.strides)
 
 
+@arrays("selected")
 @dataclasses.dataclass(frozen=True)
 class Pooling(LocalJacobian):
     """Every output reads the elements in its window.
@@ -160,6 +161,7 @@ class Pooling(LocalJacobian):
         return semiring.scale(weights.astype(semiring.dtype(elements)), elements)
 
 
+@arrays("weights")
 @dataclasses.dataclass(frozen=True)
 class Convolution(LocalJacobian):
     """o[g, o, n, y] = Σ_{c, k} lhs[g, c, n, y·s + k·d] rhs[g, o, c, k]: a contraction per tap.

@@ -1,0 +1,277 @@
+"""The computation graph drawn: every node of a small function, or the modules of any."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from semijax import checks, scopes
+from semijax.paths import drawing, page
+from semijax.paths.call import Call
+from semijax.paths.drawing import Edge
+from semijax.paths.labels import Labels
+from semijax.paths.landscape import STRONGEST, Landscape
+from semijax.paths.path import check_depth
+from semijax.paths.run import Array
+from semijax.paths.survey import Scaled, arrivals, flows, survey, total
+from semijax.paths.walk import crossings
+from semijax.semirings import AbsSumProduct, Product, as_semiring
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphNode:
+    """A node of the picture: an element of an array, or a module.
+
+    Attributes:
+        name: what it is called.
+        fields: what else is known of it: for an element, what a ``Node`` of a path knows.
+    """
+
+    name: str
+    fields: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientGraph:
+    """A computation graph with its local derivatives, or the flow between modules. Immutable.
+
+    Attributes:
+        title: what it shows.
+        nodes: in the order in which they were computed.
+        edges: in the order of their heads; between two nodes there may be several.
+    """
+
+    title: str
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[Edge, ...]
+
+    def __repr__(self) -> str:
+        return f"GradientGraph({self.title}: {len(self.nodes)} nodes, {len(self.edges)} edges)"
+
+    def to_networkx(self) -> Any:
+        """A ``networkx.MultiDiGraph`` with the fields of nodes and edges as attributes.
+
+        Raises:
+            ImportError: if networkx is not installed.
+        """
+        import networkx
+
+        graph = networkx.MultiDiGraph(title=self.title)
+        for number, node in enumerate(self.nodes):
+            graph.add_node(number, name=node.name, **node.fields)
+        for edge in self.edges:
+            graph.add_edge(edge.tail, edge.head, weight=edge.weight, share=edge.share)
+        return graph
+
+    def to_dot(self) -> str:
+        """The graph in Graphviz's language, as text; no program is needed to write it."""
+        return drawing.dot(self.title, [node.name for node in self.nodes], self.edges)
+
+    def to_json(self) -> str:
+        """``{"title", "nodes": [{"name", …}], "edges": [{"tail", "head", "weight", "share"}]}``."""
+        nodes = [{"name": node.name, **node.fields} for node in self.nodes]
+        return json.dumps({"title": self.title, "nodes": nodes, "edges": [*map(vars, self.edges)]})
+
+    def to_html(self) -> str:
+        """One self-contained file with the graph drawn; hover for what is known of a node."""
+        return page.document(self.title, f"<h3>{page.text(self.title)}</h3>{self._repr_html_()}")
+
+    def _repr_html_(self) -> str:
+        names = [node.name for node in self.nodes]
+        hints = [
+            "\n".join(
+                [node.name, *(f"{key}: {value}" for key, value in node.fields.items() if value)]
+            )
+            for node in self.nodes
+        ]
+        return drawing.svg(names, hints, self.edges)
+
+
+def gradient_graph(
+    fun: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    level: str = "element",
+    depth: int | None = None,
+    semiring: Any = None,
+    share: float = 0.95,
+    max_edges: int = 2000,
+) -> Callable[..., GradientGraph]:
+    """The computation graph of ``fun``, labelled: to be looked at.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        argnums: which positional argument(s) the paths start from.
+        level: ``"element"``: every node and edge that is on a path, edges labelled with local
+            derivatives (Du et al. 2023, Fig. 1b), for small functions. ``"scope"``: a node for each
+            module and each leaf of the arguments, for models of any size: an edge from where an
+            array was made to where it is read.
+        depth: modules are told apart by so many names of their scope, from the outside; by all
+            names by default.
+        semiring: between modules, what flows: the ⊕ over all paths from the arguments to the output
+            that take an edge from the one to the other, read out as a number. The mass,
+            ``AbsSumProduct``, by default.
+        share: between modules, the largest edges are shown that together carry so much of the mass
+            that crosses from module to module, a number in (0, 1].
+        max_edges: between elements, how many edges there may be.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a ``GradientGraph``.
+
+    Raises:
+        ValueError: if there are more edges than ``max_edges``, or an option is none of these.
+        TypeError, jax.errors.ConcretizationTypeError: as ``top_paths``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> graph = sj.gradient_graph(f, argnums=(0, 1))(0.0, 3.0)
+        >>> for edge in graph.edges:
+        ...     print(graph.nodes[edge.tail].name, "→", graph.nodes[edge.head].name, edge.weight)
+        [0] → exp 1.0
+        [0] → sub 1.0
+        [1] → sub -1.0
+        [1] → mul -3.0
+        sub → mul 3.0
+        exp → add 1.0
+        mul → add 1.0
+    """
+    checks.check_callable(fun)
+    check_depth(depth)
+    if level not in ("element", "scope"):
+        raise ValueError(f"level must be 'element' or 'scope', got {level!r}.")
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be a number in (0, 1], got {share!r}.")
+    checked = AbsSumProduct() if semiring is None else as_semiring(semiring)
+    if isinstance(checked, Product):
+        raise TypeError("gradient_graph labels its edges with one semiring's numbers, not several.")
+
+    def graph(*args: Any, **kwargs: Any) -> GradientGraph:
+        call = Call(fun, argnums, args, kwargs, caller="gradient_graph")
+        name = getattr(fun, "__name__", type(fun).__name__)
+        if level == "element":
+            return GradientGraph(f"{name}: local derivatives", *_elements(call, name, max_edges))
+        title = f"{name}: {type(checked).__name__} between modules, {share:.0%} of the mass"
+        return GradientGraph(title, *_modules(call, depth, checked, share))
+
+    return graph
+
+
+def _elements(
+    call: Call, name: str, max_edges: int
+) -> tuple[tuple[GraphNode, ...], tuple[Edge, ...]]:
+    nodes: list[GraphNode] = []
+    edges: list[Edge] = []
+    if call.end is None:
+        return (), ()
+    landscape, labels = Landscape(call.run, call.end, STRONGEST), Labels(call)
+    number: dict[tuple[Array, int], int] = {}
+
+    def add(array: Array, position: int) -> int:
+        node = labels.node(array, position)
+        nodes.append(GraphNode(node.name, vars(node)))
+        return len(nodes) - 1
+
+    def on_a_path(array: Array, index: np.ndarray) -> np.ndarray:
+        return landscape.ahead(array, index, passed=True)[0] != -np.inf
+
+    for array in call.run.inputs:
+        if array is not None:
+            index = np.arange(math.prod(array.shape))
+            for position in index[on_a_path(array, index)].tolist():
+                number[array, position] = add(array, position)
+    by_array: dict[Array, list[int]] = collections.defaultdict(list)
+    for array, position in number:
+        by_array[array].append(position)
+    for array in call.run.arrays:
+        index = np.array(by_array.get(array, []), int)
+        if not len(index):
+            continue
+        for crossing in crossings(landscape, array, index):
+            owner, other, weight = crossing.edges
+            kept = np.flatnonzero(on_a_path(crossing.target, other))
+            if len(edges) + len(kept) > max_edges:
+                raise ValueError(
+                    f"{name} has more than max_edges={max_edges} edges on paths, too many to look "
+                    "at. Make its arrays smaller, allow more, or draw its modules with "
+                    "level='scope'."
+                )
+            for e in kept.tolist():
+                tail, head = number[array, int(index[owner[e]])], (crossing.target, int(other[e]))
+                if head not in number:
+                    silent = crossing.step.equation is None  # the same node in another array
+                    number[head] = tail if silent else add(*head)
+                    by_array[crossing.target].append(head[1])
+                if crossing.step.equation is not None:
+                    edges.append(Edge(tail, number[head], float(weight[e])))
+    return tuple(nodes), tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail)))
+
+
+def _modules(
+    call: Call, depth: int | None, semiring: Any, share: float
+) -> tuple[tuple[GraphNode, ...], tuple[Edge, ...]]:
+    run, end = call.run, call.end
+    if end is None:
+        return (), ()
+    inputs = [array for array in run.inputs if array is not None]
+
+    def name_of(array: Array) -> str:
+        origin = array
+        while origin.step is not None and origin.step.equation is None:
+            origin = next(iter(origin.step.inputs.values()))
+        if origin.step is None:
+            return call.names[origin.output]
+        return scopes.shorten(origin.scope, depth) or "(outside)"
+
+    def crossing(semiring: Any) -> dict[tuple[str, str], Scaled]:
+        parts: dict[tuple[str, str], list[Scaled]] = collections.defaultdict(list)
+        arrived, ahead = arrivals(run, semiring, inputs), survey(run, semiring, end)
+        for step, i, part in flows(run, semiring, arrived, ahead):
+            assert step.equation is not None
+            tail = name_of(step.inputs[i])
+            head = scopes.shorten(step.equation.scope, depth) or "(outside)"
+            if tail != head:
+                parts[tail, head].append(part)
+        return {pair: total(semiring, each) for pair, each in parts.items()}
+
+    masses = crossing(AbsSumProduct())
+    flow = masses if semiring == AbsSumProduct() else crossing(semiring)
+    unit = max((mass.exponent for mass in masses.values()), default=0)
+    sizes = {p: math.ldexp(float(m.elements), m.exponent - unit) for p, m in masses.items()}
+    ahead = survey(run, AbsSumProduct(), end)
+    whole = sum(
+        math.ldexp(
+            float(np.asarray(ahead[a.number].elements).sum()), ahead[a.number].exponent - unit
+        )
+        for a in inputs
+        if a.number in ahead
+    )
+    shown, carried = [], 0.0
+    for pair in sorted(sizes, key=lambda pair: -sizes[pair]):
+        if carried >= share * sum(sizes.values()):
+            break
+        shown.append(pair)
+        carried += sizes[pair]
+    order = dict.fromkeys(
+        [call.names[a.output] for a in inputs]
+        + [scopes.shorten(s.equation.scope, depth) or "(outside)" for s in run.steps if s.equation]
+    )
+    names = [name for name in order if any(name in pair for pair in shown)]
+    number = {name: n for n, name in enumerate(names)}
+    edges = [
+        Edge(number[a], number[b], _read(semiring, flow[a, b]), sizes[a, b] / whole)
+        for a, b in shown
+    ]
+    nodes = tuple(GraphNode(name, {}) for name in names)
+    return nodes, tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail)))
+
+
+def _read(semiring: Any, scaled: Scaled) -> float:
+    value = np.asarray(semiring.readout(scaled.elements), np.float64).ravel()
+    return math.ldexp(float(value[0]), scaled.exponent)

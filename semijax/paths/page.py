@@ -1,0 +1,47 @@
+"""The HTML that paths and graphs are shown in: plain, self-contained, everything escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
+"""Colours of a sign: those of the map from blue to red that pictures of signed numbers use."""
+
+
+def text(content: Any) -> str:
+    """Escaped text."""
+    return html.escape(str(content))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table of cells that are HTML."""
+    head = "".join(f"<th>{text(h)}</th>" for h in heads)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    title = f'<caption style="text-align:left">{text(caption)}</caption>' if caption else ""
+    return f"<table>{title}<tr>{head}</tr>{body}</table>"
+
+
+def bar(share: float, sign: int) -> str:
+    """A bar as long as a share of 1, in the colour of a sign."""
+    colour = POSITIVE if sign > 0 else NEGATIVE
+    style = f"background:{colour};height:4px;width:{round(80 * share)}px"
+    return f'<div style="{style}"></div>'
+
+
+def details(summary: str, content: str) -> str:
+    """Text that opens to more."""
+    return f"<details><summary>{text(summary)}</summary>{content}</details>"
+
+
+def document(title: str, body: str) -> str:
+    """One whole file."""
+    style = "body{font-family:sans-serif;font-size:14px} td,th{padding:2px 8px}"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
+        f"<style>{style}</style></head><body>{body}</body></html>"
+    )

@@ -1,0 +1,296 @@
+"""A function run once, on numbers: every equation that ran, one after the other, loops unrolled.
+
+The graph of a function is nested: the body of a ``scan`` is a graph of its own. A run is flat: each
+equation that ran is a step, once for every iteration, with the local Jacobian that it had there; of
+a ``cond`` there is the branch that was taken. Who follows single paths follows them here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax import sweep
+from semijax.elements import Elements, Shape
+from semijax.graph import Constant, Equation, Graph, Variable
+from semijax.jacobians import Edges, EquationJacobian, Table, equation_jacobian
+from semijax.jacobians.base import arrays
+from semijax.jacobians.edges import at_most_one
+from semijax.regions import Cond, Scan, While
+from semijax.semirings import Semiring
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Array:
+    """An array that paths pass through.
+
+    Attributes:
+        number: its place in the order of creation.
+        shape: that of its nodes: a complex number is two, on a last axis.
+        dtype: the array's.
+        value: what it held.
+        step: the step that made it; None for an input.
+        output: which of that step's outputs it is; of an input, which input of the function.
+    """
+
+    number: int
+    shape: Shape
+    dtype: Any
+    value: Any = dataclasses.field(repr=False)
+    step: Step | None = dataclasses.field(repr=False)
+    output: int
+
+    @property
+    def scope(self) -> str:
+        """The modules it was made in; that of the first row of an array that was joined."""
+        if self.step is None:
+            return ""
+        if self.step.equation is None:
+            return next(iter(self.step.inputs.values())).scope
+        return self.step.equation.scope
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One equation that ran.
+
+    Attributes:
+        number: its place in the order of evaluation.
+        equation: which; None for a step that only splits an array into the rows a loop reads, or
+            joins those it wrote: what passes there stays the same node.
+        iteration: that of every loop around it, from the outside in.
+        inputs: the arrays read, by position; those that paths come through.
+        outputs: the arrays made, by position.
+        jacobian: its edges.
+        values: what the equation read, all of it.
+    """
+
+    number: int
+    equation: Equation | None
+    iteration: tuple[int, ...]
+    inputs: Mapping[int, Array] = dataclasses.field(repr=False)
+    outputs: dict[int, Array] = dataclasses.field(repr=False)
+    jacobian: EquationJacobian = dataclasses.field(repr=False)
+    values: tuple[Any, ...] = dataclasses.field(repr=False)
+
+
+class Run:
+    """A function's steps at a point.
+
+    Attributes:
+        arrays: in the order of creation.
+        steps: in the order of evaluation: what a step reads, an earlier one made.
+        inputs: the array of each input of the graph; None for one that has no nodes.
+        outputs: the array of each output; None for one that no path reaches.
+        readers: for each array by number, the steps that read it and the position at which they do.
+        results: the values of the outputs.
+    """
+
+    def __init__(self, graph: Graph, inputs: Sequence[Any]) -> None:
+        self.arrays: list[Array] = []
+        self.steps: list[Step] = []
+        self.readers: list[list[tuple[Step, int]]] = []
+        self._regions: dict[Equation, Any] = {}
+        slots = []
+        for position, (variable, value) in enumerate(zip(graph.inputs, inputs, strict=True)):
+            has_nodes = variable in graph.active
+            slots.append(_Slot(value, self._array(value, None, position) if has_nodes else None))
+        self.inputs = [slot.array for slot in slots]
+        results = self._graph(graph, slots, ())
+        self.outputs = [slot.array for slot in results]
+        self.results = [slot.value for slot in results]
+
+    def _array(self, value: Any, step: Step | None, output: int) -> Array:
+        made = Array(len(self.arrays), el.node_shape(value), value.dtype, value, step, output)
+        self.arrays.append(made)
+        self.readers.append([])
+        return made
+
+    def _step(
+        self,
+        equation: Equation | None,
+        iteration: tuple[int, ...],
+        inputs: Mapping[int, Array],
+        jacobian: EquationJacobian,
+        values: Sequence[Any] = (),
+    ) -> Step:
+        step = Step(len(self.steps), equation, iteration, inputs, {}, jacobian, tuple(values))
+        self.steps.append(step)
+        for position, array in inputs.items():
+            self.readers[array.number].append((step, position))
+        return step
+
+    def _graph(
+        self, graph: Graph, inputs: Sequence[_Slot], iteration: tuple[int, ...]
+    ) -> list[_Slot]:
+        known = {variable: _Slot(value) for variable, value in graph.constants.items()}
+        known.update(zip(graph.inputs, inputs, strict=True))
+
+        def read(atom: Variable | Constant) -> _Slot:
+            return known[atom] if isinstance(atom, Variable) else _Slot(atom.value)
+
+        for equation in graph.equations:
+            results = self._equation(equation, [read(v) for v in equation.inputs], iteration)
+            known.update(zip(equation.outputs, results, strict=True))
+        return [read(v) for v in graph.outputs]
+
+    def _equation(
+        self, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
+    ) -> list[_Slot]:
+        values = [slot.value for slot in inputs]
+        through = {i: a for i in equation.wrt if (a := inputs[i].array) is not None}
+        if not through:
+            return [_Slot(value) for value in equation.bind(*values)]
+        region = self._regions.get(equation)
+        jacobian = region or equation_jacobian(equation, *values)
+        follow = _REGIONS.get(type(jacobian))
+        if follow is not None:
+            self._regions[equation] = jacobian  # its bodies are the same whenever it runs
+            return follow(self, jacobian, equation, inputs, iteration)
+        if not isinstance(jacobian, Table):
+            raise NotImplementedError(
+                f"Paths are followed through a table of local Jacobians, and '{equation.name}' has "
+                f"a {type(jacobian).__name__}; {equation.where()}."
+            )
+        step = self._step(equation, iteration, through, jacobian, values)
+        results = [_Slot(value) for value in equation.bind(*values)]
+        for o in sorted({o for i, o in jacobian.entries if i in through}):
+            made = self._array(results[o].value, step, o)
+            step.outputs[o], results[o] = made, _Slot(made.value, made)
+        return results
+
+    # Regions: their bodies, as often as they run.
+
+    def _scan(
+        self, scan: Scan, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
+    ) -> list[_Slot]:
+        c, k, params = scan.consts, scan.carries, equation.params
+        consts, carry, xs = inputs[:c], inputs[c : c + k], inputs[c + k :]
+        length = params["length"]
+        rows = [self._split(slot, length, iteration) for slot in xs]
+        written: list[list[_Slot]] = [[_Slot(None)] * length for _ in equation.outputs[k:]]
+        for t in reversed(range(length)) if params["reverse"] else range(length):
+            here = [*consts, *carry, *(row[t] for row in rows)]
+            results = self._graph(scan.body, here, (*iteration, t))
+            carry = results[:k]
+            for column, slot in zip(written, results[k:], strict=True):
+                column[t] = slot
+        ys = zip(written, equation.outputs[k:], strict=True)
+        return [*carry, *(self._join(column, v, iteration) for column, v in ys)]
+
+    def _split(self, slot: _Slot, length: int, iteration: tuple[int, ...]) -> list[_Slot]:
+        value = slot.value
+        if not jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            value = np.asarray(value)  # its rows are views
+        if slot.array is None or not length:
+            return [_Slot(value[t]) for t in range(length)]
+        step = self._step(
+            None, iteration, {0: slot.array}, Rows(length, slot.array.shape[1:], joined=False)
+        )
+        for t in range(length):
+            step.outputs[t] = self._array(value[t], step, t)
+        return [_Slot(row.value, row) for row in step.outputs.values()]
+
+    def _join(self, column: list[_Slot], like: Variable, iteration: tuple[int, ...]) -> _Slot:
+        if not column:
+            return _Slot(jnp.zeros(like.shape, like.dtype))
+        value = jnp.stack([jnp.asarray(slot.value) for slot in column])
+        inputs = {t: slot.array for t, slot in enumerate(column) if slot.array is not None}
+        if not inputs:
+            return _Slot(value)
+        row = next(iter(inputs.values())).shape
+        step = self._step(None, iteration, inputs, Rows(len(column), row, joined=True))
+        step.outputs[0] = self._array(value, step, 0)
+        return _Slot(value, step.outputs[0])
+
+    def _cond(
+        self, cond: Cond, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
+    ) -> list[_Slot]:
+        del equation
+        taken = min(max(int(inputs[0].value), 0), len(cond.branches) - 1)
+        return self._graph(cond.branches[taken], inputs[1:], iteration)
+
+    def _while(
+        self, loop: While, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
+    ) -> list[_Slot]:
+        del equation
+        t, b = loop.test_consts, loop.body_consts
+        test_consts, consts, carry = inputs[:t], inputs[t : t + b], inputs[t + b :]
+        count = 0
+        while True:
+            read = [slot.value for slot in (*test_consts, *carry)]
+            (again,) = sweep.output_values(loop.test, sweep.evaluate(loop.test, read))
+            if not again:
+                return carry
+            carry = self._graph(loop.body, [*consts, *carry], (*iteration, count))
+            count += 1
+
+
+_REGIONS: dict[type, Callable[..., list[_Slot]]] = {
+    Scan: Run._scan,
+    Cond: Run._cond,
+    While: Run._while,
+}
+
+
+class _Slot(NamedTuple):
+    """A value of the running program, and the array of its nodes if it has any."""
+
+    value: Any
+    array: Array | None = None
+
+
+@arrays()
+@dataclasses.dataclass(frozen=True)
+class Rows(EquationJacobian):
+    """An array and its rows: the same nodes, split, or joined.
+
+    Attributes:
+        count: how many rows there are.
+        row: the shape of a row.
+        joined: whether the rows are the inputs.
+    """
+
+    count: int
+    row: Shape
+    joined: bool
+
+    kind = "rows"
+
+    def pull(
+        self, semiring: Semiring, cotangents: Sequence[Elements | None]
+    ) -> Mapping[int, Elements]:
+        return dict(enumerate(self._move(semiring, cotangents, self.joined)))
+
+    def push(
+        self, semiring: Semiring, tangents: Mapping[int, Elements]
+    ) -> Sequence[Elements | None]:
+        n = self.count if self.joined else 1
+        return self._move(semiring, [tangents.get(t) for t in range(n)], not self.joined)
+
+    def leaving(self, position: int, index: np.ndarray) -> Iterator[tuple[int, Edges]]:
+        size = el.size(self.row)
+        if self.joined:
+            yield 0, at_most_one(index + position * size, None)
+        else:
+            for t in np.unique(index // size):
+                yield int(t), at_most_one(index - t * size, None, index // size == t)
+
+    def _move(
+        self, semiring: Semiring, elements: Sequence[Elements | None], split: bool
+    ) -> list[Elements]:
+        if split:
+            return [
+                el.map_leaves(lambda leaf, t=t: leaf[t], elements[0]) for t in range(self.count)
+            ]
+        dtype = next(semiring.dtype(e) for e in elements if e is not None)
+        none = semiring.zero(self.row, dtype)
+        missing = [None] * (self.count - len(elements))
+        rows = [none if e is None else e for e in (*elements, *missing)]
+        return [el.map_leaves(lambda *leaves: jnp.stack(leaves), *rows)]

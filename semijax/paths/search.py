@@ -1,0 +1,296 @@
+"""The searches: the k best paths, a greedy trace, a sample."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import checks
+from semijax.paths import landscape
+from semijax.paths.best import best
+from semijax.paths.call import Call, source_text
+from semijax.paths.drift import LARGEST, by_chance, drift
+from semijax.paths.labels import Labels
+from semijax.paths.landscape import Landscape
+from semijax.paths.path import Path, Paths
+from semijax.paths.run import Array, Run, Step
+from semijax.paths.walk import scaled
+from semijax.scopes import check_pattern
+
+
+def top_paths(
+    fun: Callable[..., Any],
+    k: int = 1,
+    *,
+    by: str = "abs",
+    argnums: int | Sequence[int] = 0,
+    source: Any = None,
+    through: str | None = None,
+) -> Callable[..., Paths]:
+    """The k best paths of ``fun``, exactly.
+
+    A path leads from an element of an argument along the edges of the computation graph to the
+    output; its weight is the product of the local derivatives on it. There are far too many to
+    list; the best are found without: a reverse sweep says how good the best way on is from every
+    node, and k walkers follow it, never taking a step in vain.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        k: how many; there may be fewer.
+        by: what is best. ``"abs"``: the largest |weight| (Lu et al. 2021's influence paths, without
+            the approximation). ``"max"``: the largest weight, with its sign: the top gradient path
+            (Du et al. 2023, App. A). ``"min"``: the smallest.
+        argnums: which positional argument(s) the paths start from.
+        source: start from this element alone: a pair of an argument's leaf and an index, as
+            ``(0, (2, 5))`` or ``("[0]['w']", 3)``; or from those where a mask is true: a pytree of
+            boolean arrays like the argument(s).
+        through: keep to the paths that pass a node made in a scope that matches this glob, as
+            ``"*/attention/self/key"``; ``*`` matches slashes too.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a list of ``Path``, best first; no two
+        are alike. Of equally good paths the one with the lower index comes first: the element
+        it starts from, then where they part the earlier array, then the index in it. Where no path
+        leads from the source to the output the list is empty, and says so when printed.
+
+    Raises:
+        ValueError: if ``k`` is less than 1, ``by`` is something else, or nothing is called like the
+            source, or like the scope.
+        IndexError: if the source's index is out of range.
+        TypeError: as ``semiring_grad``.
+        FloatingPointError: if a derivative on a path is infinite, or no number.
+        jax.errors.ConcretizationTypeError: under ``jit``, ``vmap`` or ``grad``.
+
+    Source: the Viterbi algorithm in the k-best semiring (Goodman 1999), with back pointers.
+
+    Example:
+        The function of the paper's Figure 1, whose paths from x weigh eˣ = 1 and y = 3:
+
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> sj.top_paths(f, k=2)(0.0, 3.0)
+        1. Path(weight=3, 3 edges: [0] → sub → mul → add)
+        2. Path(weight=1, 2 edges: [0] → exp → add)
+    """
+    checks.check_callable(fun)
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"top_paths needs k to be an integer of at least 1, got k={k!r}.")
+    if by not in ORDERS:
+        raise ValueError(f"by must be one of {', '.join(map(repr, ORDERS))}, got {by!r}.")
+    order = ORDERS[by]
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
+    def paths(*args: Any, **kwargs: Any) -> Paths:
+        call = Call(fun, argnums, args, kwargs, caller="top_paths")
+        search = _Search(call, order, source, through)
+        if search.landscape is None or not search.sources:
+            return Paths([], search.explanation)
+        trails = best(search.landscape, k, search.sources)
+        return Paths(Labels(call).paths(trails), search.explanation)
+
+    return paths
+
+
+def trace_gradient(
+    fun: Callable[..., Any], *, argnums: int | Sequence[int] = 0, source: Any
+) -> Callable[..., Path]:
+    """DuSell's gradient tracing: from one element, always on to where the gradient is largest.
+
+    Backpropagate as usual; then start at the element and step from each node v to the successor u
+    with the largest |∂L/∂u · ∂u/∂v|, until the output L. It is greedy: ∂L/∂u sums over all paths
+    from u, so it follows the crowd, and misses the strongest path where that goes alone;
+    ``top_paths`` finds it.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        argnums: which positional argument(s) the path may start from.
+        source: the element it starts from, as for ``top_paths``; a mask must have one element.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a ``Path``. Of equally large
+        contributions the first is followed: the earlier array, then the lower index.
+
+    Raises:
+        ValueError: if there is not one source, or no path from it to the output.
+        IndexError, TypeError, FloatingPointError, jax.errors.ConcretizationTypeError: as
+            ``top_paths``.
+
+    Example:
+        Five paths of weight 1 through the tanh, one of weight 3 around it:
+
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sum(jnp.ones(5) * jnp.tanh(x)) + 3 * x
+        >>> sj.trace_gradient(f, source=(0, ()))(0.0).weight
+        1.0
+        >>> sj.top_paths(f)(0.0)[0].weight
+        3.0
+    """
+    checks.check_callable(fun)
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
+    def path(*args: Any, **kwargs: Any) -> Path:
+        call = Call(fun, argnums, args, kwargs, caller="trace_gradient")
+        search = _Search(call, landscape.GRADIENT, source)
+        if search.landscape is None or not search.sources:
+            raise ValueError(f"There is nothing to trace: {search.explanation}")
+        if sum(map(len, search.sources.values())) != 1:
+            raise ValueError(
+                f"trace_gradient starts from one element, and the source {source_text(source)} has "
+                f"{sum(map(len, search.sources.values()))} with a path to the output."
+            )
+        trails = drift(search.landscape, LARGEST, search.sources)
+        return Labels(call).paths(trails)[0]
+
+    return path
+
+
+def sample_paths(
+    fun: Callable[..., Any],
+    n: int,
+    key: jax.Array,
+    *,
+    argnums: int | Sequence[int] = 0,
+    source: Any = None,
+    through: str | None = None,
+) -> Callable[..., Paths]:
+    """Independent samples of the paths of ``fun``, each with probability |weight|/Z.
+
+    Z is the sum of |weight| over all paths in question: ``AbsSumProduct``'s. The samples are exact:
+    one sweep says how much mass lies ahead of every node, and a walk forward chooses each edge with
+    the probability that a path from there has it.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        n: how many samples.
+        key: a JAX random key (``jax.random.key``); the same key draws the same paths.
+        argnums: as for ``top_paths``.
+        source: as for ``top_paths``.
+        through: as for ``top_paths``.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a list of n ``Path``, in random order,
+        some perhaps alike; an empty one where no path has a weight other than 0.
+
+    Raises:
+        ValueError: if ``n`` is less than 1; and as ``top_paths``.
+        IndexError, TypeError, FloatingPointError, jax.errors.ConcretizationTypeError: as
+            ``top_paths``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sum(x * jnp.array([1.0, 3.0]))
+        >>> paths = sj.sample_paths(f, 1000, jax.random.key(0))(jnp.ones(2))
+        >>> 700 < sum(path.weight == 3 for path in paths) < 800
+        True
+    """
+    checks.check_callable(fun)
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"sample_paths needs n to be an integer of at least 1, got n={n!r}.")
+    seed = _seed(key)
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
+    def paths(*args: Any, **kwargs: Any) -> Paths:
+        rng = np.random.default_rng(seed)
+        call = Call(fun, argnums, args, kwargs, caller="sample_paths")
+        search = _Search(call, landscape.MASS, source, through)
+        sources = _drawn(search, n, rng)
+        if search.landscape is None or not sources:
+            return Paths([], search.explanation)
+        trails = drift(search.landscape, by_chance(rng), sources)
+        found = Labels(call).paths(trails)
+        return Paths([found[i] for i in rng.permutation(n)], search.explanation)
+
+    return paths
+
+
+ORDERS = {
+    "abs": landscape.STRONGEST,
+    "max": landscape.LARGEST,
+    "min": landscape.SMALLEST,
+}
+
+
+class _Search:
+    """Which paths are meant.
+
+    Attributes:
+        landscape: where they go; None where there are none.
+        sources: the positions in each array that they start from.
+        explanation: what was looked for.
+    """
+
+    def __init__(
+        self, call: Call, order: landscape.Order, source: Any, through: str | None = None
+    ) -> None:
+        asked = call.sources(source)
+        passes = _passes(through, call.run)
+        where = "the arguments" if source is None else source_text(source)
+        via = "" if through is None else f" through {through!r}"
+        self.explanation = f"no path leads from {where}{via} to the output"
+        self.sources: dict[Array, np.ndarray] = {}
+        self.landscape: Landscape | None = None
+        if call.end is None:
+            return
+        self.landscape = Landscape(call.run, call.end, order, passes)
+        for array, index in asked.items():
+            worth, _ = self.landscape.ahead(array, index, passed=passes is None)
+            kept = worth != -np.inf
+            if not np.isfinite(worth[kept]).all():
+                raise FloatingPointError(_where_infinite(self.landscape))
+            if kept.any():
+                self.sources[array] = index[kept]
+
+
+def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
+    """Draws of the sources, each with a probability in proportion to the mass ahead of it."""
+    if search.landscape is None or not search.sources:
+        return {}
+    passed = not search.landscape.restricted
+    ahead = [search.landscape.ahead(a, i, passed=passed) for a, i in search.sources.items()]
+    unit = max(exponent for _, exponent in ahead)
+    masses = [scaled(worth, exponent - unit) for worth, exponent in ahead]
+    sums = np.array([mass.sum() for mass in masses])
+    if not sums.any():
+        return {}
+    counts = rng.multinomial(n, sums / sums.sum())
+    return {
+        array: index[rng.choice(len(index), count, p=mass / mass.sum())]
+        for (array, index), mass, count in zip(search.sources.items(), masses, counts, strict=True)
+        if count
+    }
+
+
+def _where_infinite(surveyed: Landscape) -> str:
+    """Where on the way back the first number came up that is none, or infinite."""
+    for step in reversed(surveyed.run.steps):
+        for array in step.inputs.values():
+            index = np.arange(math.prod(array.shape))
+            worth, _ = surveyed.ahead(array, index, passed=True)
+            if step.equation is not None and not np.isfinite(worth[worth != -np.inf]).all():
+                return (
+                    "A local derivative is infinite or not a number, and so are the weights of its "
+                    f"paths: that of '{step.equation.name}' {step.equation.where()}."
+                )
+    return "A local derivative is infinite or not a number, and so are the weights of its paths."
+
+
+def _passes(through: str | None, run: Run) -> Callable[[Step], bool] | None:
+    if through is None:
+        return None
+    named = [step.equation for step in run.steps if step.equation is not None]
+    matches = check_pattern(through, dict.fromkeys(equation.scope for equation in named))
+    return lambda step: step.equation is not None and matches(step.equation.scope)
+
+
+def _seed(key: Any) -> np.ndarray:
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise TypeError(f"key must be a JAX random key, as jax.random.key(0); got {key!r}.")
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    return np.asarray(key)

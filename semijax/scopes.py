@@ -1,0 +1,68 @@
+"""Names of modules: patterns that pick them, and how to shorten them."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterable
+
+
+def enclosing(scope: str) -> list[str]:
+    """A scope and all that it lies in, from the outside in: ``"a/b"`` is in ``"a"``."""
+    return list(itertools.accumulate(scope.split("/"), "{}/{}".format)) if scope else []
+
+
+def shorten(scope: str, depth: int | None) -> str:
+    """The outermost ``depth`` names of a scope; all of it for None."""
+    return scope if depth is None else "/".join(scope.split("/")[:depth])
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a scope, or one that it lies in, matches a glob; ``*`` matches slashes too."""
+    compiled = re.compile(fnmatch.translate(pattern))
+
+    @functools.cache
+    def matches(scope: str) -> bool:
+        return any(compiled.match(outer) for outer in enclosing(scope))
+
+    return matches
+
+
+def is_within(scope: str, outer: str) -> bool:
+    """Whether a scope lies in another, or is it; everything lies in ``""``."""
+    return not outer or scope == outer or scope.startswith(outer + "/")
+
+
+def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:
+    """The names that are most like a pattern, or end most like it."""
+    wanted = pattern.strip("*/")
+    parts = wanted.count("/") + 1
+
+    def likeness(name: str) -> float:
+        end = "/".join(name.split("/")[-parts:])
+        return max(difflib.SequenceMatcher(None, wanted, x).ratio() for x in (name, end))
+
+    return sorted(names, key=likeness, reverse=True)[:n]
+
+
+def check_pattern(pattern: str, known: Iterable[str]) -> Callable[[str], bool]:
+    """The matcher of a pattern that matches one of some scopes.
+
+    Raises:
+        TypeError: if it is no string.
+        ValueError: if it matches none; the message names the nearest.
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"A scope pattern must be a string, got {pattern!r} of type {type(pattern).__name__}."
+        )
+    matches = matcher(pattern)
+    names = list(dict.fromkeys(name for scope in known for name in enclosing(scope)))
+    if not any(map(matches, names)):
+        likely = ", ".join(map(repr, nearest(pattern, names)))
+        hint = f"The nearest are {likely}." if likely else "The function has no scopes."
+        raise ValueError(f"No scope matches {pattern!r}. {hint}")
+    return matches
