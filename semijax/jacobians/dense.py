@@ -20,7 +20,7 @@ from semijax.jacobians.axes import batch_axes
 from semijax.jacobians.base import LocalJacobian, accumulated, no_derivative
 from semijax.jacobians.complex import as_complex, as_real, is_complex
 from semijax.jacobians.diagonal import Diagonal
-from semijax.jacobians.edges import Edges
+from semijax.jacobians.edges import NO_EDGES, Edges, joined
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK_BYTES
 from semijax.semirings.real import SumProduct
@@ -162,7 +162,7 @@ class Dense(LocalJacobian):
         batch, node = np.divmod(np.argsort(nodes.ravel())[index], max(1, nodes.shape[1]))
         lines = np.unique(node) if are_lines else np.arange(self._sizes()[0])
         block = self._block(SumProduct())
-        parts = []
+        parts = [NO_EDGES]
         for start in range(0, len(lines), block):
             asked = lines[start : start + block]
             weights, present = (np.asarray(x) for x in self._lines(jnp.asarray(asked)))
@@ -174,8 +174,8 @@ class Dense(LocalJacobian):
             else:
                 other, owner = np.nonzero(present[:, batch, node])
                 weight, other = weights[:, batch, node][other, owner], other + start
-            parts.append((owner, others[batch[owner], other], weight.astype(np.float64)))
-        return Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            parts.append(Edges(owner, others[batch[owner], other], weight.astype(np.float64)))
+        return joined(parts)
 
     # The Jacobian of one batch element is computed line by line: its rows, one per output, by
     # vector-Jacobian products, or its columns, one per input, by Jacobian-vector products.

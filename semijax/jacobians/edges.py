@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -29,6 +29,14 @@ class Edges(NamedTuple):
     owner: np.ndarray
     other: np.ndarray
     weight: np.ndarray
+
+
+NO_EDGES = Edges(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+
+
+def joined(parts: Sequence[Edges]) -> Edges:
+    """All of them."""
+    return Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 class _Jacobian(Protocol):
@@ -76,7 +84,7 @@ def spread(fixed: Mapping[int, np.ndarray], shape: Shape, count: int) -> np.ndar
 def probed(jacobian: _Jacobian, verb: str, index: np.ndarray) -> Edges:
     """Where 1̄ at one node alone arrives, and as what: it works for every Jacobian.
 
-    In the hull semiring, which knows 0̄ from 0 and lets no infinite weight meet a 0.
+    In the hull semiring, which knows 0̄ from 0.
 
     Args:
         jacobian: a local Jacobian.
@@ -86,14 +94,14 @@ def probed(jacobian: _Jacobian, verb: str, index: np.ndarray) -> Edges:
     nodes = max(1, el.size(jacobian.in_shape), el.size(jacobian.out_shape))
     block = max(1, min(BLOCK_BYTES // (16 * nodes), 1 << max(0, len(index) - 1).bit_length()))
     probe = _staged_probe if is_static(jacobian) else _probe
-    parts = [Edges(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+    parts = [NO_EDGES]
     for start in range(0, len(index), block):
         asked = index[start : start + block]
         padded = np.concatenate([asked, np.full(block - len(asked), -1)])  # of one size
         arrived = np.asarray(probe(verb, jacobian, padded), np.float64)[: len(asked)]
         owner, other = np.nonzero(arrived != -np.inf)
         parts.append(Edges(owner + start, other, arrived[owner, other]))
-    return Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return joined(parts)
 
 
 def _probe(verb: str, jacobian: _Jacobian, index: Any) -> jax.Array:

@@ -25,7 +25,8 @@ class _Walkers:
         score: how good the best path is that begins like this.
         order: the order of the paths by their nodes: between equally good ones, the first wins.
         hop: the last one that is noted.
-        via, weight: the edge that is not noted yet: which crossing, or −1, and its weight.
+        via, start, weight: the edge that is not noted yet: which crossing, or −1, where it starts,
+            and its weight.
     """
 
     array: np.ndarray
@@ -38,6 +39,7 @@ class _Walkers:
     order: np.ndarray
     hop: np.ndarray
     via: np.ndarray
+    start: np.ndarray
     weight: np.ndarray
 
     def take(self, which: np.ndarray) -> _Walkers:
@@ -115,6 +117,7 @@ class _Search:
                 order=hop,
                 hop=hop,
                 via=np.full(n, -1),
+                start=index,
                 weight=np.ones(n),
             )
             parts.append(walkers)
@@ -141,8 +144,8 @@ class _Search:
         walkers = self._best(walkers)
         for via, crossing in enumerate(ways):
             new = np.flatnonzero(walkers.via == via)
-            hops = walkers.hop[new], crossing, walkers.index[new], walkers.weight[new]
-            walkers.hop[new] = self.trails.go(*hops)
+            columns = walkers.start[new], walkers.index[new], walkers.weight[new]
+            walkers.hop[new] = self.trails.go(walkers.hop[new], crossing, *columns)
         walkers.via[:] = -1
         return walkers
 
@@ -189,6 +192,7 @@ class _Search:
             arriving,
             array=np.full(len(edge), crossing.target.number),
             index=other[edge],
+            start=arriving.index,
             size=size,
             exponent=arriving.exponent + shift,
             negative=negative[edge],

@@ -102,9 +102,10 @@ def drift(landscape: Landscape, choice: Choice, sources: Mapping[Array, np.ndarr
             before = bool(passed[which[0]])
             for crossing, walkers, edge in _chosen(landscape, choice, ways, before, node):
                 moved, edges = which[walkers], crossing.edges
+                way = index[moved], edges.other[edge], edges.weight[edge]
+                hop[moved] = trails.go(hop[moved], crossing, *way)
                 array[moved], index[moved] = crossing.target.number, edges.other[edge]
                 passed[moved] |= landscape.passes(crossing.step)
-                hop[moved] = trails.go(hop[moved], crossing, index[moved], edges.weight[edge])
     return list(trails.follow(hop))
 
 

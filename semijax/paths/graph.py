@@ -24,6 +24,10 @@ from semijax.paths.walk import crossings
 from semijax.semirings import AbsSumProduct, Product, as_semiring
 
 
+Position = tuple[Array, int]
+"""A node, by the array in which it was made and its position in there."""
+
+
 @dataclasses.dataclass(frozen=True)
 class GraphNode:
     """A node of the picture: an element of an array, or a module.
@@ -166,51 +170,49 @@ def gradient_graph(
 def _elements(
     call: Call, name: str, max_edges: int
 ) -> tuple[tuple[GraphNode, ...], tuple[Edge, ...]]:
-    nodes: list[GraphNode] = []
-    edges: list[Edge] = []
     if call.end is None:
         return (), ()
-    landscape, labels = Landscape(call.run, call.end, STRONGEST), Labels(call)
-    number: dict[tuple[Array, int], int] = {}
-
-    def add(array: Array, position: int) -> int:
-        node = labels.node(array, position)
-        nodes.append(GraphNode(node.name, vars(node)))
-        return len(nodes) - 1
+    landscape = Landscape(call.run, call.end, STRONGEST)
 
     def on_a_path(array: Array, index: np.ndarray) -> np.ndarray:
-        return landscape.ahead(array, index, passed=True)[0] != -np.inf
+        worth, _ = landscape.ahead(array, index, passed=True)
+        return index[worth != -np.inf]
 
+    # A node may be found in several arrays: in those that a loop reads row by row, or writes.
+    made_at: dict[Array, dict[int, Position]] = collections.defaultdict(dict)
     for array in call.run.inputs:
         if array is not None:
-            index = np.arange(math.prod(array.shape))
-            for position in index[on_a_path(array, index)].tolist():
-                number[array, position] = add(array, position)
-    by_array: dict[Array, list[int]] = collections.defaultdict(list)
-    for array, position in number:
-        by_array[array].append(position)
+            for position in on_a_path(array, np.arange(math.prod(array.shape))).tolist():
+                made_at[array][position] = array, position
+    found: list[tuple[Position, Position, float]] = []
     for array in call.run.arrays:
-        index = np.array(by_array.get(array, []), int)
-        if not len(index):
-            continue
-        for crossing in crossings(landscape, array, index):
-            owner, other, weight = crossing.edges
-            kept = np.flatnonzero(on_a_path(crossing.target, other))
-            if len(edges) + len(kept) > max_edges:
+        index = np.array([*made_at[array]], int)
+        for crossing in crossings(landscape, array, index) if len(index) else ():
+            edges, target = crossing.edges, crossing.target
+            there = np.isin(edges.other, on_a_path(target, np.unique(edges.other)))
+            if len(found) + there.sum() > max_edges:
                 raise ValueError(
                     f"{name} has more than max_edges={max_edges} edges on paths, too many to look "
                     "at. Make its arrays smaller, allow more, or draw its modules with "
                     "level='scope'."
                 )
-            for e in kept.tolist():
-                tail, head = number[array, int(index[owner[e]])], (crossing.target, int(other[e]))
-                if head not in number:
-                    silent = crossing.step.equation is None  # the same node in another array
-                    number[head] = tail if silent else add(*head)
-                    by_array[crossing.target].append(head[1])
-                if crossing.step.equation is not None:
-                    edges.append(Edge(tail, number[head], float(weight[e])))
-    return tuple(nodes), tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail)))
+            for owner, other, weight in zip(*(column[there] for column in edges), strict=True):
+                tail = made_at[array][int(index[owner])]
+                silent = crossing.step.equation is None
+                node = tail if silent else (target, int(other))
+                head = made_at[target].setdefault(int(other), node)
+                if not silent:
+                    found.append((tail, head, float(weight)))
+    everything = {position for of_array in made_at.values() for position in of_array.values()}
+    ordered = sorted(everything, key=lambda position: (position[0].number, position[1]))
+    number = {position: n for n, position in enumerate(ordered)}
+    labels = Labels(call)
+    nodes = [labels.node(*position) for position in ordered]
+    edges = [Edge(number[tail], number[head], weight) for tail, head, weight in found]
+    return (
+        tuple(GraphNode(node.name, vars(node)) for node in nodes),
+        tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),
+    )
 
 
 def _modules(

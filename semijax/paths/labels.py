@@ -33,14 +33,15 @@ class Labels:
 
     def _path(self, trail: Trail) -> Path:
         nodes, edges = [self.node(*trail.start)], []
-        for step, i, o, position, weight in trail.hops:
-            nodes.append(self.node(step.outputs[o], position))
-            edges.append(Edge(weight, step.number, i, o, self._is_skip(step, i)))
+        for step, i, o, start, end, weight in trail.hops:
+            nodes.append(self.node(step.outputs[o], end))
+            index = _unravelled(start, step.inputs[i].shape)
+            edges.append(Edge(weight, step.number, i, o, index, self._is_skip(step, i)))
         return Path(tuple(nodes), tuple(edges), self._call.argnums, self._model)
 
     def _node(self, array: Array, position: int) -> Node:
         values, common = self._array(array)
-        index = tuple(map(int, np.unravel_index(position, array.shape)))
+        index = _unravelled(position, array.shape)
         return Node(index=index, value=float(values[index]), **common)
 
     def _describe(self, array: Array) -> tuple[np.ndarray, dict[str, Any]]:
@@ -60,6 +61,14 @@ class Labels:
             "iteration": array.step.iteration,
         }
         return values, {"variable": f"v{array.number}", **common, **made}
+
+
+def _unravelled(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    index = []
+    for n in reversed(shape):
+        position, i = divmod(position, n)
+        index.append(i)
+    return tuple(reversed(index))
 
 
 def _source(equation: Equation) -> str:

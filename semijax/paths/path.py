@@ -12,7 +12,7 @@ from typing import Any
 
 from semijax import scopes
 from semijax.paths import page
-from semijax.paths.recompute import recompute
+from semijax.paths.recompute import Hop, recompute
 
 Index = tuple[int, ...]
 
@@ -60,14 +60,17 @@ class Edge:
         equation: the number of the equation's step in the run of the function.
         input, output: the positions of the two arrays in the equation: ``x * x`` has two edges from
             x, which differ in this.
+        start: where in its input it starts: the index of the node it leaves, but for a loop, which
+            reads an array row by row, and writes one.
         skip: whether it is a residual connection: it adds what came around a module to what was
             made inside.
     """
 
     weight: float
     equation: int
-    input: int = 0
-    output: int = 0
+    input: int
+    output: int
+    start: Index
     skip: bool = False
 
 
@@ -181,9 +184,11 @@ class Path:
             raise ValueError(
                 "A path that was read from JSON is verified with its function: verify(fun, *args)."
             )
-        hops = [(edge.equation, edge.input, edge.output) for edge in self.edges]
-        ends = [(node.primitive, node.index) for node in self.nodes]
-        weights = recompute(model.fun, model.args, model.kwargs, self.argnums, hops, ends)
+        hops = [
+            Hop(edge.equation, node.primitive, edge.input, edge.output, edge.start, node.index)
+            for edge, node in zip(self.edges, self.nodes[1:], strict=True)
+        ]
+        weights = recompute(model.fun, model.args, model.kwargs, self.argnums, hops)
         again = Path(
             self.nodes,
             tuple(
@@ -250,7 +255,7 @@ class Path:
         try:
             content = json.loads(text)
             nodes = tuple(_node(node) for node in content["nodes"])
-            edges = tuple(Edge(**e | {"weight": float(e["weight"])}) for e in content["edges"])
+            edges = tuple(_edge(edge) for edge in content["edges"])
             return cls(nodes, edges, tuple(content["argnums"]))
         except (TypeError, KeyError) as error:
             raise ValueError(f"This is no path that to_json wrote: {error}") from error
@@ -318,6 +323,11 @@ def _node(fields: dict[str, Any]) -> Node:
     indices = {name: tuple(fields[name]) for name in ("index", "shape", "iteration")}
     converted: dict[str, Any] = fields | indices | {"value": float(fields["value"])}
     return Node(**converted)
+
+
+def _edge(fields: dict[str, Any]) -> Edge:
+    converted = {"start": tuple(fields["start"]), "weight": float(fields["weight"])}
+    return Edge(**fields | converted)
 
 
 def _json_number(number: float) -> float | str:

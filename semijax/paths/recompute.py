@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,52 +16,67 @@ from semijax.paths.run import Step
 Index = tuple[int, ...]
 
 
+class Hop(NamedTuple):
+    """An edge to be found again.
+
+    Attributes:
+        step: the number of the step.
+        primitive: its equation's name.
+        input, output: the positions of the two arrays.
+        start, end: the indices in them.
+    """
+
+    step: int
+    primitive: str
+    input: int
+    output: int
+    start: Index
+    end: Index
+
+
 def recompute(
     fun: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     argnums: Sequence[int],
-    hops: Sequence[tuple[int, int, int]],
-    nodes: Sequence[tuple[str, tuple[int, ...]]],
+    hops: Sequence[Hop],
 ) -> list[float]:
-    """∂o/∂i by ``jax.vjp`` of each equation.
+    """∂o/∂i of every edge, by ``jax.vjp`` of its equation.
 
     Args:
         fun: the function.
         args: its arguments.
         kwargs: its keyword arguments.
         argnums: the arguments that paths start from.
-        hops: for each edge the number of the step, the positions of its input and output.
-        nodes: for each node the primitive and the index.
+        hops: the edges.
 
     Raises:
         ValueError: if the function has no such path.
     """
     steps = Call(fun, argnums, args, kwargs).run.steps
     weights = []
-    for (number, i, o), (_, start), (primitive, end) in zip(hops, nodes, nodes[1:], strict=False):
-        step = steps[number] if number < len(steps) else None
-        if step is None or not _is_there(step, i, o, start, end, primitive):
+    for hop in hops:
+        step = steps[hop.step] if hop.step < len(steps) else None
+        if step is None or step.equation is None or not _is_there(step, hop):
             raise ValueError(
-                f"This function has no such path: step {number} is not the '{primitive}' from "
-                f"{list(start)} to {list(end)} that the path takes."
+                f"This function has no such path: step {hop.step} is not the '{hop.primitive}' "
+                f"from {list(hop.start)} to {list(hop.end)} that the path takes."
             )
-        assert step.equation is not None
-        function = Function(step.equation, step.values, i, o)
-        here = jnp.zeros(function.out.shape, function.out.dtype).at[end].set(1)
+        function = Function(step.equation, step.values, hop.input, hop.output)
+        here = jnp.zeros(function.out.shape, function.out.dtype).at[hop.end].set(1)
         _, pulled = jax.jit(function.pullback)(function.x, here)
-        weights.append(float(np.asarray(pulled)[start]))
+        weights.append(float(np.asarray(pulled)[hop.start]))
     return weights
 
 
-def _is_there(step: Step, i: int, o: int, start: Index, end: Index, primitive: str) -> bool:
+def _is_there(step: Step, hop: Hop) -> bool:
     return (
         step.equation is not None
-        and step.equation.name == primitive
-        and i in step.inputs
-        and o in step.outputs
-        and _fits(start, step.inputs[i].shape)
-        and _fits(end, step.outputs[o].shape)
+        and step.equation.name == hop.primitive
+        and hop.input in step.inputs
+        and hop.output in step.outputs
+        and _fits(hop.start, step.inputs[hop.input].shape)
+        and _fits(hop.end, step.outputs[hop.output].shape)
     )
 
 

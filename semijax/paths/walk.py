@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semijax.jacobians import Edges
+from semijax.jacobians.edges import NO_EDGES, Edges
 from semijax.paths.landscape import Landscape
 from semijax.paths.run import Array, Step
-
-NO_EDGES = Edges(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
 
 
 class Trail(NamedTuple):
@@ -23,12 +21,12 @@ class Trail(NamedTuple):
 
     Attributes:
         start: the array it started in, and the position in it.
-        hops: the step, the positions among its inputs and outputs, the position in the output
-            array, and the weight of every edge.
+        hops: of every edge the step, the positions among its inputs and outputs, the positions in
+            these two arrays, and the weight.
     """
 
     start: tuple[Array, int]
-    hops: list[tuple[Step, int, int, int, float]]
+    hops: list[tuple[Step, int, int, int, int, float]]
 
 
 class Crossing(NamedTuple):
@@ -71,28 +69,35 @@ class Trails:
 
     def start(self, array: Array, index: np.ndarray) -> np.ndarray:
         """The numbers of hops that are not from anywhere."""
-        return self._add(np.full(len(index), -1), array, index, np.ones(len(index)))
+        none = np.full(len(index), -1)
+        return self._add(none, array, none, index, np.ones(len(index)))
 
     def go(
-        self, hop: np.ndarray, crossing: Crossing, index: np.ndarray, weight: np.ndarray
+        self,
+        hop: np.ndarray,
+        crossing: Crossing,
+        start: np.ndarray,
+        end: np.ndarray,
+        weight: np.ndarray,
     ) -> np.ndarray:
         """The numbers of the hops that follow; the same where there is no edge to cross."""
         if crossing.step.equation is None:
             return hop
-        return self._add(hop, crossing._replace(edges=NO_EDGES), index, weight)
+        return self._add(hop, crossing._replace(edges=NO_EDGES), start, end, weight)
 
     def follow(self, ends: np.ndarray) -> Iterator[Trail]:
         """The way that led to each of these hops."""
         if not len(ends):
             return
         columns = [np.concatenate(column).tolist() for column in zip(*self._chunks, strict=True)]
-        parents, places, indices, weights = columns
+        parents, places, starts, targets, weights = columns
         for hop in ends.tolist():
             hops = []
             while isinstance(place := self._places[places[hop]], Crossing):
-                hops.append((place.step, place.input, place.output, indices[hop], weights[hop]))
+                way = place.step, place.input, place.output
+                hops.append((*way, starts[hop], targets[hop], weights[hop]))
                 hop = parents[hop]
-            yield Trail((place, indices[hop]), hops[::-1])
+            yield Trail((place, targets[hop]), hops[::-1])
 
     def _add(self, parent: np.ndarray, place: Any, *columns: np.ndarray) -> np.ndarray:
         number = np.arange(self._count, self._count + len(parent))

@@ -1,0 +1,49 @@
+"""Names of modules."""
+
+import pytest
+
+from semijax import scopes
+
+SCOPES = ["", "net/layer_0/attention/key", "net/layer_0/mlp/up", "net/layer_1/attention/key"]
+
+
+def test_enclosing():
+    assert scopes.enclosing("a/b/c") == ["a", "a/b", "a/b/c"]
+    assert scopes.enclosing("") == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    {
+        "net": SCOPES[1:],
+        "*/attention/key": [SCOPES[1], SCOPES[3]],
+        "*/attention": [SCOPES[1], SCOPES[3]],
+        "net/layer_0": SCOPES[1:3],
+        "*/layer_[1-3]*": [SCOPES[3]],
+        "attention": [],
+        "*atten": [],
+        "*": SCOPES[1:],
+    }.items(),
+)
+def test_patterns(pattern, matched):
+    assert list(filter(scopes.matcher(pattern), SCOPES)) == matched
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest():
+    with pytest.raises(ValueError, match=r"nearest are 'net/layer_0/attention/key'"):
+        scopes.check_pattern("*/layer_0/atention/key", SCOPES)
+    with pytest.raises(ValueError, match="'net/layer_0/mlp/up'"):
+        scopes.check_pattern("mlp/upp", SCOPES)
+    with pytest.raises(ValueError, match="The function has no scopes"):
+        scopes.check_pattern("mlp", [""])
+
+
+def test_shorten():
+    assert scopes.shorten("a/b/c", 2) == "a/b"
+    assert scopes.shorten("a", 2) == "a"
+    assert scopes.shorten("a/b", None) == "a/b"
+
+
+def test_within():
+    assert scopes.is_within("a/b", "a") and scopes.is_within("a", "a") and scopes.is_within("a", "")
+    assert not scopes.is_within("ab", "a") and not scopes.is_within("a", "a/b")
