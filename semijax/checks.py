@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def check_callable(fun: Any) -> None:
@@ -69,12 +70,13 @@ def check_inputs(transformation: str, primals: Any) -> None:
         )
 
 
-def check_scalar(shapes: Any) -> None:
+def check_scalar(shapes: Any, transformation: str = "semiring_grad") -> None:
     """Raise unless the output, given by its shape and dtype, is a real scalar."""
     if not hasattr(shapes, "shape"):
+        has_aux = " If it is a pair with auxiliary data, use has_aux=True."
         raise TypeError(
             "Gradient only defined for scalar-output functions. Output was a pytree: "
-            f"{jax.tree.structure(shapes)}. If it is a pair with auxiliary data, use has_aux=True."
+            f"{jax.tree.structure(shapes)}.{has_aux * transformation.startswith('semiring')}"
         )
     if shapes.shape != ():
         raise TypeError(
@@ -82,9 +84,26 @@ def check_scalar(shapes: Any) -> None:
         )
     if not jnp.issubdtype(shapes.dtype, jnp.floating):
         raise TypeError(
-            "semiring_grad requires real-valued outputs (output dtype that is a sub-dtype of "
+            f"{transformation} requires real-valued outputs (output dtype that is a sub-dtype of "
             f"np.floating), but got {shapes.dtype}."
         )
+
+
+def check_positive(name: str, value: Any) -> int:
+    """A positive integer."""
+    try:
+        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return number
+
+
+def check_depth(depth: int | None) -> None:
+    """Raise unless it is None or a positive integer."""
+    if depth is not None:
+        check_positive("depth", depth)
 
 
 def normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import fnmatch
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 def enclosing(scope: str) -> list[str]:
@@ -34,6 +34,28 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 def is_within(scope: str, outer: str) -> bool:
     """Whether a scope lies in another, or is it; everything lies in ``""``."""
     return not outer or scope == outer or scope.startswith(outer + "/")
+
+
+def relative(names: Iterable[str], here: str) -> str:
+    """Scopes as seen from one of them: without the names that all have in common."""
+    split = [name.split("/") for name in names]
+    common = _common([*split, here.split("/")])
+    return ", ".join("/".join(parts[common:]) for parts in split)
+
+
+def _common(split: Sequence[Sequence[str]]) -> int:
+    """How many first names scopes have in common."""
+    ranks = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*split, strict=False))
+    return len(list(ranks))
+
+
+def branches(visited: Iterable[str], here: str) -> tuple[str, ...]:
+    """The modules that some scopes lie in, side by side, but for the one that ``here`` lies in."""
+    names = dict.fromkeys(visited)
+    split = [scope.split("/") for scope in (*names, here)]
+    common = _common(split)
+    outermost = ["/".join(parts[: common + 1]) for parts in split[:-1] if len(parts) > common]
+    return tuple(name for name in dict.fromkeys(outermost) if name and not is_within(here, name))
 
 
 def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:

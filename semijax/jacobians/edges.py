@@ -56,7 +56,7 @@ def at_most_one(other: np.ndarray, weight: np.ndarray | None, present: Any = Tru
 
 def numbers(array: Any, index: np.ndarray) -> np.ndarray:
     """The elements at positions in the flattened array, in float64."""
-    return np.asarray(array).ravel()[index].astype(np.float64)
+    return np.asarray(array).ravel()[index].astype(np.float64, copy=False)
 
 
 def unravel(index: np.ndarray, shape: Shape) -> list[np.ndarray]:

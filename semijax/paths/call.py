@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import SequenceKey, keystr, tree_leaves_with_path
 
-from semijax import checks
+from semijax import checks, scopes
 from semijax.graph import trace
 from semijax.paths.run import Array, Run
 
@@ -58,7 +58,7 @@ class Call:
             return fun(*full, **kwargs)
 
         graph, shapes = trace(of_chosen, *primals)
-        checks.check_scalar(shapes)
+        checks.check_scalar(shapes, caller)
         self._check_concrete(caller, graph.constants.values())
         self.run = Run(graph, leaves)
         (self.end,) = self.run.outputs
@@ -73,6 +73,8 @@ class Call:
         """
         if source is None:
             chosen = [np.arange(math.prod(shape)) for shape in self._shapes]
+        elif isinstance(source, str):
+            chosen = self._only(self._leaf(source), np.arange)
         elif _is_pair(source):
             chosen = self._element(*source)
         else:
@@ -83,15 +85,25 @@ class Call:
             if array is not None and len(positions)
         }
 
-    def _element(self, leaf: Any, index: Any) -> list[np.ndarray]:
+    def _leaf(self, leaf: Any) -> int:
+        """The number of a leaf, by its name or by its keys."""
         keys = leaf if isinstance(leaf, tuple) else (leaf,)
-        name = leaf if isinstance(leaf, str) else "".join(f"[{key!r}]" for key in keys)
+        name = leaf if isinstance(leaf, str) and leaf.startswith("[") else _name(keys)
         if name not in self.names:
+            likely = ", ".join(scopes.nearest(name, self.names))
             raise ValueError(
-                f"No differentiated argument is called {name!r}; there are: "
-                f"{', '.join(self.names)}."
+                f"No differentiated argument is called {name!r}. The nearest: {likely}."
             )
-        number = self.names.index(name)
+        return self.names.index(name)
+
+    def _only(self, number: int, positions: Callable[[int], np.ndarray]) -> list[np.ndarray]:
+        """Some positions in one leaf."""
+        chosen = [np.zeros(0, int)] * len(self.names)
+        chosen[number] = positions(math.prod(self._shapes[number]))
+        return chosen
+
+    def _element(self, leaf: Any, index: Any) -> list[np.ndarray]:
+        number = self._leaf(leaf)
         shape = self._shapes[number]
         wanted = tuple(index) if isinstance(index, (tuple, list)) else (index,)
         inside = len(wanted) == len(shape) and all(
@@ -99,18 +111,18 @@ class Call:
         )
         if not inside:
             raise IndexError(
-                f"source index {index} is out of range for {name}, which has shape {shape}."
+                f"source index {index} is out of range for {self.names[number]}, which has shape "
+                f"{shape}."
             )
-        flat = np.arange(math.prod(shape)).reshape(shape)[wanted]
-        none = np.zeros(0, int)
-        return [flat.reshape(1) if n == number else none for n in range(len(self.names))]
+        return self._only(number, lambda size: np.arange(size).reshape(shape)[wanted].reshape(1))
 
     def _masked(self, mask: Any) -> list[np.ndarray]:
         given, wanted = jax.tree.structure(mask), jax.tree.structure(self._like)
         if given != wanted:
             raise ValueError(
-                "source must be a pair of an argument's name and an index, or a boolean mask with "
-                f"the structure of the differentiated argument, {wanted}; got {source_text(mask)}."
+                "source must be a leaf of the arguments and an index, a leaf's name, or a boolean "
+                f"mask with the structure of the differentiated argument, {wanted}; got "
+                f"{source_text(mask)}."
             )
         masks = [np.asarray(leaf) for leaf in jax.tree.leaves(mask)]
         for name, leaf, shape in zip(self.names, masks, self._shapes, strict=True):
@@ -131,17 +143,25 @@ class Call:
 
 
 def _is_pair(source: Any) -> bool:
-    return (
-        isinstance(source, tuple)
-        and len(source) == 2
-        and (isinstance(source[0], (int, str)) or _is_path(source[0]))
+    """Whether it is a leaf and an index, and no mask of a pair of arguments."""
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    keys = source[0] if isinstance(source[0], tuple) else (source[0],)
+    return all(isinstance(key, str) or _is_integer(key) for key in keys)
+
+
+def _is_integer(key: Any) -> bool:
+    return hasattr(key, "__index__") and not isinstance(key, (bool, np.ndarray, jax.Array))
+
+
+def _name(keys: tuple[Any, ...]) -> str:
+    return "".join(
+        f"[{key!r}]" if isinstance(key, str) else f"[{operator.index(key)}]" for key in keys
     )
-
-
-def _is_path(leaf: Any) -> bool:
-    return isinstance(leaf, tuple) and all(isinstance(key, (int, str)) for key in leaf)
 
 
 def source_text(source: Any) -> str:
     """A source, for a message: an index in full, a mask by its structure."""
-    return repr(source) if _is_pair(source) else f"a mask of structure {jax.tree.structure(source)}"
+    if isinstance(source, str) or _is_pair(source):
+        return repr(source)
+    return f"a mask of structure {jax.tree.structure(source)}"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from semijax import scopes
-from semijax.paths.path import Node, Path, check_depth
+from semijax import checks, scopes
+from semijax.paths.path import Node, Path
 
 Groups = Mapping[str, str] | Callable[[Node], str]
 """Names of groups and the globs that pick their members, or a function from a node to a name."""
@@ -62,7 +62,7 @@ def component_counts(
         >>> sorted(zip(table["component"], table["edges"], strict=True))
         [('cos', 1.0), ('sin', 1.0)]
     """
-    check_depth(depth)
+    checks.check_depth(depth)
     component = _grouping(groups, lambda node: node.scope) or (
         lambda node: scopes.shorten(node.scope, depth)
     )

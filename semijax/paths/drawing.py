@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from semijax.paths import page
 
@@ -13,20 +13,17 @@ ROW, COLUMN_GAP, CHARACTER = 34, 90, 7.5
 """Pixels: between nodes one above the other, between columns, and of a letter."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Edge:
-    """An edge of the picture.
+class Edge(Protocol):
+    """What is drawn of an edge: the numbers of its nodes, its weight, its share of the mass."""
 
-    Attributes:
-        tail, head: the numbers of its nodes.
-        weight: the local derivative; between modules, what flows.
-        share: between modules, how much of the gradient's mass passes, of 1.
-    """
-
-    tail: int
-    head: int
-    weight: float
-    share: float | None = None
+    @property
+    def tail(self) -> int: ...  # noqa: D102
+    @property
+    def head(self) -> int: ...  # noqa: D102
+    @property
+    def weight(self) -> float: ...  # noqa: D102
+    @property
+    def share(self) -> float | None: ...  # noqa: D102
 
 
 def label(edge: Edge) -> str:

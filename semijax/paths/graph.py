@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from semijax import checks, scopes
 from semijax.paths import drawing, page
+from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
-from semijax.paths.drawing import Edge
 from semijax.paths.labels import Labels
-from semijax.paths.landscape import STRONGEST, Landscape
-from semijax.paths.path import check_depth
 from semijax.paths.run import Array
-from semijax.paths.survey import Scaled, arrivals, flows, survey, total
-from semijax.paths.walk import crossings
-from semijax.semirings import AbsSumProduct, Product, as_semiring
-
+from semijax.paths.scores import STRONGEST, Scores
+from semijax.paths.sweeps import backward, flows, forward, read_out, total
+from semijax.semirings import AbsSumProduct, Product, Semiring, as_semiring
+from semijax.semirings.logarithmic import LogAbsSumProduct
 
 Position = tuple[Array, int]
 """A node, by the array in which it was made and its position in there."""
@@ -42,6 +42,23 @@ class GraphNode:
 
 
 @dataclasses.dataclass(frozen=True)
+class GraphEdge:
+    """An edge of the picture.
+
+    Attributes:
+        tail, head: the numbers of its nodes.
+        weight: the local derivative; between modules, what flows.
+        share: between modules, the mass that crosses over that of all paths: how often a path
+            crosses here, on average.
+    """
+
+    tail: int
+    head: int
+    weight: float
+    share: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class GradientGraph:
     """A computation graph with its local derivatives, or the flow between modules. Immutable.
 
@@ -53,7 +70,7 @@ class GradientGraph:
 
     title: str
     nodes: tuple[GraphNode, ...]
-    edges: tuple[Edge, ...]
+    edges: tuple[GraphEdge, ...]
 
     def __repr__(self) -> str:
         return f"GradientGraph({self.title}: {len(self.nodes)} nodes, {len(self.edges)} edges)"
@@ -147,7 +164,7 @@ def gradient_graph(
         mul → add 1.0
     """
     checks.check_callable(fun)
-    check_depth(depth)
+    checks.check_depth(depth)
     if level not in ("element", "scope"):
         raise ValueError(f"level must be 'element' or 'scope', got {level!r}.")
     if not 0 < share <= 1:
@@ -156,6 +173,7 @@ def gradient_graph(
     if isinstance(checked, Product):
         raise TypeError("gradient_graph labels its edges with one semiring's numbers, not several.")
 
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def graph(*args: Any, **kwargs: Any) -> GradientGraph:
         call = Call(fun, argnums, args, kwargs, caller="gradient_graph")
         name = getattr(fun, "__name__", type(fun).__name__)
@@ -169,14 +187,13 @@ def gradient_graph(
 
 def _elements(
     call: Call, name: str, max_edges: int
-) -> tuple[tuple[GraphNode, ...], tuple[Edge, ...]]:
+) -> tuple[tuple[GraphNode, ...], tuple[GraphEdge, ...]]:
     if call.end is None:
         return (), ()
-    landscape = Landscape(call.run, call.end, STRONGEST)
+    scores = Scores(call.run, call.end, STRONGEST)
 
     def on_a_path(array: Array, index: np.ndarray) -> np.ndarray:
-        worth, _ = landscape.ahead(array, index, passed=True)
-        return index[worth != -np.inf]
+        return index[scores.at(array, index) != -np.inf]
 
     # A node may be found in several arrays: in those that a loop reads row by row, or writes.
     made_at: dict[Array, dict[int, Position]] = collections.defaultdict(dict)
@@ -187,8 +204,8 @@ def _elements(
     found: list[tuple[Position, Position, float]] = []
     for array in call.run.arrays:
         index = np.array([*made_at[array]], int)
-        for crossing in crossings(landscape, array, index) if len(index) else ():
-            edges, target = crossing.edges, crossing.target
+        for bundle in bundles(scores, array, index) if len(index) else ():
+            edges, target = bundle.edges, bundle.target
             there = np.isin(edges.other, on_a_path(target, np.unique(edges.other)))
             if len(found) + there.sum() > max_edges:
                 raise ValueError(
@@ -198,7 +215,7 @@ def _elements(
                 )
             for owner, other, weight in zip(*(column[there] for column in edges), strict=True):
                 tail = made_at[array][int(index[owner])]
-                silent = crossing.step.equation is None
+                silent = bundle.step.equation is None
                 node = tail if silent else (target, int(other))
                 head = made_at[target].setdefault(int(other), node)
                 if not silent:
@@ -207,73 +224,74 @@ def _elements(
     ordered = sorted(everything, key=lambda position: (position[0].number, position[1]))
     number = {position: n for n, position in enumerate(ordered)}
     labels = Labels(call)
-    nodes = [labels.node(*position) for position in ordered]
-    edges = [Edge(number[tail], number[head], weight) for tail, head, weight in found]
+    nodes = [labels.nodes(array, np.array([p]))[0] for array, p in ordered]
+    edges = [GraphEdge(number[tail], number[head], weight) for tail, head, weight in found]
     return (
-        tuple(GraphNode(node.name, vars(node)) for node in nodes),
+        tuple(GraphNode(node.name, node.to_dict()) for node in nodes),
         tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),
     )
 
 
 def _modules(
-    call: Call, depth: int | None, semiring: Any, share: float
-) -> tuple[tuple[GraphNode, ...], tuple[Edge, ...]]:
+    call: Call, depth: int | None, semiring: Semiring, share: float
+) -> tuple[tuple[GraphNode, ...], tuple[GraphEdge, ...]]:
     run, end = call.run, call.end
     if end is None:
         return (), ()
-    inputs = [array for array in run.inputs if array is not None]
+    begin = [array for array in run.inputs if array is not None]
 
-    def name_of(array: Array) -> str:
-        origin = array
-        while origin.step is not None and origin.step.equation is None:
-            origin = next(iter(origin.step.inputs.values()))
-        if origin.step is None:
-            return call.names[origin.output]
-        return scopes.shorten(origin.scope, depth) or "(outside)"
+    def module(scope: str) -> str:
+        return scopes.shorten(scope, depth) or OUTSIDE
 
-    def crossing(semiring: Any) -> dict[tuple[str, str], Scaled]:
-        parts: dict[tuple[str, str], list[Scaled]] = collections.defaultdict(list)
-        arrived, ahead = arrivals(run, semiring, inputs), survey(run, semiring, end)
-        for step, i, part in flows(run, semiring, arrived, ahead):
+    def origin(array: Array) -> str:
+        array, _ = run.origin(array, (0,) * len(array.shape))
+        return call.names[array.output] if array.step is None else module(array.scope)
+
+    def crossings(semiring: Semiring) -> tuple[dict[tuple[str, str], float], float]:
+        """The flow between each two modules, and that of all paths."""
+        parts: dict[tuple[str, str], list[Any]] = collections.defaultdict(list)
+        to_end = backward(run, semiring, end)
+        for step, i, part in flows(run, semiring, forward(run, semiring, begin), to_end):
             assert step.equation is not None
-            tail = name_of(step.inputs[i])
-            head = scopes.shorten(step.equation.scope, depth) or "(outside)"
-            if tail != head:
-                parts[tail, head].append(part)
-        return {pair: total(semiring, each) for pair, each in parts.items()}
+            pair = origin(step.inputs[i]), module(step.equation.scope)
+            if pair[0] != pair[1]:
+                parts[pair].append(part)
+        everything = [to_end[array] for array in begin if array in to_end]
+        read = {pair: _number(semiring, total(semiring, each)) for pair, each in parts.items()}
+        return read, _number(semiring, total(semiring, everything))
 
-    masses = crossing(AbsSumProduct())
-    flow = masses if semiring == AbsSumProduct() else crossing(semiring)
-    unit = max((mass.exponent for mass in masses.values()), default=0)
-    sizes = {p: math.ldexp(float(m.elements), m.exponent - unit) for p, m in masses.items()}
-    ahead = survey(run, AbsSumProduct(), end)
-    whole = sum(
-        math.ldexp(
-            float(np.asarray(ahead[a.number].elements).sum()), ahead[a.number].exponent - unit
-        )
-        for a in inputs
-        if a.number in ahead
-    )
+    logs, log_mass = crossings(LogAbsSumProduct())
+    shares = {pair: math.exp(log - log_mass) for pair, log in logs.items()}
+    if semiring == AbsSumProduct():
+        flow = {pair: float(np.exp(log)) for pair, log in logs.items()}  # inf, where it overflows
+    else:
+        flow, _ = crossings(semiring)
     shown, carried = [], 0.0
-    for pair in sorted(sizes, key=lambda pair: -sizes[pair]):
-        if carried >= share * sum(sizes.values()):
+    for pair in sorted(shares, key=lambda pair: -shares[pair]):
+        if carried >= share * sum(shares.values()):
             break
         shown.append(pair)
-        carried += sizes[pair]
-    order = dict.fromkeys(
-        [call.names[a.output] for a in inputs]
-        + [scopes.shorten(s.equation.scope, depth) or "(outside)" for s in run.steps if s.equation]
-    )
+        carried += shares[pair]
+    arguments = [call.names[array.output] for array in begin]
+    modules = [module(step.equation.scope) for step in run.steps if step.equation]
+    order = dict.fromkeys([*arguments, *modules])
     names = [name for name in order if any(name in pair for pair in shown)]
     number = {name: n for n, name in enumerate(names)}
-    edges = [
-        Edge(number[a], number[b], _read(semiring, flow[a, b]), sizes[a, b] / whole)
-        for a, b in shown
-    ]
-    nodes = tuple(GraphNode(name, {}) for name in names)
-    return nodes, tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail)))
+    edges = [GraphEdge(number[a], number[b], flow[a, b], shares[a, b]) for a, b in shown]
+    return (
+        tuple(GraphNode(name, {}) for name in names),
+        tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),
+    )
 
 
-def _read(semiring: Any, scaled: Scaled) -> float:
-    value = np.asarray(semiring.readout(scaled.elements), np.float64).ravel()
-    return math.ldexp(float(value[0]), scaled.exponent)
+OUTSIDE = "(outside)"
+"""The name of what is in no module."""
+
+
+def _number(semiring: Semiring, elements: Any) -> float:
+    found = jax.tree.leaves(read_out(semiring, elements))
+    if len(found) != 1 or found[0].shape:
+        raise TypeError(
+            f"gradient_graph labels an edge with one number, and {semiring} reads out several."
+        )
+    return float(found[0])

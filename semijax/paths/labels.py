@@ -3,88 +3,133 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from semijax import scopes
-from semijax.graph import Equation
+from semijax.paths.backpointers import Bundle, Found
 from semijax.paths.call import Call
-from semijax.paths.path import Edge, Model, Node, Path
+from semijax.paths.path import Edge, Node, Path, Variable
 from semijax.paths.run import Array, Run, Step
-from semijax.paths.walk import Trail
 
 
 class Labels:
     """The nodes of a call. Paths that meet share theirs."""
 
     def __init__(self, call: Call) -> None:
-        self._call = call
-        self._model = Model(call.fun, call.args, call.kwargs)
-        self.node = functools.cache(self._node)
-        self._array = functools.cache(self._describe)
-        self._source = functools.cache(_source)
-        self._is_skip = functools.cache(functools.partial(_is_skip, call.run))
+        self._call, self._run = call, call.run
+        self._arrays: dict[Array, tuple[Variable, np.ndarray, dict[int, Node]]] = {}
+        self._sources: dict[Any, str] = {}
+        self._arounds: dict[tuple[Step, int], tuple[str, ...]] = {}
 
-    def paths(self, trails: Iterable[Trail]) -> list[Path]:
-        """What walkers noted, as objects."""
-        return [self._path(trail) for trail in trails]
+    def paths(self, found: Found) -> list[Path]:
+        """The paths of a search, as objects."""
+        if not found.ends:
+            return []
+        previous, place, start, end, weight = found.tree.columns()
+        chains = []
+        for pointer in found.ends:
+            chain = []
+            while pointer >= 0:
+                chain.append(pointer)
+                pointer = previous[pointer]
+            chains.append(chain[::-1])
+        used = np.unique([pointer for chain in chains for pointer in chain])
+        places = np.array(place)[used]
+        nodes: dict[int, Node] = {}
+        edges: dict[int, Edge] = {}
+        for number in np.unique(places):
+            here, there = used[places == number], found.tree.places[number]
+            array = there.target if isinstance(there, Bundle) else there
+            nodes.update(zip(here.tolist(), self.nodes(array, end[here]), strict=True))
+            if isinstance(there, Bundle):
+                step, i, o, _ = there
+                index = _indices(start[here], step.inputs[i].shape)
+                around = self._around(step, i)
+                for pointer, w, at in zip(here.tolist(), weight[here].tolist(), index, strict=True):
+                    edges[pointer] = Edge(w, step.number, i, o, at, around)
+        call = self._call
+        fun = functools.partial(call.fun, *call.args, **call.kwargs)
 
-    def _path(self, trail: Trail) -> Path:
-        nodes, edges = [self.node(*trail.start)], []
-        for step, i, o, start, end, weight in trail.hops:
-            nodes.append(self.node(step.outputs[o], end))
-            index = _unravelled(start, step.inputs[i].shape)
-            edges.append(Edge(weight, step.number, i, o, index, self._is_skip(step, i)))
-        return Path(tuple(nodes), tuple(edges), self._call.argnums, self._model)
+        def path(chain: list[int]) -> Path:
+            return Path(
+                tuple([nodes[pointer] for pointer in chain]),
+                tuple([edges[pointer] for pointer in chain[1:]]),
+                call.argnums,
+                fun,
+            )
 
-    def _node(self, array: Array, position: int) -> Node:
-        values, common = self._array(array)
-        index = _unravelled(position, array.shape)
-        return Node(index=index, value=float(values[index]), **common)
+        return [path(chain) for chain in chains]
 
-    def _describe(self, array: Array) -> tuple[np.ndarray, dict[str, Any]]:
-        """The values of the nodes, and what they have in common."""
+    def nodes(self, array: Array, positions: np.ndarray) -> list[Node]:
+        """The nodes at these positions of an array."""
+        if array not in self._arrays:
+            self._arrays[array] = (*self._describe(array), {})
+        variable, values, known = self._arrays[array]
+        new = np.array([p for p in np.unique(positions).tolist() if p not in known], int)
+        numbers = values.ravel()[new].astype(float).tolist()
+        for position, index, value in zip(
+            new.tolist(), _indices(new, array.shape), numbers, strict=True
+        ):
+            known[position] = Node(variable, index, value)
+        return [known[position] for position in positions.tolist()]
+
+    def _describe(self, array: Array) -> tuple[Variable, np.ndarray]:
+        """What the nodes of an array have in common, and their values."""
         values = np.asarray(array.value)
         if np.iscomplexobj(values):
             values = np.stack([np.real(values), np.imag(values)], -1)
-        common = {"shape": array.shape, "dtype": str(array.dtype)}
+        common = array.shape, str(array.dtype)
         if array.step is None:
-            return values, {"variable": self._call.names[array.output], **common}
-        equation = array.step.equation
-        assert equation is not None  # rows are the nodes of the array they are of
-        made = {
-            "primitive": equation.name,
-            "scope": equation.scope,
-            "source": self._source(equation),
-            "iteration": array.step.iteration,
-        }
-        return values, {"variable": f"v{array.number}", **common, **made}
+            return Variable(self._call.names[array.output], *common), values
+        step = self._run.steps[array.step]
+        equation = step.equation
+        assert equation is not None  # rows are nodes of the array that they are of
+        if equation not in self._sources:
+            self._sources[equation] = equation.source
+        made = equation.name, equation.scope, self._sources[equation], step.iteration
+        return Variable(f"v{array.number}", *common, *made), values
+
+    def _around(self, step: Step, i: int) -> tuple[str, ...]:
+        if (step, i) not in self._arounds:
+            self._arounds[step, i] = _around(self._run, step, i)
+        return self._arounds[step, i]
 
 
-def _unravelled(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    index = []
-    for n in reversed(shape):
-        position, i = divmod(position, n)
-        index.append(i)
-    return tuple(reversed(index))
+FAR = 3000
+"""A residual connection spans no more steps."""
 
 
-def _source(equation: Equation) -> str:
-    return equation.source
+def _around(run: Run, step: Step, i: int) -> tuple[str, ...]:
+    """The modules that a residual connection leads around; none where there is none.
 
-
-def _is_skip(run: Run, step: Step, i: int) -> bool:
-    """Whether an edge is a residual connection.
-
-    It adds what also goes elsewhere, and was made outside of the module, to what was made inside.
+    It adds an array to what was computed from that same array, in other modules than the sum.
     """
     assert step.equation is not None
-    here, array = step.equation.scope, step.inputs[i]
-    if not here or step.equation.primitive.name not in ("add", "add_any"):
-        return False
+    array = step.inputs[i]
     others = [a for j, a in step.inputs.items() if j != i]
-    outside = not scopes.is_within(array.scope, here)
-    meets_inside = any(scopes.is_within(a.scope, here) for a in others)
-    return outside and meets_inside and len(run.readers[array.number]) > 1
+    first = min((reader.number for reader, _ in run.readers[array.number]), default=step.number)
+    is_sum = step.equation.primitive.name in ("add", "add_any")
+    if not (is_sum and others) or not first < step.number <= first + FAR:
+        return ()
+    between = run.steps[first : step.number]
+    computed = {array}
+    for each in between:
+        if any(a in computed for a in each.inputs.values()):
+            computed.update(each.outputs.values())
+    needed, visited = set(others), []
+    for each in reversed(between):
+        if any(a in needed for a in each.outputs.values()):
+            through = [a for a in each.inputs.values() if a in computed]
+            needed.update(a for a in through if a is not array)
+            if through and each.equation is not None:
+                visited.append(each.equation.scope)
+    return scopes.branches(visited[::-1], step.equation.scope)
+
+
+def _indices(positions: np.ndarray, shape: tuple[int, ...]) -> Sequence[tuple[int, ...]]:
+    if not shape:
+        return [()] * len(positions)
+    return [*zip(*(axis.tolist() for axis in np.unravel_index(positions, shape)), strict=True)]

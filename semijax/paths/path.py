@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
-from semijax import scopes
+from semijax import checks, scopes
 from semijax.paths import page
-from semijax.paths.recompute import Hop, recompute
+from semijax.paths.verify import Hop, recompute
 
 Index = tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Node:
-    """One element of one array that the function computed.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variable:
+    """An array that the function computed, or an argument.
 
     Attributes:
-        variable: the array: for an argument its place among the arguments, as in ``"[0]['w']"``;
-            for any other a name, ``"v"`` and a number that counts the arrays on paths.
-        index: the element's index in the array; of a complex number, the last index is 0 for its
-            real and 1 for its imaginary part.
-        value: what it was.
-        shape, dtype: the array's.
+        name: of an argument its place among the arguments, as in ``"[0]['w']"``; of any other
+            array ``"v"`` and a number that counts the arrays on paths.
+        shape, dtype: the array's; the parts of a complex number are a last axis of the shape.
         primitive: what made it; for a called function that is one node, the function's name; ``""``
             for an argument.
         scope: the modules in which, joined by ``/``.
@@ -35,23 +33,82 @@ class Node:
         iteration: the iterations of the loops that it was made in, from the outside in.
     """
 
-    variable: str
-    index: Index
-    value: float
-    shape: tuple[int, ...]
+    name: str
+    shape: Index
     dtype: str
     primitive: str = ""
     scope: str = ""
     source: str = ""
-    iteration: tuple[int, ...] = ()
+    iteration: Index = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """One element of one array. It has the attributes of its ``Variable`` too.
+
+    Attributes:
+        array: the array, a ``Variable``.
+        index: the element's index in the array; of a complex number, the last index is 0 for its
+            real and 1 for its imaginary part.
+        value: what it was.
+    """
+
+    array: Variable
+    index: Index
+    value: float
+
+    @property
+    def variable(self) -> str:
+        """The array's name."""
+        return self.array.name
+
+    @property
+    def shape(self) -> Index:
+        """The array's shape."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> str:
+        """The array's dtype."""
+        return self.array.dtype
+
+    @property
+    def primitive(self) -> str:
+        """What made the array."""
+        return self.array.primitive
+
+    @property
+    def scope(self) -> str:
+        """The modules it was made in."""
+        return self.array.scope
+
+    @property
+    def source(self) -> str:
+        """The user's line that made it."""
+        return self.array.source
+
+    @property
+    def iteration(self) -> Index:
+        """The iterations of the loops it was made in."""
+        return self.array.iteration
 
     @property
     def name(self) -> str:
         """The argument or the primitive, and the index."""
-        return (self.primitive or self.variable) + brackets(self.index)
+        return (self.primitive or self.variable) + _brackets(self.index)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that it knows, by name."""
+        own = {"index": self.index, "value": self.value, "variable": self.variable}
+        array = dataclasses.asdict(self.array)
+        del array["name"]
+        return own | array
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Edge:
     """An edge of a path: one equation, from one of its inputs to one of its outputs.
 
@@ -62,8 +119,7 @@ class Edge:
             x, which differ in this.
         start: where in its input it starts: the index of the node it leaves, but for a loop, which
             reads an array row by row, and writes one.
-        skip: whether it is a residual connection: it adds what came around a module to what was
-            made inside.
+        around: of a residual connection the modules that it leads around; otherwise none.
     """
 
     weight: float
@@ -71,7 +127,7 @@ class Edge:
     input: int
     output: int
     start: Index
-    skip: bool = False
+    around: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +150,17 @@ class Stage:
         return math.prod((edge.weight for edge in self.edges), start=1.0)
 
     @property
-    def skip(self) -> bool:
-        """Whether the path came here around the inside of the module: a residual connection."""
-        return bool(self.edges) and self.edges[0].skip
+    def around(self) -> tuple[tuple[str, ...], ...]:
+        """The modules that the path went around, by one residual connection after another."""
+        return tuple(dict.fromkeys(edge.around for edge in self.edges if edge.around))
 
     def __str__(self) -> str:
         if not self.scope:
             names = [node.name for node in self.nodes]
             return " → ".join(names if len(names) <= 4 else [*names[:2], "…", names[-1]])
-        return self.scope + " (skip)" * self.skip + brackets(self.nodes[-1].index)
+        around = "; ".join(scopes.relative(names, self.scope) for names in self.around)
+        skipped = f" (skips {around})" if around else ""
+        return self.scope + skipped + _brackets(self.nodes[-1].index)
 
 
 class Story(tuple[Stage, ...]):
@@ -114,15 +172,6 @@ class Story(tuple[Stage, ...]):
         return " → ".join(map(str, self))
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """The call that paths were found in: ``fun(*args, **kwargs)``."""
-
-    fun: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
 class Path:
     """One path from an element of an argument to the output. Immutable.
@@ -131,12 +180,14 @@ class Path:
         nodes: from the argument's element to the output, both included.
         edges: those between them; one less.
         argnums: the positions of the arguments that the function was differentiated by.
+        fun: the function with its arguments, which ``verify`` calls again; None if it was read from
+            JSON, or pickled.
     """
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     argnums: tuple[int, ...]
-    model: Model | None = dataclasses.field(default=None, compare=False)
+    fun: functools.partial[Any] | None = dataclasses.field(default=None, compare=False)
 
     @property
     def weight(self) -> float:
@@ -156,6 +207,13 @@ class Path:
         if self.sign == 0:
             return -math.inf
         return math.fsum(math.log(abs(edge.weight)) for edge in self.edges)
+
+    @property
+    def weight_text(self) -> str:
+        """The weight to four digits; where it is too small or too large a number, as an exp."""
+        if self.sign and not 0 < abs(self.weight) < math.inf:
+            return f"{'-' * (self.sign < 0)}exp({self.log_abs_weight:.4f})"
+        return f"{self.weight:.4g}"
 
     @property
     def length(self) -> int:
@@ -179,8 +237,8 @@ class Path:
         Raises:
             ValueError: if no function is known, or it has no such path.
         """
-        model = self.model if fun is None else Model(fun, args, kwargs)
-        if model is None:
+        call = self.fun if fun is None else functools.partial(fun, *args, **kwargs)
+        if call is None:
             raise ValueError(
                 "A path that was read from JSON is verified with its function: verify(fun, *args)."
             )
@@ -188,17 +246,14 @@ class Path:
             Hop(edge.equation, node.primitive, edge.input, edge.output, edge.start, node.index)
             for edge, node in zip(self.edges, self.nodes[1:], strict=True)
         ]
-        weights = recompute(model.fun, model.args, model.kwargs, self.argnums, hops)
-        again = Path(
-            self.nodes,
-            tuple(
-                dataclasses.replace(e, weight=w) for e, w in zip(self.edges, weights, strict=True)
-            ),
-            self.argnums,
-        )
+        first = self.nodes[0]
+        weights = recompute(call, self.argnums, (first.variable, first.index), hops)
+        pairs = zip(self.edges, weights, strict=True)
+        edges = tuple(dataclasses.replace(edge, weight=weight) for edge, weight in pairs)
+        again = dataclasses.replace(self, edges=edges)
         if self.sign == 0 or again.sign == 0:
             return 0.0 if self.sign == again.sign else math.inf
-        ratio = math.exp(again.log_abs_weight - self.log_abs_weight)
+        ratio = math.exp(min(again.log_abs_weight - self.log_abs_weight, 700))
         return abs(ratio * self.sign * again.sign - 1)
 
     def collapse(self, depth: int | None = None) -> Story:
@@ -213,7 +268,7 @@ class Path:
             ``[0][3, 5] → encoder/layer_0[3, 7] → … → head``, each with the index at which the path
             leaves it. The argument that the path starts in is a stage of its own.
         """
-        check_depth(depth)
+        checks.check_depth(depth)
         first, *rest = self.nodes
         stages = [Stage("", (first,), ())]
         steps = zip(rest, self.edges, strict=True)
@@ -235,15 +290,23 @@ class Path:
 
         Source: DuSell's gradient tracing.
         """
-        check_depth(depth)
+        checks.check_depth(depth)
         counts = collections.Counter(scopes.shorten(n.scope, depth) for n in self.nodes[1:])
         return dict(counts.most_common())
 
     def to_json(self) -> str:
         """The path as JSON text, without the function it was found in."""
-        nodes = [vars(node) | {"value": _json_number(node.value)} for node in self.nodes]
-        edges = [vars(edge) | {"weight": _json_number(edge.weight)} for edge in self.edges]
-        return json.dumps({"nodes": nodes, "edges": edges, "argnums": self.argnums})
+        number = {array: n for n, array in enumerate(dict.fromkeys(n.array for n in self.nodes))}
+        content = {
+            "arrays": [dataclasses.asdict(array) for array in number],
+            "nodes": [[number[n.array], n.index, _json_number(n.value)] for n in self.nodes],
+            "edges": [
+                dataclasses.asdict(edge) | {"weight": _json_number(edge.weight)}
+                for edge in self.edges
+            ],
+            "argnums": self.argnums,
+        }
+        return json.dumps(content)
 
     @classmethod
     def from_json(cls, text: str) -> Path:
@@ -254,11 +317,26 @@ class Path:
         """
         try:
             content = json.loads(text)
-            nodes = tuple(_node(node) for node in content["nodes"])
-            edges = tuple(_edge(edge) for edge in content["edges"])
+            tuples = {
+                "shape": tuple,
+                "iteration": tuple,
+                "start": tuple,
+                "around": tuple,
+                "weight": float,
+            }
+
+            def typed(fields: dict[str, Any]) -> Any:
+                return {key: tuples.get(key, lambda x: x)(x) for key, x in fields.items()}
+
+            arrays = [Variable(**typed(array)) for array in content["arrays"]]
+            nodes = tuple(Node(arrays[n], tuple(i), float(v)) for n, i, v in content["nodes"])
+            edges = tuple(Edge(**typed(edge)) for edge in content["edges"])
             return cls(nodes, edges, tuple(content["argnums"]))
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"This is no path that to_json wrote: {error}") from error
+
+    def __reduce__(self) -> Any:
+        return Path.from_json, (self.to_json(),)
 
     def to_networkx(self) -> Any:
         """A ``networkx.DiGraph``, whose nodes and edges have the fields of these as attributes.
@@ -272,9 +350,9 @@ class Path:
 
         graph = networkx.DiGraph(weight=self.weight)
         for number, node in enumerate(self.nodes):
-            graph.add_node(number, name=node.name, **vars(node))
+            graph.add_node(number, name=node.name, **node.to_dict())
         for number, edge in enumerate(self.edges):
-            graph.add_edge(number, number + 1, **vars(edge))
+            graph.add_edge(number, number + 1, **dataclasses.asdict(edge))
         return graph
 
     def __repr__(self) -> str:
@@ -282,14 +360,14 @@ class Path:
         if len(stages) > 7:
             stages[3:-3] = ["…"]
         edges = f"{self.length} edge{'s' * (self.length != 1)}"
-        return f"Path(weight={self.weight:.4g}, {edges}: {' → '.join(stages)})"
+        return f"Path(weight={self.weight_text}, {edges}: {' → '.join(stages)})"
 
     def _repr_html_(self) -> str:
         return _table([self])
 
 
 class Paths(list[Path]):
-    """A list of paths, best first; prints one per line, or why there are none.
+    """A list of paths; prints one per line, or why there are none.
 
     Attributes:
         explanation: what was looked for.
@@ -299,35 +377,36 @@ class Paths(list[Path]):
         super().__init__(paths)
         self.explanation = explanation
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> Paths: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Paths(found, self.explanation) if isinstance(index, slice) else found
+
     def __repr__(self) -> str:
         if not self:
             return f"[]  # {self.explanation}" if self.explanation else "[]"
-        return "\n".join(f"{number}. {path!r}" for number, path in enumerate(self, start=1))
+        shown = [f"{number}. {path!r}" for number, path in enumerate(self[:SHOWN], start=1)]
+        return "\n".join([*shown, *self._more()])
 
     def _repr_html_(self) -> str:
-        return _table(self) if self else f"<p>{page.text(self.explanation)}</p>"
+        if not self:
+            return f"<p>{page.text(self.explanation)}</p>"
+        return _table(self[:SHOWN]) + "".join(f"<p>{line}</p>" for line in self._more())
+
+    def _more(self) -> list[str]:
+        return [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
 
 
-def check_depth(depth: int | None) -> None:
-    """Raise unless it is None or a positive integer."""
-    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 1):
-        raise ValueError(f"depth must be None or an integer of at least 1, got {depth!r}.")
+SHOWN = 20
+"""So many paths are printed."""
 
 
-def brackets(index: Index) -> str:
+def _brackets(index: Index) -> str:
     """An index as it is written, nothing for that of a scalar."""
     return f"[{', '.join(map(str, index))}]" if index else ""
-
-
-def _node(fields: dict[str, Any]) -> Node:
-    indices = {name: tuple(fields[name]) for name in ("index", "shape", "iteration")}
-    converted: dict[str, Any] = fields | indices | {"value": float(fields["value"])}
-    return Node(**converted)
-
-
-def _edge(fields: dict[str, Any]) -> Edge:
-    converted = {"start": tuple(fields["start"]), "weight": float(fields["weight"])}
-    return Edge(**fields | converted)
 
 
 def _json_number(number: float) -> float | str:
@@ -339,7 +418,7 @@ def _table(paths: Sequence[Path]) -> str:
     rows = [
         [
             page.text(number),
-            page.text(f"{path.weight:.4g}")
+            page.text(path.weight_text)
             + page.bar(math.exp(path.log_abs_weight - largest) if path.sign else 0, path.sign),
             page.text(path.length),
             page.details(repr(path.collapse()), page.table(_HEADS, _steps(path))),

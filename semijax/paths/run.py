@@ -20,7 +20,6 @@ from semijax import sweep
 from semijax.elements import Elements, Shape
 from semijax.graph import Constant, Equation, Graph, Variable
 from semijax.jacobians import Edges, EquationJacobian, Table, equation_jacobian
-from semijax.jacobians.base import arrays
 from semijax.jacobians.edges import at_most_one
 from semijax.regions import Cond, Scan, While
 from semijax.semirings import Semiring
@@ -35,25 +34,18 @@ class Array:
         shape: that of its nodes: a complex number is two, on a last axis.
         dtype: the array's.
         value: what it held.
-        step: the step that made it; None for an input.
+        step: the number of the step that made it; None for an input.
         output: which of that step's outputs it is; of an input, which input of the function.
+        scope: the modules it was made in; of joined rows, those of the first.
     """
 
     number: int
     shape: Shape
     dtype: Any
     value: Any = dataclasses.field(repr=False)
-    step: Step | None = dataclasses.field(repr=False)
+    step: int | None
     output: int
-
-    @property
-    def scope(self) -> str:
-        """The modules it was made in; that of the first row of an array that was joined."""
-        if self.step is None:
-            return ""
-        if self.step.equation is None:
-            return next(iter(self.step.inputs.values())).scope
-        return self.step.equation.scope
+    scope: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,12 +82,14 @@ class Run:
         outputs: the array of each output; None for one that no path reaches.
         readers: for each array by number, the steps that read it and the position at which they do.
         results: the values of the outputs.
+        scopes: all that there are, with those of branches that were not taken.
     """
 
     def __init__(self, graph: Graph, inputs: Sequence[Any]) -> None:
         self.arrays: list[Array] = []
         self.steps: list[Step] = []
         self.readers: list[list[tuple[Step, int]]] = []
+        self.scopes: dict[str, None] = {}  # a set in the order of the program
         self._regions: dict[Equation, Any] = {}
         slots = []
         for position, (variable, value) in enumerate(zip(graph.inputs, inputs, strict=True)):
@@ -107,10 +101,26 @@ class Run:
         self.results = [slot.value for slot in results]
 
     def _array(self, value: Any, step: Step | None, output: int) -> Array:
-        made = Array(len(self.arrays), el.node_shape(value), value.dtype, value, step, output)
+        scope = ""
+        if step is not None:
+            made_of = next(iter(step.inputs.values()))
+            scope = made_of.scope if step.equation is None else step.equation.scope
+        number, made_by = len(self.arrays), None if step is None else step.number
+        shape = el.node_shape(value)
+        made = Array(number, shape, value.dtype, value, made_by, output, scope)
         self.arrays.append(made)
         self.readers.append([])
         return made
+
+    def origin(self, array: Array, index: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
+        """A node by the array it was made in: rows are split and joined without an edge."""
+        while array.step is not None and isinstance(rows := self.steps[array.step].jacobian, Rows):
+            inputs = self.steps[array.step].inputs
+            if rows.joined:
+                array, index = inputs[index[0]], index[1:]
+            else:
+                array, index = inputs[0], (array.output, *index)
+        return array, index
 
     def _step(
         self,
@@ -129,6 +139,7 @@ class Run:
     def _graph(
         self, graph: Graph, inputs: Sequence[_Slot], iteration: tuple[int, ...]
     ) -> list[_Slot]:
+        self.scopes.update(dict.fromkeys(equation.scope for equation in graph.equations))
         known = {variable: _Slot(value) for variable, value in graph.constants.items()}
         known.update(zip(graph.inputs, inputs, strict=True))
 
@@ -213,6 +224,8 @@ class Run:
         self, cond: Cond, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
     ) -> list[_Slot]:
         del equation
+        for branch in cond.branches:
+            self.scopes.update(dict.fromkeys(each.scope for each in branch.equations))
         taken = min(max(int(inputs[0].value), 0), len(cond.branches) - 1)
         return self._graph(cond.branches[taken], inputs[1:], iteration)
 
@@ -246,7 +259,6 @@ class _Slot(NamedTuple):
     array: Array | None = None
 
 
-@arrays()
 @dataclasses.dataclass(frozen=True)
 class Rows(EquationJacobian):
     """An array and its rows: the same nodes, split, or joined.
@@ -285,12 +297,11 @@ class Rows(EquationJacobian):
     def _move(
         self, semiring: Semiring, elements: Sequence[Elements | None], split: bool
     ) -> list[Elements]:
+        # In NumPy: XLA would compile it anew for every number of rows.
         if split:
-            return [
-                el.map_leaves(lambda leaf, t=t: leaf[t], elements[0]) for t in range(self.count)
-            ]
-        dtype = next(semiring.dtype(e) for e in elements if e is not None)
-        none = semiring.zero(self.row, dtype)
-        missing = [None] * (self.count - len(elements))
-        rows = [none if e is None else e for e in (*elements, *missing)]
-        return [el.map_leaves(lambda *leaves: jnp.stack(leaves), *rows)]
+            whole = jax.tree.map(np.asarray, elements[0])
+            return [jax.tree.map(lambda leaf, t=t: leaf[t], whole) for t in range(self.count)]
+        known = next(e for e in elements if e is not None)
+        none = semiring.zero(self.row, semiring.dtype(known))
+        rows = [none if e is None else e for e in elements]
+        return [jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *rows)]

@@ -12,15 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks
-from semijax.paths import landscape
-from semijax.paths.best import best
 from semijax.paths.call import Call, source_text
-from semijax.paths.drift import LARGEST, by_chance, drift
+from semijax.paths.descent import by_chance, descend, largest
+from semijax.paths.k_best import k_best
 from semijax.paths.labels import Labels
-from semijax.paths.landscape import Landscape
 from semijax.paths.path import Path, Paths
-from semijax.paths.run import Array, Run, Step
-from semijax.paths.walk import scaled
+from semijax.paths.run import Array, Step
+from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
 from semijax.scopes import check_pattern
 
 
@@ -79,8 +77,7 @@ def top_paths(
         2. Path(weight=1, 2 edges: [0] → exp → add)
     """
     checks.check_callable(fun)
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"top_paths needs k to be an integer of at least 1, got k={k!r}.")
+    k = checks.check_positive("k", k)
     if by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(map(repr, ORDERS))}, got {by!r}.")
     order = ORDERS[by]
@@ -89,10 +86,10 @@ def top_paths(
     def paths(*args: Any, **kwargs: Any) -> Paths:
         call = Call(fun, argnums, args, kwargs, caller="top_paths")
         search = _Search(call, order, source, through)
-        if search.landscape is None or not search.sources:
+        if search.scores is None or not search.sources:
             return Paths([], search.explanation)
-        trails = best(search.landscape, k, search.sources)
-        return Paths(Labels(call).paths(trails), search.explanation)
+        found = k_best(search.scores, k, search.sources)
+        return Paths(Labels(call).paths(found), search.explanation)
 
     return paths
 
@@ -136,16 +133,17 @@ def trace_gradient(
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def path(*args: Any, **kwargs: Any) -> Path:
         call = Call(fun, argnums, args, kwargs, caller="trace_gradient")
-        search = _Search(call, landscape.GRADIENT, source)
-        if search.landscape is None or not search.sources:
-            raise ValueError(f"There is nothing to trace: {search.explanation}")
-        if sum(map(len, search.sources.values())) != 1:
+        search = _Search(call, GRADIENT, source)
+        starts = sum(map(len, search.sources.values()))
+        if search.scores is None or not starts:
+            raise ValueError(f"There is nothing to trace: {search.explanation}.")
+        if starts != 1:
             raise ValueError(
                 f"trace_gradient starts from one element, and the source {source_text(source)} has "
-                f"{sum(map(len, search.sources.values()))} with a path to the output."
+                f"{starts} with a path to the output."
             )
-        trails = drift(search.landscape, LARGEST, search.sources)
-        return Labels(call).paths(trails)[0]
+        found = descend(search.scores, largest, search.sources)
+        return Labels(call).paths(found)[0]
 
     return path
 
@@ -190,29 +188,27 @@ def sample_paths(
         True
     """
     checks.check_callable(fun)
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"sample_paths needs n to be an integer of at least 1, got n={n!r}.")
+    n = checks.check_positive("n", n)
     seed = _seed(key)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def paths(*args: Any, **kwargs: Any) -> Paths:
         rng = np.random.default_rng(seed)
         call = Call(fun, argnums, args, kwargs, caller="sample_paths")
-        search = _Search(call, landscape.MASS, source, through)
+        search = _Search(call, MASS, source, through)
         sources = _drawn(search, n, rng)
-        if search.landscape is None or not sources:
+        if search.scores is None or not sources:
             return Paths([], search.explanation)
-        trails = drift(search.landscape, by_chance(rng), sources)
-        found = Labels(call).paths(trails)
-        return Paths([found[i] for i in rng.permutation(n)], search.explanation)
+        drawn = Labels(call).paths(descend(search.scores, by_chance(rng), sources))
+        return Paths([drawn[i] for i in rng.permutation(n)], search.explanation)
 
     return paths
 
 
 ORDERS = {
-    "abs": landscape.STRONGEST,
-    "max": landscape.LARGEST,
-    "min": landscape.SMALLEST,
+    "abs": STRONGEST,
+    "max": LARGEST,
+    "min": SMALLEST,
 }
 
 
@@ -220,44 +216,41 @@ class _Search:
     """Which paths are meant.
 
     Attributes:
-        landscape: where they go; None where there are none.
+        scores: of every node; None where no path reaches the output.
         sources: the positions in each array that they start from.
         explanation: what was looked for.
     """
 
-    def __init__(
-        self, call: Call, order: landscape.Order, source: Any, through: str | None = None
-    ) -> None:
+    def __init__(self, call: Call, order: Order, source: Any, through: str | None = None) -> None:
         asked = call.sources(source)
-        passes = _passes(through, call.run)
+        passes = None if through is None else _passes(through, call)
         where = "the arguments" if source is None else source_text(source)
         via = "" if through is None else f" through {through!r}"
-        self.explanation = f"no path leads from {where}{via} to the output"
+        weight = " and weighs more than 0" if order is MASS else ""
+        self.explanation = f"no path leads from {where}{via} to the output{weight}"
         self.sources: dict[Array, np.ndarray] = {}
-        self.landscape: Landscape | None = None
+        self.scores: Scores | None = None
         if call.end is None:
             return
-        self.landscape = Landscape(call.run, call.end, order, passes)
+        self.scores = Scores(call.run, call.end, order, passes)
         for array, index in asked.items():
-            worth, _ = self.landscape.ahead(array, index, passed=passes is None)
-            kept = worth != -np.inf
-            if not np.isfinite(worth[kept]).all():
-                raise FloatingPointError(_where_infinite(self.landscape))
+            score = self.scores.at(array, index, passed=passes is None)
+            kept = score != -np.inf
+            if not np.isfinite(score[kept]).all():
+                raise FloatingPointError(_where_infinite(self.scores))
             if kept.any():
                 self.sources[array] = index[kept]
 
 
 def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
     """Draws of the sources, each with a probability in proportion to the mass ahead of it."""
-    if search.landscape is None or not search.sources:
+    if search.scores is None or not search.sources:
         return {}
-    passed = not search.landscape.restricted
-    ahead = [search.landscape.ahead(a, i, passed=passed) for a, i in search.sources.items()]
-    unit = max(exponent for _, exponent in ahead)
-    masses = [scaled(worth, exponent - unit) for worth, exponent in ahead]
+    passed = not search.scores.restricted
+    logs = [search.scores.at(a, i, passed=passed) for a, i in search.sources.items()]
+    largest = max(log.max() for log in logs)
+    masses = [np.exp(log - largest) for log in logs]
     sums = np.array([mass.sum() for mass in masses])
-    if not sums.any():
-        return {}
     counts = rng.multinomial(n, sums / sums.sum())
     return {
         array: index[rng.choice(len(index), count, p=mass / mass.sum())]
@@ -266,25 +259,23 @@ def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.
     }
 
 
-def _where_infinite(surveyed: Landscape) -> str:
+def _where_infinite(scores: Scores) -> str:
     """Where on the way back the first number came up that is none, or infinite."""
-    for step in reversed(surveyed.run.steps):
+    where = ""
+    for step in reversed(scores.run.steps):
         for array in step.inputs.values():
-            index = np.arange(math.prod(array.shape))
-            worth, _ = surveyed.ahead(array, index, passed=True)
-            if step.equation is not None and not np.isfinite(worth[worth != -np.inf]).all():
-                return (
-                    "A local derivative is infinite or not a number, and so are the weights of its "
-                    f"paths: that of '{step.equation.name}' {step.equation.where()}."
-                )
-    return "A local derivative is infinite or not a number, and so are the weights of its paths."
+            score = scores.at(array, np.arange(math.prod(array.shape)))
+            if not where and step.equation and not np.isfinite(score[score != -np.inf]).all():
+                where = f": that of '{step.equation.name}' {step.equation.where()}"
+    return (
+        "A local derivative is infinite or not a number, and so are the weights of its paths"
+        f"{where}. Where the function itself avoids such a point, guard the argument too, as in "
+        "jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0); or start from another source."
+    )
 
 
-def _passes(through: str | None, run: Run) -> Callable[[Step], bool] | None:
-    if through is None:
-        return None
-    named = [step.equation for step in run.steps if step.equation is not None]
-    matches = check_pattern(through, dict.fromkeys(equation.scope for equation in named))
+def _passes(through: str, call: Call) -> Callable[[Step], bool]:
+    matches = check_pattern(through, call.run.scopes)
     return lambda step: step.equation is not None and matches(step.equation.scope)
 
 

@@ -87,7 +87,7 @@ def test_keys():
     assert draw(jax.random.key(0)) != draw(jax.random.key(1))
     with pytest.raises(TypeError, match="JAX random key"):
         draw(0)
-    with pytest.raises(ValueError, match="n to be an integer of at least 1, got n=0"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
         draw(jax.random.key(0), 0)
 
 

@@ -147,6 +147,23 @@ def test_other_flows_between_modules():
     assert np.exp(into).sum() == pytest.approx(len(paths), rel=1e-4)
 
 
+def test_deep_models_have_flows():
+    def deep(x):
+        def body(carry, _):
+            with jax.named_scope("loop"):
+                return carry + carry, None
+
+        carry, _ = lax.scan(body, x, None, 1100)
+        with jax.named_scope("end"):
+            return jnp.sin(carry * 0.0)
+
+    for semiring in (None, sj.Entropy(), sj.PathCount()):
+        graph = sj.gradient_graph(deep, level="scope", semiring=semiring)(1.0)
+        assert [node.name for node in graph.nodes] == ["[0]", "loop", "end"]
+    logs = sj.gradient_graph(deep, level="scope", semiring=sj.Entropy(), share=1.0)(1.0)
+    assert logs.edges[0].weight == pytest.approx(0, abs=1e-9) or logs.edges
+
+
 def test_only_the_largest_are_shown():
     everything = sj.gradient_graph(modular, argnums=(0, 1), level="scope", share=1.0)(X, W)
     some = sj.gradient_graph(modular, argnums=(0, 1), level="scope", share=0.6)(X, W)

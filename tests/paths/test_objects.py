@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def test_told_by_modules(model):
     assert str(story[0]) == f"[0]{list(path.nodes[0].index)}"
     blocks = [stage.scope for stage in path.collapse(depth=2)]
     assert blocks == ["", "Model/block_0", "Model/block_1", "Model", "Model/head", "Model"]
-    with pytest.raises(ValueError, match="depth must be None or an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="depth must be an integer of at least 1, got 0"):
         path.collapse(depth=0)
 
 
@@ -103,8 +104,24 @@ def test_a_residual_connection_is_told():
             return y + h
 
     strong, weak = sj.top_paths(residual, 2)(jnp.log(1.3))
-    assert str(strong.collapse()[-1]) == "block (skip)" and strong.length == 2
+    assert str(strong.collapse()[-1]) == "block (skips inner)" and strong.length == 2
+    assert strong.collapse()[-1].around == (("block/inner",),)
     assert [str(stage) for stage in weak.collapse()[1:]] == ["exp", "block/inner", "block"]
+
+
+def test_residual_connections_of_a_block_are_both_told(model):
+    fun, x = model
+    told = {edge.around for path in sj.top_paths(fun, 500)(x) for edge in path.edges}
+    blocks = [f"Model/block_{i}/" for i in range(2)]
+    first = {(block + "norm", block + "attention") for block in blocks}
+    second = {(block + "up", block + "down") for block in blocks}
+    assert told == {()} | first | second
+
+    def biased(x):  # no residual connection
+        with jax.named_scope("dense"):
+            return jnp.sum(x @ jnp.ones((2, 3)) + x[0])
+
+    assert {edge.around for path in sj.top_paths(biased, 99)(X) for edge in path.edges} == {()}
 
 
 def test_components_are_counted(model):
@@ -150,6 +167,28 @@ def test_verify_sees_what_is_wrong(model):
         path.verify(lambda x: jnp.sum(jnp.cos(x)), x)
 
 
+def test_verify_sees_what_is_no_path():
+    def function(x):
+        return jnp.sin(x[0]) * jnp.cos(x[1]) * jnp.cos(x[0])
+
+    def other(x):
+        return jnp.sin(x[1]) * jnp.cos(x[1]) * jnp.cos(x[0])
+
+    one, two, _ = sorted(sj.top_paths(function, 3)(X), key=lambda path: path.length)
+    assert one.verify() < 1e-6 and two.verify() < 1e-6
+    parts = [dict(nodes=one.nodes[:3] + two.nodes[3:], edges=one.edges[:2] + two.edges[2:])]
+    parts.append(dict(nodes=two.nodes[:-1], edges=two.edges[:-1]))
+    elsewhere = dataclasses.replace(two.nodes[0], index=(1,))
+    parts.append(dict(nodes=(elsewhere, *two.nodes[1:])))
+    unknown = dataclasses.replace(two.nodes[0].array, name="[3]")
+    parts.append(dict(nodes=(dataclasses.replace(two.nodes[0], array=unknown), *two.nodes[1:])))
+    for fields in parts:
+        with pytest.raises(ValueError, match=r"no such path|No path starts from \[3\]"):
+            dataclasses.replace(two, **fields).verify()
+    through_sine = next(p for p in sj.top_paths(function, 3)(X) if "sin" in p.nodes[3].name)
+    assert through_sine.verify(other, X) == math.inf
+
+
 def test_paths_of_every_kind_of_node_verify():
     def function(x):
         def body(carry, row):
@@ -181,6 +220,9 @@ def test_repr_is_one_line_and_html_is_escaped(model):
     assert repr(paths[0]).startswith(f"Path(weight={paths[0].weight:.4g}, ")
     assert "\n" not in repr(paths[0]) and len(repr(paths[0])) < 400
     assert repr(paths).splitlines()[1] == f"2. {paths[1]!r}"
+    many = sj.top_paths(fun, 50)(x)
+    assert len(repr(many).splitlines()) == 21 and repr(many).endswith("… and 30 more")
+    assert "30 more" in many._repr_html_() and "more" not in many[:20]._repr_html_()
 
     def named(x):
         with jax.named_scope("<b>&"):
@@ -248,4 +290,6 @@ def test_paths_are_shared_and_compared_by_what_they_are(model):
     fun, x = model
     one, other = sj.top_paths(fun, 5)(x), sj.top_paths(fun, 5)(x)
     assert one == other and len({hash(path) for path in one}) == 5
+    again = pickle.loads(pickle.dumps(one))
+    assert again == one and isinstance(again, sj.Paths) and again[0].fun is None
     assert len({place(path) for path in one}) == 5

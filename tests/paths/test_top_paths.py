@@ -158,7 +158,7 @@ def test_complex_numbers_are_two_nodes():
 def test_half_and_double_precision():
     check_best(lambda x: jnp.sum(jnp.sin(x) * x), X.astype(jnp.bfloat16), k=6)
     with jax.enable_x64(True):
-        x = np.array([1.0, 1.0 + 1e-12, 1.0 - 1e-12])
+        x = np.array([1.0, 1.0 + 1e-9, 1.0 - 1e-9])
         paths = sj.top_paths(lambda x: jnp.sum(x * x), 6)(x)
         assert [path.nodes[0].index for path in paths] == [(1,), (1,), (0,), (0,), (2,), (2,)]
 
@@ -182,6 +182,16 @@ def test_of_equal_paths_the_lower_index_comes_first():
     paths = sj.top_paths(wide, 5)(1.0)
     assert [path.nodes[1].index for path in paths] == [(0,)] * 5
     assert [path.nodes[2].index for path in paths] == [(i,) for i in range(5)]
+
+
+def test_fewer_paths_are_the_first_of_more():
+    def function(x):
+        return x[0] * 2 + x[1] * 4 + x[1] * 2 + jnp.sum(x @ jnp.full((3, 4), 0.5) * 4)
+
+    many = sj.top_paths(function, 15)(X)
+    assert sorted(abs(path.weight) for path in many) == [2.0] * 14 + [4.0]
+    for k in range(1, 15):
+        assert sj.top_paths(function, k)(X) == many[:k]
 
 
 def test_a_scan_and_the_unrolled_loop_have_the_same_paths():
@@ -267,6 +277,66 @@ def test_deep_and_wide_networks():
     assert layers * 1.5 < np.mean(lengths) < layers * 1.85
 
 
+def test_paths_that_vanish():
+    def recurrent(xs):
+        return lax.scan(lambda h, x: (0.5 * h + x, None), 0.0, xs)[0]
+
+    xs = jnp.ones(1200)
+    first = jnp.arange(1200) < 4
+    found = sj.top_paths(recurrent, 4, source=first)(xs)
+    assert [path.nodes[0].index for path in found] == [(3,), (2,), (1,), (0,)]
+    logs = [-math.log(2) * (1199 - i) for i in (3, 2, 1, 0)]
+    assert [path.log_abs_weight for path in found] == pytest.approx(logs, rel=1e-9)
+    assert "exp(-" in repr(found)
+    drawn = sj.sample_paths(recurrent, 200, jax.random.key(0), source=first)(xs)
+    counts = np.bincount([path.nodes[0].index[0] for path in drawn])
+    np.testing.assert_allclose(counts / 200, np.array([1, 2, 4, 8]) / 15, atol=0.12)
+
+    def apart(x):  # and joined by a matrix product
+        for _ in range(60):
+            x = x * jnp.array([1.0, 1e-9, 1e-8])
+        return (jnp.array([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]) @ x).sum()
+
+    found = sj.top_paths(apart, 300)(X)
+    assert [path.nodes[0].index for path in found[:3]] == [(2,), (1,), (1,)]
+    assert found[0].log_abs_weight == pytest.approx(60 * math.log(1e-8), rel=1e-6)
+    assert found[1].log_abs_weight == pytest.approx(60 * math.log(1e-9), rel=1e-6)
+    assert {path.weight for path in found[3:]} == {0.0} and len(found) == 6
+    assert len(sj.sample_paths(apart, 9, jax.random.key(0), source=(0, 1))(X)) == 9
+
+
+def test_a_scope_behind_a_long_way():
+    def function(x):
+        y = lax.scan(lambda c, _: (c * 0.5, None), x, None, 1500)[0]
+        with jax.named_scope("special"):
+            return jnp.sin(y) + 0.0 * x
+
+    (path,) = sj.top_paths(function, through="special")(1.0)
+    assert path.log_abs_weight == 0 - math.inf or path.length < 1510
+    drawn = sj.sample_paths(function, 5, jax.random.key(0), through="special")(1.0)
+    assert {round(path.log_abs_weight) for path in drawn} == {round(1500 * math.log(0.5))}
+
+
+def test_a_scope_that_no_path_passes():
+    def function(x):
+        with jax.named_scope("constant"):
+            y = jnp.exp(2.0)
+
+        def named(scope):
+            def branch(x):
+                with jax.named_scope(scope):
+                    return jnp.sin(x)
+
+            return branch
+
+        return lax.cond(x > 0, named("yes"), named("no"), x) * y
+
+    for scope in ("*no", "constant"):
+        none = sj.top_paths(function, through=scope)(1.0)
+        assert none == [] and f"through '{scope}'" in repr(none)
+    assert len(sj.top_paths(function, through="*yes")(1.0)) == 1
+
+
 def test_the_best_path_weighs_what_the_sweep_says():
     x = jax.random.normal(jax.random.key(3), (5, 7))
     w = jax.random.normal(jax.random.key(4), (7, 7)) / 2
@@ -291,7 +361,7 @@ def test_the_best_path_weighs_what_the_sweep_says():
 
 
 ERRORS = {
-    "k": (dict(k=0), ValueError, "k to be an integer of at least 1, got k=0"),
+    "k": (dict(k=0), ValueError, "k must be an integer of at least 1, got 0"),
     "a boolean k": (dict(k=True), ValueError, "at least 1"),
     "by": (dict(by="sum"), ValueError, "'abs', 'max', 'min', got 'sum'"),
     "an index": (dict(source=(0, 7)), IndexError, r"index 7 is out of range for \[0\].*\(3,\)"),
@@ -299,7 +369,7 @@ ERRORS = {
     "a leaf": (
         dict(source=("[1]", 0)),
         ValueError,
-        r"No differentiated argument.*there are: \[0\]",
+        r"No differentiated argument.*nearest: \[0\]",
     ),
     "a mask's shape": (dict(source=jnp.ones(4, bool)), ValueError, r"shape \(3,\), got \(4,\)"),
     "a mask's type": (dict(source=jnp.ones(3)), TypeError, "must be boolean, got float32"),

@@ -1,0 +1,255 @@
+"""The k best paths: the Viterbi algorithm with k prefixes (Goodman 1999)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
+from semijax.paths.run import Array
+from semijax.paths.scores import Scores, log_size
+from semijax.semirings.logarithmic import ZERO
+
+DECIMALS = 10
+"""Logarithms of sizes that agree to so many are equal: rounding alone makes no order."""
+
+
+class Rank(NamedTuple):
+    """How good a path is: the sign of its score, then sign · log |score|, compared in this order.
+
+    Where the order is logarithmic the sign is 1.
+    """
+
+    sign: np.ndarray
+    size: np.ndarray
+
+
+@dataclasses.dataclass
+class _Prefixes:
+    """Beginnings of paths: arrays of one length.
+
+    Attributes:
+        array, index: where each has got to: the number of the array, and the position in it.
+        log, negative: of its weight: the logarithm of the size, and the sign.
+        passed: whether it has been where paths have to pass.
+        sign, size: the rank of the best path that begins like this.
+        order: the order of the paths by their nodes: of equally good ones, the first wins.
+        pointer: to its last edge.
+        via, start, weight: the edge that is not in the tree yet: the number of its bundle, or −1,
+            where it starts, and its weight.
+    """
+
+    array: np.ndarray
+    index: np.ndarray
+    log: np.ndarray
+    negative: np.ndarray
+    passed: np.ndarray
+    sign: np.ndarray
+    size: np.ndarray
+    order: np.ndarray
+    pointer: np.ndarray
+    via: np.ndarray
+    start: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def rank(self) -> Rank:
+        return Rank(self.sign, self.size)
+
+    def take(self, which: np.ndarray) -> _Prefixes:
+        return _Prefixes(*(column[which] for column in vars(self).values()))
+
+    @staticmethod
+    def join(parts: Sequence[_Prefixes]) -> _Prefixes:
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return _Prefixes(*(np.concatenate(column) for column in columns))
+
+
+def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray]) -> Found:
+    """The k best paths from some nodes of some arrays, best first.
+
+    At most k prefixes are kept. Each can be completed to a path as good as its score says; those k
+    paths are different, so a prefix whose score is less than theirs begins none of the k best.
+
+    Args:
+        scores: of every node.
+        k: how many.
+        sources: the positions in each array.
+    """
+    search = _KBest(scores, k)
+    prefixes = search.begin(sources)
+    done = len(scores.run.arrays)
+    while (number := int(prefixes.array.min(initial=done))) < done:
+        here = prefixes.array == number
+        if number == scores.end.number:
+            prefixes.array[here] = done
+        else:
+            prefixes = search.advance(prefixes, here)
+    ranking = np.lexsort((prefixes.order, -prefixes.size, -prefixes.sign))
+    return Found(search.tree, prefixes.pointer[ranking].tolist())
+
+
+class _KBest:
+    def __init__(self, scores: Scores, k: int) -> None:
+        self._scores, self._k = scores, k
+        self.tree = Backpointers()
+
+    def begin(self, sources: Mapping[Array, np.ndarray]) -> _Prefixes:
+        """The k best sources."""
+        passed = not self._scores.restricted
+        parts = [_none()]
+        for array, index in sources.items():
+            score = self._scores.at(array, index, passed=passed)
+            if len(index) > self._k:
+                least = np.partition(score, -self._k)[-self._k]
+                above, ties = np.flatnonzero(score > least), np.flatnonzero(score == least)
+                best = np.sort(np.concatenate([above, ties[: self._k - len(above)]]))
+                index, score = index[best], score[best]
+            n, pointer = len(index), self.tree.start(array, index)
+            rank = self._rank(score, np.zeros(n))
+            prefixes = _Prefixes(
+                array=np.full(n, array.number),
+                index=index,
+                log=np.zeros(n),
+                negative=np.zeros(n, bool),
+                passed=np.full(n, passed),
+                sign=rank.sign,
+                size=rank.size,
+                order=pointer,
+                pointer=pointer,
+                via=np.full(n, -1),
+                start=index,
+                weight=np.ones(n),
+            )
+            parts.append(prefixes.take(score != -np.inf))
+        return self._best(_Prefixes.join(parts))
+
+    def advance(self, prefixes: _Prefixes, here: np.ndarray) -> _Prefixes:
+        """From the nodes of one array to those of the arrays that are made of it."""
+        least = self._least(prefixes)
+        leaving, parts = prefixes.take(here), [prefixes.take(~here)]
+        nodes, node = np.unique(leaving.index, return_inverse=True)
+        ways = bundles(self._scores, self._scores.run.arrays[leaving.array[0]], nodes)
+        for via, bundle in enumerate(ways):
+            for negative, passed in itertools.product((False, True), repeat=2):
+                alike = (leaving.negative == negative) & (leaving.passed == passed)
+                if alike.any():
+                    group = dataclasses.replace(leaving.take(alike), via=np.full(alike.sum(), via))
+                    parts.append(self._extend(bundle, group, node[alike], least))
+        prefixes = _Prefixes.join(parts)
+        by_nodes = np.lexsort((prefixes.via, prefixes.index, prefixes.array, prefixes.order))
+        prefixes = prefixes.take(by_nodes)
+        prefixes.order = np.arange(len(by_nodes))
+        prefixes = self._best(prefixes)
+        for via, bundle in enumerate(ways):
+            new = np.flatnonzero(prefixes.via == via)
+            edges = prefixes.start[new], prefixes.index[new], prefixes.weight[new]
+            prefixes.pointer[new] = self.tree.extend(prefixes.pointer[new], bundle, *edges)
+        prefixes.via[:] = -1
+        return prefixes
+
+    def _extend(
+        self, bundle: Bundle, prefixes: _Prefixes, node: np.ndarray, least: Rank | None
+    ) -> _Prefixes:
+        """Prefixes of one sign that have all been where paths must pass, or not, one edge on.
+
+        Args:
+            bundle: the edges.
+            prefixes: those at the nodes that the edges leave.
+            node: which of the nodes each is at.
+            least: what its rank must be at least.
+        """
+        passed = bool(prefixes.passed[0]) or self._scores.passes(bundle.step)
+        owner, other, weight = bundle.edges
+        negative = (weight < 0) ^ prefixes.negative[0]
+        score = self._scores.at(bundle.target, other, passed=passed, negative=negative)
+        there = np.flatnonzero(score != -np.inf)
+        owner, log = owner[there], log_size(weight[there])
+        value = self._rank(score[there], log)
+
+        # An edge that is not good enough for the best prefix at its node is for none, and no prefix
+        # needs more than k.
+        if least is not None:
+            high, low = np.full((2, 1 + max(node.max(), owner.max(initial=0))), np.nan)
+            np.fmax.at(high, node, prefixes.log)
+            np.fmin.at(low, node, prefixes.log)
+            reach = np.where(value.sign > 0, high[owner], low[owner])
+            bound = Rank(value.sign, value.size + value.sign * reach)
+            kept = np.flatnonzero(_at_least(bound, least))
+        else:
+            kept = np.arange(len(there))
+        kept = kept[_best_of_each(owner[kept], Rank(*(v[kept] for v in value)), self._k)]
+        prefix, edge = _pairs(node, owner[kept])
+        edge = kept[edge]
+
+        following, log, taken = prefixes.take(prefix), log[edge], there[edge]
+        rank = self._rank(score[taken], following.log + log)
+        return dataclasses.replace(
+            following,
+            array=np.full(len(edge), bundle.target.number),
+            index=other[taken],
+            log=following.log + log,
+            negative=negative[taken],
+            passed=np.full(len(edge), passed),
+            sign=rank.sign,
+            size=rank.size,
+            start=following.index,
+            weight=weight[taken],
+        )
+
+    def _rank(self, score: np.ndarray, log: np.ndarray) -> Rank:
+        """Of paths with these scores ahead, and weights of these sizes so far."""
+        if self._scores.order.logarithmic:
+            return Rank(np.ones(len(score)), np.round(score + log, DECIMALS))
+        size = log_size(score) + log
+        sign = np.where(size < ZERO / 2, 0, np.sign(score))
+        return Rank(sign, np.round(sign * size, DECIMALS))
+
+    def _least(self, prefixes: _Prefixes) -> Rank | None:
+        if len(prefixes.order) < self._k:
+            return None
+        last = np.lexsort((-prefixes.size, -prefixes.sign))[self._k - 1]
+        return Rank(prefixes.sign[last], prefixes.size[last])
+
+    def _best(self, prefixes: _Prefixes) -> _Prefixes:
+        best = np.lexsort((prefixes.order, -prefixes.size, -prefixes.sign))[: self._k]
+        return prefixes.take(np.sort(best))
+
+
+SLACK = 1e-5
+"""How far, in nats, a score and the weights it was made of may differ by rounding: what seems to be
+this little worse than the k best is looked at all the same."""
+
+
+def _at_least(rank: Rank, least: Rank) -> np.ndarray:
+    close = (rank.sign == least.sign) & (rank.size >= least.size - SLACK)
+    return (rank.sign > least.sign) | close
+
+
+def _none() -> _Prefixes:
+    kinds = {"log": float, "sign": float, "size": float, "weight": float}
+    kinds |= {"negative": bool, "passed": bool}
+    names = [field.name for field in dataclasses.fields(_Prefixes)]
+    return _Prefixes(*(np.zeros(0, kinds.get(name, int)) for name in names))
+
+
+def _best_of_each(group: np.ndarray, rank: Rank, k: int) -> np.ndarray:
+    """Where the k best of each group are; of equal ones the first."""
+    if len(group) <= k:
+        return np.arange(len(group))
+    order = np.lexsort((-rank.size, -rank.sign, group))
+    place = np.arange(len(group)) - np.searchsorted(group[order], group[order])
+    return np.sort(order[place < k])
+
+
+def _pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of positions at which the two have the same number."""
+    order = np.argsort(right, kind="stable")
+    first = np.searchsorted(right[order], left, "left")
+    counts = np.searchsorted(right[order], left, "right") - first
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(np.arange(len(left)), counts), order[np.repeat(first, counts) + within]

@@ -1,0 +1,141 @@
+"""The sweeps of a semiring over a run, with the elements at every array kept; in float64."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semijax.elements import Elements
+from semijax.jacobians import EquationJacobian
+from semijax.jacobians.edges import is_static
+from semijax.paths.run import Array, Run, Step
+from semijax.semirings import Semiring
+
+Kept = dict[Array, Elements]
+"""The elements at the arrays that a sweep has reached."""
+
+
+def backward(
+    run: Run,
+    semiring: Semiring,
+    end: Array,
+    passes: Callable[[Step], bool] | None = None,
+    all_paths: Kept | None = None,
+) -> Kept:
+    """For every node, the ⊕ over the paths from it to the end.
+
+    Args:
+        run: the run.
+        semiring: any.
+        end: where the paths end.
+        passes: if given, only paths count that take a step of which this is true.
+        all_paths: for these, the same sweep over all paths.
+    """
+    with jax.enable_x64(True):
+        found: Kept = {}
+        if passes is None:
+            found[end] = semiring.one(end.shape, jnp.float64)
+        for step in reversed(run.steps):
+            known = found if all_paths is None or passes is None or not passes(step) else all_paths
+            arrived = {o: known[a] for o, a in step.outputs.items() if a in known}
+            for i, part in _swept("pull", semiring, step, arrived).items():
+                if i in step.inputs:
+                    _accumulate(semiring, found, step.inputs[i], part)
+        return found
+
+
+def forward(run: Run, semiring: Semiring, begin: Iterable[Array]) -> Kept:
+    """For every node, the ⊕ over the paths to it from the nodes of some arrays."""
+    with jax.enable_x64(True):
+        found = {array: semiring.one(array.shape, jnp.float64) for array in begin}
+        for step in run.steps:
+            departing = {i: found[a] for i, a in step.inputs.items() if a in found}
+            for o, part in _swept("push", semiring, step, departing).items():
+                if o in step.outputs:
+                    _accumulate(semiring, found, step.outputs[o], part)
+        return found
+
+
+def flows(
+    run: Run, semiring: Semiring, from_begin: Kept, to_end: Kept
+) -> Iterator[tuple[Step, int, Elements]]:
+    """For every input of every equation, the ⊕ over the complete paths that enter through it.
+
+    Args:
+        run: the run.
+        semiring: any.
+        from_begin: what ``forward`` kept.
+        to_end: what ``backward`` kept.
+
+    Yields:
+        The step, the position of the input, and the elements of a scalar.
+    """
+    with jax.enable_x64(True):
+        for step in run.steps:
+            arrived = {o: to_end[a] for o, a in step.outputs.items() if a in to_end}
+            if step.equation is not None:
+                for i, part in _swept("pull", semiring, step, arrived).items():
+                    if i in step.inputs and step.inputs[i] in from_begin:
+                        yield step, i, _through(semiring, from_begin[step.inputs[i]], part)
+
+
+def total(semiring: Semiring, elements: Iterable[Elements]) -> Elements:
+    """The ⊕ of everything in some arrays."""
+    with jax.enable_x64(True):
+        return functools.reduce(semiring.add, (_sum(semiring, e) for e in elements))
+
+
+def read_out(semiring: Semiring, elements: Elements) -> Any:
+    """The statistic of elements in float64."""
+    with jax.enable_x64(True):
+        return semiring.readout(elements)
+
+
+def _swept(
+    verb: str, semiring: Semiring, step: Step, given: dict[int, Elements]
+) -> dict[int, Elements]:
+    """By position, from outputs to inputs or from inputs to outputs; nothing from nothing."""
+    if not given:
+        return {}
+    if step.equation is None:
+        found = _sweep(verb, semiring, step.jacobian, len(step.outputs), given)
+    else:
+        # A rule's Jacobian is a pytree, and compiled once for all that look like it.
+        sweep = _staged_sweep if is_static(step.jacobian) else _sweep
+        count = len(step.equation.outputs)
+        found = sweep(verb, semiring.at(step.equation), step.jacobian, count, given)
+    return {position: part for position, part in found.items() if part is not None}
+
+
+def _sweep(
+    verb: str, semiring: Semiring, jacobian: EquationJacobian, outputs: int, given: Any
+) -> dict[int, Any]:
+    if verb == "push":
+        return dict(enumerate(jacobian.push(semiring, given)))
+    return dict(jacobian.pull(semiring, [given.get(o) for o in range(outputs)]))
+
+
+_staged_sweep = functools.partial(jax.jit, static_argnums=(0, 1, 3))(_sweep)
+
+
+def _accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) -> None:
+    found[array] = _add(semiring, found[array], part) if array in found else part
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _add(semiring: Semiring, a: Elements, b: Elements) -> Elements:
+    return semiring.add(a, b)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sum(semiring: Semiring, elements: Elements) -> Elements:
+    return semiring.sum(elements, tuple(range(len(semiring.shape(elements)))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _through(semiring: Semiring, before: Elements, after: Elements) -> Elements:
+    return _sum(semiring, semiring.mul(before, after))
