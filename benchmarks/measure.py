@@ -7,6 +7,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -72,6 +73,27 @@ def compiled_in_turns(
         )
 
     return {name: medians(name) for name in functions}
+
+
+def peak_bytes(function: Callable[[], Any]) -> int | None:
+    """How much the resident memory grows while it runs, on Linux; None elsewhere.
+
+    What the allocator keeps of earlier calls hides some of it, unless the environment variable
+    ``MALLOC_MMAP_THRESHOLD_`` makes it give large arrays back.
+    """
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not reset.exists():
+        return None
+
+    def read(key: str) -> int:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(key))
+        return 1024 * int(line.split()[1])
+
+    gc.collect()
+    reset.write_text("5")  # forget the peak so far
+    before = read("VmRSS")
+    function()
+    return read("VmHWM") - before
 
 
 def run_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

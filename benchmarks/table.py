@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import semijax as sj
-from benchmarks.measure import Compiled, compiled, compiled_in_turns, run_times
+from benchmarks.measure import Compiled, compiled, compiled_in_turns, peak_bytes, run_times
 from benchmarks.workload import CONTRACTIONS, Workload
 from semijax import native
+from semijax.paths.call import Call
+from semijax.paths.sweeps import backward
 from semijax.semirings.expectation import LogMassSemiring
+from semijax.semirings.logarithmic import LogAbsMaxProduct
 
 COMPILATIONS = 1
 """How many compilations of each are timed, after one to warm up."""
@@ -130,6 +134,44 @@ def penalty(workload: Workload) -> Iterator[Figure]:
     what, temporary = "memory of a step with entropy / sweep", step.temporary_bytes
     yield Figure(what, workload.name, step.whole_bytes / sweep.whole_bytes, 4)
     yield Figure(f"{what}, temporary", workload.name, temporary / sweep.temporary_bytes, 4)
+
+
+def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
+    """Path searches over the jitted sweep of the same order; memory over what they need to keep.
+
+    Memory is resident memory at its peak, less that before, on Linux; what is kept is the sweep's
+    own and the scores of all nodes.
+    """
+    embeddings, params = workload.arguments()
+
+    def function(embeddings: jax.Array) -> jax.Array:
+        return workload.function(embeddings, params)
+
+    key = jax.random.key(0)
+    orders = {"abs": sj.AbsMaxProduct(), "max": sj.MaxProduct()}
+    sweeps = {
+        by: compiled(sj.semiring_grad(workload.function, semiring), embeddings, params)
+        for by, semiring in orders.items()
+    }
+    for by, sweep in sweeps.items():
+        search = sj.top_paths(function, 100, by=by)
+        times = run_times(
+            {"sweep": sweep.run, "search": lambda search=search: search(embeddings)}, repeats
+        )
+        what = f"top_paths(k=100, by={by!r}) / sweep"
+        yield Figure(what, workload.name, times["search"] / times["sweep"], 10)
+    samples = sj.sample_paths(function, 1000, key)
+    begin = time.perf_counter()
+    samples(embeddings)
+    yield Figure("sample_paths(n=1000), seconds", workload.name, time.perf_counter() - begin)
+    call = Call(function, 0, (embeddings,), {})
+    assert call.end is not None
+    kept = backward(call.run, LogAbsMaxProduct(), call.end)
+    needed = sum(array.nbytes for array in kept.values()) + sweeps["abs"].temporary_bytes
+    del call, kept
+    used = peak_bytes(lambda: sj.top_paths(function, 100)(embeddings))
+    if used is not None:
+        yield Figure("memory top_paths(k=100) / kept", workload.name, used / needed, 2)
 
 
 def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,22 +16,23 @@ with warnings.catch_warnings():
     from transformers import BertConfig
     from transformers.models.bert import modeling_flax_bert as bert
 
-VOCABULARY, WIDTH, INTERMEDIATE, HEADS = 30_522, 512, 2048, 8
+VOCABULARY, WIDTH, INTERMEDIATE = 30_522, 512, 2048
 
 
 class MaskedWord(nn.Module):
     """BERT from the embeddings of its tokens to the logits of every word at every position."""
 
     layers: int
+    width: int
 
     @nn.compact
     def __call__(self, embeddings: jax.Array) -> jax.Array:
         config = BertConfig(
             vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
+            hidden_size=self.width,
             num_hidden_layers=self.layers,
-            num_attention_heads=HEADS,
-            intermediate_size=INTERMEDIATE,
+            num_attention_heads=self.width // 64,
+            intermediate_size=4 * self.width,
         )
         everything = jnp.ones(embeddings.shape[:2])
         hidden = bert.FlaxBertEncoder(config)(embeddings, everything, None)[0]
@@ -48,23 +49,27 @@ class Workload:
     layers: int = 6
     tokens: int = 16
     batch: int = 1
+    width: int = WIDTH
 
     @property
     def name(self) -> str:
-        return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}"
+        width = "" if self.width == WIDTH else f", width {self.width}"
+        return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}{width}"
 
     def function(self, embeddings: jax.Array, params: Any) -> jax.Array:
         """The difference of two words' log-probabilities at the middle position."""
-        logits = MaskedWord(self.layers).apply(params, embeddings[None])[0, self.tokens // 2]
+        logits = self._model().apply(params, embeddings[None])[0, self.tokens // 2]
         log_probabilities = jax.nn.log_softmax(logits)
         return log_probabilities[1000] - log_probabilities[2000]
 
     def arguments(self) -> tuple[jax.Array, Any]:
         keys = jax.random.split(jax.random.key(0))
-        shape = (self.tokens, WIDTH) if self.batch == 1 else (self.batch, self.tokens, WIDTH)
-        embeddings = jax.random.normal(keys[0], shape)
-        model = MaskedWord(self.layers)
-        return embeddings, jax.jit(model.init)(keys[1], jnp.zeros((1, self.tokens, WIDTH)))
+        one = (self.tokens, self.width)
+        embeddings = jax.random.normal(keys[0], one if self.batch == 1 else (self.batch, *one))
+        return embeddings, jax.jit(self._model().init)(keys[1], jnp.zeros((1, *one)))
+
+    def _model(self) -> MaskedWord:
+        return MaskedWord(self.layers, self.width)
 
     def batched(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
         return gradient if self.batch == 1 else jax.vmap(gradient, (0, None))

@@ -124,6 +124,24 @@ def explain_examples(trained: zoo.Trained, data: zoo.Dataset) -> list[Example]:
     ]
 
 
+def strongest_path(trained: zoo.Trained, example: Example) -> str:
+    """Tells the strongest path from the embedded tokens to the correct label's logit.
+
+    Args:
+        trained: the model.
+        example: one sequence.
+    """
+    variables = {"params": trained.params}
+
+    def correct_logit(embeddings):
+        return trained.model.apply(variables, embeddings, method="classify")[example.label]
+
+    embeddings = trained.model.apply(variables, example.tokens, method="embed")
+    (path,) = sj.top_paths(correct_logit)(embeddings)
+    position = path.nodes[0].index[0]
+    return f"{path.weight:+.4f}, from position {position}: {path.collapse()!r}"
+
+
 def table(example: Example) -> str:
     """Formats one example as aligned text, a line per token."""
     lines = [f"{'position':>8}  {'token':>6}", f"{'':>8}  {'':>6}"]
@@ -267,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("The first token and its repetition are marked *.")
     for number, example in enumerate(examples, start=1):
         print(f"\nExample {number}: {table(example)}")
+        print(f"The strongest path: {strongest_path(trained, example)}")
     picture = options.out / "token_gradients.png"
     draw(examples, picture)
     print(f"\nWrote the picture to {picture}.")

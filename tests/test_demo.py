@@ -31,6 +31,12 @@ def test_it_shows_every_token_and_a_rerun_uses_the_saved_model(tmp_path, capsys)
     assert len(re.findall(r"^Example .* comes back", first, re.MULTILINE)) == 2
     assert len(re.findall(r"^Example .* does not come back", first, re.MULTILINE)) == 2
 
+    paths = re.findall(
+        r"^The strongest path: ([+-]\S+), from position \d: (.*)", first, re.MULTILINE
+    )
+    assert len(paths) == 4
+    assert all(told.endswith("squeeze") or "classifier" in told for _, told in paths)
+
     picture = tmp_path / "token_gradients.png"
     assert f"Wrote the picture to {picture}." in first
     height, width, _ = imread(picture).shape
