@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -137,11 +138,7 @@ def penalty(workload: Workload) -> Iterator[Figure]:
 
 
 def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
-    """Path searches over the jitted sweep of the same order; memory over what they need to keep.
-
-    Memory is resident memory at its peak, less that before, on Linux; what is kept is the sweep's
-    own and the scores of all nodes.
-    """
+    """Path searches over the jitted sweep of the same order, and the memory of one."""
     embeddings, params = workload.arguments()
 
     def function(embeddings: jax.Array) -> jax.Array:
@@ -164,14 +161,31 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
     begin = time.perf_counter()
     samples(embeddings)
     yield Figure("sample_paths(n=1000), seconds", workload.name, time.perf_counter() - begin)
+    # In a process of its own, whose allocator gives back at once what is no longer needed.
+    command = f"from benchmarks import table; print(table.path_memory(table.{workload}))"
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    output = subprocess.run(
+        [sys.executable, "-c", command], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    yield Figure("memory top_paths(k=100) / kept", workload.name, float(output.split()[-1]), 2)
+
+
+def path_memory(workload: Workload) -> float:
+    """Resident memory at the peak of a search, over what its sweep needs and what it keeps."""
+    embeddings, params = workload.arguments()
+    sweep = compiled(sj.semiring_grad(workload.function, sj.AbsMaxProduct()), embeddings, params)
+
+    def function(embeddings: jax.Array) -> jax.Array:
+        return workload.function(embeddings, params)
+
     call = Call(function, 0, (embeddings,), {})
     assert call.end is not None
     kept = backward(call.run, LogAbsMaxProduct(), call.end)
-    needed = sum(array.nbytes for array in kept.values()) + sweeps["abs"].temporary_bytes
+    needed = sum(array.nbytes for array in kept.values()) + sweep.temporary_bytes
     del call, kept
-    used = peak_bytes(lambda: sj.top_paths(function, 100)(embeddings))
-    if used is not None:
-        yield Figure("memory top_paths(k=100) / kept", workload.name, used / needed, 2)
+    search = sj.top_paths(function, 100)
+    search(embeddings)  # to compile
+    return peak_bytes(lambda: search(embeddings)) / needed
 
 
 def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

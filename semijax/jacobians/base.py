@@ -60,11 +60,11 @@ class LocalJacobian(abc.ABC):
     # Single edges, on concrete numbers. A kind that knows them need not ask its verbs.
 
     def leaving(self, index: np.ndarray) -> Edges:
-        """The edges from elements of the input, given by their positions when flattened."""
+        """The edges from some elements of the input, different ones, by position when flattened."""
         return probed(self, "push", index)
 
     def entering(self, index: np.ndarray) -> Edges:
-        """The edges to elements of the output, given by their positions when flattened."""
+        """The edges to some elements of the output, different ones, by position when flattened."""
         return probed(self, "pull", index)
 
     @property

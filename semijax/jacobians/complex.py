@@ -8,6 +8,7 @@ edges for both parts; anything else goes through a dense Jacobian of the parts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax import lax
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation, Variable
 from semijax.jacobians.base import EquationJacobian, LocalJacobian, Table, arrays
-from semijax.jacobians.edges import Edges
+from semijax.jacobians.edges import Edges, pairs
 from semijax.semirings.base import Semiring
 
 SAME_FOR_BOTH_PARTS = {
@@ -63,14 +64,18 @@ class BothParts(LocalJacobian):
         return jax.vmap(lambda t: self.inner.push(semiring, t), ins, outs)(tangent)
 
     def leaving(self, index: np.ndarray) -> Edges:
-        return _of_part(self.inner.leaving(index // 2), index % 2)
+        return _of_parts(self.inner.leaving, index)
 
     def entering(self, index: np.ndarray) -> Edges:
-        return _of_part(self.inner.entering(index // 2), index % 2)
+        return _of_parts(self.inner.entering, index)
 
 
-def _of_part(edges: Edges, part: np.ndarray) -> Edges:
-    return edges._replace(other=2 * edges.other + part[edges.owner])
+def _of_parts(edges_at: Callable[[np.ndarray], Edges], index: np.ndarray) -> Edges:
+    """Those of each number asked for, at the part asked for."""
+    numbers, which = np.unique(index // 2, return_inverse=True)
+    edges = edges_at(numbers)
+    owner, edge = pairs(which, edges.owner)
+    return Edges(owner, 2 * edges.other[edge] + index[owner] % 2, edges.weight[edge])
 
 
 def is_complex(variable: object) -> bool:

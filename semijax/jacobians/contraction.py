@@ -13,7 +13,7 @@ from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, arrays, contract, rule_for
-from semijax.jacobians.edges import Edges, spread, unravel
+from semijax.jacobians.edges import NO_EDGES, Edges, spread, unravel
 from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
 
@@ -69,6 +69,8 @@ class Contraction(LocalJacobian):
         axes_of_batch, _, axes_of_free = self._out_dims
         fixed = dict(zip((*axes_of_batch, *axes_of_free), (*batch, *free), strict=True))
         targets = spread(fixed, self.out_shape, len(index))
+        if not targets.size:
+            return NO_EDGES
         met = np.broadcast_to(met.reshape(-1, targets.shape[1]), targets.shape)
         owner = np.arange(len(index)).repeat(targets.shape[1])
         return Edges(owner, targets.ravel(), met.ravel().astype(np.float64))

@@ -54,7 +54,7 @@ def at_most_one(other: np.ndarray, weight: np.ndarray | None, present: Any = Tru
     return Edges(owner, other[owner], found)
 
 
-def numbers(array: Any, index: np.ndarray) -> np.ndarray:
+def numbers(array: Any, index: np.ndarray | slice) -> np.ndarray:
     """The elements at positions in the flattened array, in float64."""
     return np.asarray(array).ravel()[index].astype(np.float64, copy=False)
 
@@ -79,6 +79,15 @@ def spread(fixed: Mapping[int, np.ndarray], shape: Shape, count: int) -> np.ndar
         else:
             others = np.add.outer(others, np.arange(n) * stride).ravel()
     return np.add.outer(first, others)
+
+
+def pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of positions at which the two have the same number."""
+    order = np.argsort(right, kind="stable")
+    first = np.searchsorted(right[order], left, "left")
+    counts = np.searchsorted(right[order], left, "right") - first
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(np.arange(len(left)), counts), order[np.repeat(first, counts) + within]
 
 
 def probed(jacobian: _Jacobian, verb: str, index: np.ndarray) -> Edges:

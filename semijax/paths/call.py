@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -49,7 +48,7 @@ class Call:
         ]
         self.names = [name for name, _ in named]
         leaves = [jnp.asarray(leaf) for _, leaf in named]
-        self._check_concrete(caller, leaves)
+        self._check_concrete(caller, [*leaves, jnp.zeros(())])  # a tracer under jit, too
 
         def of_chosen(*primals: Any) -> Any:
             full = list(args)
@@ -65,16 +64,16 @@ class Call:
         self._shapes = [leaf.shape for leaf in leaves]
         self._like = primals[0] if isinstance(argnums, int) else primals
 
-    def sources(self, source: Any) -> dict[Array, np.ndarray]:
-        """The positions in each input array that a ``source`` argument means; all for None.
+    def sources(self, source: Any) -> dict[Array, np.ndarray | None]:
+        """The positions in each input array that a ``source`` argument means; None for all.
 
         Raises:
             TypeError, ValueError, IndexError: if it means none.
         """
         if source is None:
-            chosen = [np.arange(math.prod(shape)) for shape in self._shapes]
+            chosen: Sequence[np.ndarray | None] = [None] * len(self.names)
         elif isinstance(source, str):
-            chosen = self._only(self._leaf(source), np.arange)
+            chosen = self._only(self._leaf(source), None)
         elif _is_pair(source):
             chosen = self._element(*source)
         else:
@@ -82,7 +81,7 @@ class Call:
         return {
             array: positions
             for array, positions in zip(self.run.inputs, chosen, strict=True)
-            if array is not None and len(positions)
+            if array is not None and (positions is None or len(positions))
         }
 
     def _leaf(self, leaf: Any) -> int:
@@ -96,25 +95,26 @@ class Call:
             )
         return self.names.index(name)
 
-    def _only(self, number: int, positions: Callable[[int], np.ndarray]) -> list[np.ndarray]:
-        """Some positions in one leaf."""
-        chosen = [np.zeros(0, int)] * len(self.names)
-        chosen[number] = positions(math.prod(self._shapes[number]))
-        return chosen
+    def _only(self, number: int, positions: np.ndarray | None) -> list[np.ndarray | None]:
+        """Positions in one leaf."""
+        none = np.zeros(0, int)
+        return [positions if n == number else none for n in range(len(self.names))]
 
-    def _element(self, leaf: Any, index: Any) -> list[np.ndarray]:
+    def _element(self, leaf: Any, index: Any) -> list[np.ndarray | None]:
         number = self._leaf(leaf)
         shape = self._shapes[number]
         wanted = tuple(index) if isinstance(index, (tuple, list)) else (index,)
         inside = len(wanted) == len(shape) and all(
-            -n <= operator.index(i) < n for i, n in zip(wanted, shape, strict=True)
+            _is_integer(i) and -n <= i < n for i, n in zip(wanted, shape, strict=True)
         )
         if not inside:
             raise IndexError(
                 f"source index {index} is out of range for {self.names[number]}, which has shape "
                 f"{shape}."
             )
-        return self._only(number, lambda size: np.arange(size).reshape(shape)[wanted].reshape(1))
+        positive = [operator.index(i) % n for i, n in zip(wanted, shape, strict=True)]
+        flat = np.ravel_multi_index(positive, shape) if shape else 0
+        return self._only(number, np.array([flat]))
 
     def _masked(self, mask: Any) -> list[np.ndarray]:
         given, wanted = jax.tree.structure(mask), jax.tree.structure(self._like)

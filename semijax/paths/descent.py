@@ -8,7 +8,7 @@ import numpy as np
 
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import Scores, log_size
+from semijax.paths.scores import DECIMALS, Scores, log_size
 
 NODES_AT_ONCE = 256
 """A node may have thousands of edges, and all of them are looked at."""
@@ -20,7 +20,8 @@ last), and the group that each one chooses from, to the options that are chosen.
 
 def largest(log: np.ndarray, first: np.ndarray, group: np.ndarray) -> np.ndarray:
     """The option of the largest value; of equal ones, the first."""
-    return np.array([first[g] + np.argmax(log[first[g] : first[g + 1]]) for g in group])
+    rounded = np.round(log, DECIMALS)
+    return np.array([first[g] + np.argmax(rounded[first[g] : first[g + 1]]) for g in group])
 
 
 def by_chance(rng: np.random.Generator) -> Choose:
@@ -58,7 +59,7 @@ def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray])
         if number == scores.end.number:
             array[here] = done
             continue
-        for which in _groups(here, index, passed):
+        for which in list(_groups(here, index, passed)):  # before any of them moves
             nodes, node = np.unique(index[which], return_inverse=True)
             ways = bundles(scores, scores.run.arrays[number], nodes)
             options = _Options(scores, ways, bool(passed[which[0]]))

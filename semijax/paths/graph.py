@@ -97,7 +97,9 @@ class GradientGraph:
     def to_json(self) -> str:
         """``{"title", "nodes": [{"name", …}], "edges": [{"tail", "head", "weight", "share"}]}``."""
         nodes = [{"name": node.name, **node.fields} for node in self.nodes]
-        return json.dumps({"title": self.title, "nodes": nodes, "edges": [*map(vars, self.edges)]})
+        edges = [vars(edge) for edge in self.edges]
+        content = {"title": self.title, "nodes": nodes, "edges": edges}
+        return json.dumps(page.finite(content))
 
     def to_html(self) -> str:
         """One self-contained file with the graph drawn; hover for what is known of a node."""
@@ -199,7 +201,7 @@ def _elements(
     made_at: dict[Array, dict[int, Position]] = collections.defaultdict(dict)
     for array in call.run.inputs:
         if array is not None:
-            for position in on_a_path(array, np.arange(math.prod(array.shape))).tolist():
+            for position in on_a_path(array, array.positions).tolist():
                 made_at[array][position] = array, position
     found: list[tuple[Position, Position, float]] = []
     for array in call.run.arrays:
@@ -244,7 +246,8 @@ def _modules(
         return scopes.shorten(scope, depth) or OUTSIDE
 
     def origin(array: Array) -> str:
-        array, _ = run.origin(array, (0,) * len(array.shape))
+        while array.step is not None and run.steps[array.step].equation is None:
+            array = next(iter(run.steps[array.step].inputs.values()))
         return call.names[array.output] if array.step is None else module(array.scope)
 
     def crossings(semiring: Semiring) -> tuple[dict[tuple[str, str], float], float]:
@@ -261,9 +264,12 @@ def _modules(
         return read, _number(semiring, total(semiring, everything))
 
     logs, log_mass = crossings(LogAbsSumProduct())
-    shares = {pair: math.exp(log - log_mass) for pair, log in logs.items()}
+    shares = {
+        pair: math.exp(log - log_mass) if log > -math.inf else 0.0 for pair, log in logs.items()
+    }
     if semiring == AbsSumProduct():
-        flow = {pair: float(np.exp(log)) for pair, log in logs.items()}  # inf, where it overflows
+        with np.errstate(over="ignore"):
+            flow = {pair: float(np.exp(log)) for pair, log in logs.items()}
     else:
         flow, _ = crossings(semiring)
     shown, carried = [], 0.0

@@ -5,23 +5,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from semijax.jacobians.edges import pairs
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import Scores, log_size
+from semijax.paths.scores import DECIMALS, Scores, log_size
 from semijax.semirings.logarithmic import ZERO
-
-DECIMALS = 10
-"""Logarithms of sizes that agree to so many are equal: rounding alone makes no order."""
 
 
 class Rank(NamedTuple):
-    """How good a path is: the sign of its score, then sign · log |score|, compared in this order.
+    """How good paths are: signs of their scores, then sign · log |score|, compared in this order.
 
-    Where the order is logarithmic the sign is 1.
+    Where the order is logarithmic the signs are 1, and the size of a score of 0 is ``ZERO``.
     """
 
     sign: np.ndarray
@@ -69,7 +67,7 @@ class _Prefixes:
         return _Prefixes(*(np.concatenate(column) for column in columns))
 
 
-def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray]) -> Found:
+def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray | None]) -> Found:
     """The k best paths from some nodes of some arrays, best first.
 
     At most k prefixes are kept. Each can be completed to a path as good as its score says; those k
@@ -78,10 +76,14 @@ def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray]) -> Found
     Args:
         scores: of every node.
         k: how many.
-        sources: the positions in each array.
+        sources: the positions in each array; None for all.
     """
     search = _KBest(scores, k)
     prefixes = search.begin(sources)
+    n = len(prefixes.order)
+    if not n:
+        return Found(search.tree, [])
+    promised, worst = search.rank(prefixes, 1), search.rank(prefixes, n)
     done = len(scores.run.arrays)
     while (number := int(prefixes.array.min(initial=done))) < done:
         here = prefixes.array == number
@@ -90,6 +92,13 @@ def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray]) -> Found
         else:
             prefixes = search.advance(prefixes, here)
     ranking = np.lexsort((prefixes.order, -prefixes.size, -prefixes.sign))
+    found = prefixes.take(ranking)
+    kept = len(ranking) >= n and _at_least(found.rank, worst)[n - 1]
+    if not kept or not np.allclose(_first(found.rank), promised, rtol=1e-9, atol=SLACK):
+        raise FloatingPointError(
+            "The weights of some paths are too small or too large for float64, in which they are "
+            "compared with their signs. by='abs' compares logarithms."
+        )
     return Found(search.tree, prefixes.pointer[ranking].tolist())
 
 
@@ -98,19 +107,21 @@ class _KBest:
         self._scores, self._k = scores, k
         self.tree = Backpointers()
 
-    def begin(self, sources: Mapping[Array, np.ndarray]) -> _Prefixes:
+    def begin(self, sources: Mapping[Array, np.ndarray | None]) -> _Prefixes:
         """The k best sources."""
         passed = not self._scores.restricted
         parts = [_none()]
         for array, index in sources.items():
             score = self._scores.at(array, index, passed=passed)
-            if len(index) > self._k:
-                least = np.partition(score, -self._k)[-self._k]
-                above, ties = np.flatnonzero(score > least), np.flatnonzero(score == least)
+            best = np.arange(len(score))
+            if len(best) > self._k:
+                equal = self._rank(score, 0).size if self._scores.order.logarithmic else score
+                least = np.partition(equal, -self._k)[-self._k]
+                above, ties = np.flatnonzero(equal > least), np.flatnonzero(equal == least)
                 best = np.sort(np.concatenate([above, ties[: self._k - len(above)]]))
-                index, score = index[best], score[best]
+            index, score = best if index is None else index[best], score[best]
             n, pointer = len(index), self.tree.start(array, index)
-            rank = self._rank(score, np.zeros(n))
+            rank = self._rank(score, 0)
             prefixes = _Prefixes(
                 array=np.full(n, array.number),
                 index=index,
@@ -130,7 +141,7 @@ class _KBest:
 
     def advance(self, prefixes: _Prefixes, here: np.ndarray) -> _Prefixes:
         """From the nodes of one array to those of the arrays that are made of it."""
-        least = self._least(prefixes)
+        least = self.rank(prefixes, self._k) if len(prefixes.order) >= self._k else None
         leaving, parts = prefixes.take(here), [prefixes.take(~here)]
         nodes, node = np.unique(leaving.index, return_inverse=True)
         ways = bundles(self._scores, self._scores.run.arrays[leaving.array[0]], nodes)
@@ -177,13 +188,12 @@ class _KBest:
             high, low = np.full((2, 1 + max(node.max(), owner.max(initial=0))), np.nan)
             np.fmax.at(high, node, prefixes.log)
             np.fmin.at(low, node, prefixes.log)
-            reach = np.where(value.sign > 0, high[owner], low[owner])
-            bound = Rank(value.sign, value.size + value.sign * reach)
-            kept = np.flatnonzero(_at_least(bound, least))
+            best = np.where(value.sign < 0, low[owner], high[owner])
+            kept = np.flatnonzero(_at_least(self._rank(score[there], log + best), least))
         else:
             kept = np.arange(len(there))
         kept = kept[_best_of_each(owner[kept], Rank(*(v[kept] for v in value)), self._k)]
-        prefix, edge = _pairs(node, owner[kept])
+        prefix, edge = pairs(node, owner[kept])
         edge = kept[edge]
 
         following, log, taken = prefixes.take(prefix), log[edge], there[edge]
@@ -201,18 +211,18 @@ class _KBest:
             weight=weight[taken],
         )
 
-    def _rank(self, score: np.ndarray, log: np.ndarray) -> Rank:
+    def _rank(self, score: np.ndarray, log: Any) -> Rank:
         """Of paths with these scores ahead, and weights of these sizes so far."""
+        size = log + (score if self._scores.order.logarithmic else log_size(score))
+        dead = size < ZERO / 2  # whatever else there is on the way
         if self._scores.order.logarithmic:
-            return Rank(np.ones(len(score)), np.round(score + log, DECIMALS))
-        size = log_size(score) + log
-        sign = np.where(size < ZERO / 2, 0, np.sign(score))
-        return Rank(sign, np.round(sign * size, DECIMALS))
+            return Rank(np.ones(len(score)), np.where(dead, ZERO, np.round(size, DECIMALS)))
+        sign = np.where(dead, 0, np.sign(score))
+        return Rank(sign, np.where(dead, 0, np.round(sign * size, DECIMALS)))
 
-    def _least(self, prefixes: _Prefixes) -> Rank | None:
-        if len(prefixes.order) < self._k:
-            return None
-        last = np.lexsort((-prefixes.size, -prefixes.sign))[self._k - 1]
+    def rank(self, prefixes: _Prefixes, k: int) -> Rank:
+        """The rank of the k-th best prefix; there are as many."""
+        last = np.lexsort((-prefixes.size, -prefixes.sign))[k - 1]
         return Rank(prefixes.sign[last], prefixes.size[last])
 
     def _best(self, prefixes: _Prefixes) -> _Prefixes:
@@ -230,6 +240,10 @@ def _at_least(rank: Rank, least: Rank) -> np.ndarray:
     return (rank.sign > least.sign) | close
 
 
+def _first(rank: Rank) -> tuple[float, float]:
+    return rank.sign[0], rank.size[0]
+
+
 def _none() -> _Prefixes:
     kinds = {"log": float, "sign": float, "size": float, "weight": float}
     kinds |= {"negative": bool, "passed": bool}
@@ -244,12 +258,3 @@ def _best_of_each(group: np.ndarray, rank: Rank, k: int) -> np.ndarray:
     order = np.lexsort((-rank.size, -rank.sign, group))
     place = np.arange(len(group)) - np.searchsorted(group[order], group[order])
     return np.sort(order[place < k])
-
-
-def _pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of positions at which the two have the same number."""
-    order = np.argsort(right, kind="stable")
-    first = np.searchsorted(right[order], left, "left")
-    counts = np.searchsorted(right[order], left, "right") - first
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(np.arange(len(left)), counts), order[np.repeat(first, counts) + within]

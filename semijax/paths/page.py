@@ -1,13 +1,23 @@
-"""The HTML that paths and graphs are shown in: plain, self-contained, everything escaped."""
+"""What paths and graphs are shown in: plain HTML, everything escaped; and their JSON."""
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
 """Colours of a sign: those of the map from blue to red that pictures of signed numbers use."""
+
+
+def finite(content: Any) -> Any:
+    """For JSON, which has no infinite numbers: these as text."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def text(content: Any) -> str:

@@ -299,14 +299,11 @@ class Path:
         number = {array: n for n, array in enumerate(dict.fromkeys(n.array for n in self.nodes))}
         content = {
             "arrays": [dataclasses.asdict(array) for array in number],
-            "nodes": [[number[n.array], n.index, _json_number(n.value)] for n in self.nodes],
-            "edges": [
-                dataclasses.asdict(edge) | {"weight": _json_number(edge.weight)}
-                for edge in self.edges
-            ],
+            "nodes": [[number[n.array], n.index, n.value] for n in self.nodes],
+            "edges": [dataclasses.asdict(edge) for edge in self.edges],
             "argnums": self.argnums,
         }
-        return json.dumps(content)
+        return json.dumps(page.finite(content))
 
     @classmethod
     def from_json(cls, text: str) -> Path:
@@ -407,10 +404,6 @@ SHOWN = 20
 def _brackets(index: Index) -> str:
     """An index as it is written, nothing for that of a scalar."""
     return f"[{', '.join(map(str, index))}]" if index else ""
-
-
-def _json_number(number: float) -> float | str:
-    return number if math.isfinite(number) else str(number)
 
 
 def _table(paths: Sequence[Path]) -> str:

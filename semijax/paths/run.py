@@ -47,6 +47,11 @@ class Array:
     output: int
     scope: str = ""
 
+    @property
+    def positions(self) -> np.ndarray:
+        """Those of all its nodes."""
+        return np.arange(el.size(self.shape))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
@@ -232,13 +237,17 @@ class Run:
     def _while(
         self, loop: While, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
     ) -> list[_Slot]:
-        del equation
         t, b = loop.test_consts, loop.body_consts
         test_consts, consts, carry = inputs[:t], inputs[t : t + b], inputs[t + b :]
         count = 0
         while True:
             read = [slot.value for slot in (*test_consts, *carry)]
             (again,) = sweep.output_values(loop.test, sweep.evaluate(loop.test, read))
+            if np.ndim(again):
+                raise NotImplementedError(
+                    "Paths are not followed through a while_loop under vmap whose examples end at "
+                    f"different times; {equation.where()}. Follow those of one example at a time."
+                )
             if not again:
                 return carry
             carry = self._graph(loop.body, [*consts, *carry], (*iteration, count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from semijax.paths.sweeps import Kept, backward
 from semijax.semirings import MaxProduct, Semiring, SumProduct, as_semiring
 from semijax.semirings.logarithmic import ZERO, LogAbsMaxProduct, LogAbsSumProduct
 
+DECIMALS = 10
+"""Logarithms of sizes that agree to so many are equal: rounding alone makes no order."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Order:
@@ -23,26 +27,26 @@ class Order:
 
     Attributes:
         semiring: that of the backward sweep.
-        score: from its elements at some nodes, and whether the weight so far is negative, to the
-            score of the best way on; −∞ where there is none.
+        score: from its elements, the positions of some nodes, and whether the weight so far is
+            negative, to the score of the best way on; −∞ where there is none.
         logarithmic: whether a score is the logarithm of a size, or a signed number that the size of
             the weight so far is to be multiplied by.
     """
 
     semiring: Semiring
-    score: Callable[[Elements, np.ndarray, Any], np.ndarray]
+    score: Callable[[Elements, Any, Any], np.ndarray]
     logarithmic: bool = True
 
 
-def _log(elements: Elements, index: np.ndarray, negative: Any) -> np.ndarray:
+def _log(elements: Elements, index: Any, negative: Any) -> np.ndarray:
     del negative
     return numbers(elements, index)
 
 
-def _end(highest: bool) -> Callable[[Elements, np.ndarray, Any], np.ndarray]:
+def _end(highest: bool) -> Callable[[Elements, Any, Any], np.ndarray]:
     """Of the interval of the weights ahead, the end that makes the product largest, or smallest."""
 
-    def score(elements: Elements, index: np.ndarray, negative: Any) -> np.ndarray:
+    def score(elements: Elements, index: Any, negative: Any) -> np.ndarray:
         high, low = numbers(elements.max, index), numbers(elements.min, index)
         found = np.where(np.equal(negative, highest), -low, high)
         found = np.where(np.isinf(high) | np.isinf(low), np.nan, found)
@@ -51,7 +55,7 @@ def _end(highest: bool) -> Callable[[Elements, np.ndarray, Any], np.ndarray]:
     return score
 
 
-def _log_gradient(elements: Elements, index: np.ndarray, negative: Any) -> np.ndarray:
+def _log_gradient(elements: Elements, index: Any, negative: Any) -> np.ndarray:
     del negative
     gradient, reached = elements
     return np.where(numbers(reached, index) > 0, log_size(numbers(gradient, index)), -np.inf)
@@ -99,16 +103,17 @@ class Scores:
         return array in self._kept[True]
 
     def at(
-        self, array: Array, index: np.ndarray, *, passed: bool = True, negative: Any = False
+        self, array: Array, index: np.ndarray | None, *, passed: bool = True, negative: Any = False
     ) -> np.ndarray:
         """The scores of some nodes, see ``Order``; −∞ where there is no way on.
 
         Args:
             array: the nodes' array.
-            index: their positions in it.
+            index: their positions in it; None for all.
             passed: whether the path has been where it has to pass.
             negative: whether its weight so far is.
         """
         if array not in self._kept[passed]:
-            return np.full(len(index), -np.inf)
-        return self.order.score(self._kept[passed][array], index, negative)
+            return np.full(math.prod(array.shape) if index is None else len(index), -np.inf)
+        which = slice(None) if index is None else index
+        return self.order.score(self._kept[passed][array], which, negative)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,8 +34,10 @@ def top_paths(
 
     A path leads from an element of an argument along the edges of the computation graph to the
     output; its weight is the product of the local derivatives on it. There are far too many to
-    list; the best are found without: a reverse sweep says how good the best way on is from every
-    node, and k walkers follow it, never taking a step in vain.
+    list; the best are found without. A backward sweep says how good the best way on is from every
+    node. Then paths are extended forward, and no more than k are kept: each of those can be
+    completed to a path as good as was said, these k are different, and so none that falls behind
+    them begins one of the k best.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -45,17 +46,19 @@ def top_paths(
             the approximation). ``"max"``: the largest weight, with its sign: the top gradient path
             (Du et al. 2023, App. A). ``"min"``: the smallest.
         argnums: which positional argument(s) the paths start from.
-        source: start from this element alone: a pair of an argument's leaf and an index, as
-            ``(0, (2, 5))`` or ``("[0]['w']", 3)``; or from those where a mask is true: a pytree of
-            boolean arrays like the argument(s).
+        source: start from one element: a pair of a leaf of the arguments and an index in it. A leaf
+            is an argument's number, a name as in ``"[0]['w']"``, or its keys: ``(0, (2, 5))``,
+            ``("[0]['w']", 3)``, ``((0, "w"), 3)``. Or from a whole leaf, by its name; or from where
+            a mask is true, a pytree of boolean arrays like the argument(s).
         through: keep to the paths that pass a node made in a scope that matches this glob, as
             ``"*/attention/self/key"``; ``*`` matches slashes too.
 
     Returns:
         A function with the arguments of ``fun`` that returns a list of ``Path``, best first; no two
         are alike. Of equally good paths the one with the lower index comes first: the element
-        it starts from, then where they part the earlier array, then the index in it. Where no path
-        leads from the source to the output the list is empty, and says so when printed.
+        it starts from, then where they part the earlier array, then the index in it; weights are
+        equal that agree to ten digits. Where no path leads from the source to the output the list
+        is empty, and says so when printed.
 
     Raises:
         ValueError: if ``k`` is less than 1, ``by`` is something else, or nothing is called like the
@@ -78,7 +81,7 @@ def top_paths(
     """
     checks.check_callable(fun)
     k = checks.check_positive("k", k)
-    if by not in ORDERS:
+    if not isinstance(by, str) or by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(map(repr, ORDERS))}, got {by!r}.")
     order = ORDERS[by]
 
@@ -134,15 +137,16 @@ def trace_gradient(
     def path(*args: Any, **kwargs: Any) -> Path:
         call = Call(fun, argnums, args, kwargs, caller="trace_gradient")
         search = _Search(call, GRADIENT, source)
-        starts = sum(map(len, search.sources.values()))
-        if search.scores is None or not starts:
+        if search.scores is None or not search.sources:
             raise ValueError(f"There is nothing to trace: {search.explanation}.")
+        sources = {a: a.positions if i is None else i for a, i in search.sources.items()}
+        starts = sum(map(len, sources.values()))
         if starts != 1:
             raise ValueError(
                 f"trace_gradient starts from one element, and the source {source_text(source)} has "
                 f"{starts} with a path to the output."
             )
-        found = descend(search.scores, largest, search.sources)
+        found = descend(search.scores, largest, sources)
         return Labels(call).paths(found)[0]
 
     return path
@@ -217,7 +221,7 @@ class _Search:
 
     Attributes:
         scores: of every node; None where no path reaches the output.
-        sources: the positions in each array that they start from.
+        sources: the positions in each array that they start from; None for all.
         explanation: what was looked for.
     """
 
@@ -228,7 +232,7 @@ class _Search:
         via = "" if through is None else f" through {through!r}"
         weight = " and weighs more than 0" if order is MASS else ""
         self.explanation = f"no path leads from {where}{via} to the output{weight}"
-        self.sources: dict[Array, np.ndarray] = {}
+        self.sources: dict[Array, np.ndarray | None] = {}
         self.scores: Scores | None = None
         if call.end is None:
             return
@@ -236,10 +240,12 @@ class _Search:
         for array, index in asked.items():
             score = self.scores.at(array, index, passed=passes is None)
             kept = score != -np.inf
-            if not np.isfinite(score[kept]).all():
+            if not np.isfinite(score if kept.all() else score[kept]).all():
                 raise FloatingPointError(_where_infinite(self.scores))
-            if kept.any():
-                self.sources[array] = index[kept]
+            if kept.all() and len(kept):
+                self.sources[array] = index
+            elif kept.any():
+                self.sources[array] = np.flatnonzero(kept) if index is None else index[kept]
 
 
 def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
@@ -252,25 +258,28 @@ def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.
     masses = [np.exp(log - largest) for log in logs]
     sums = np.array([mass.sum() for mass in masses])
     counts = rng.multinomial(n, sums / sums.sum())
-    return {
-        array: index[rng.choice(len(index), count, p=mass / mass.sum())]
-        for (array, index), mass, count in zip(search.sources.items(), masses, counts, strict=True)
-        if count
-    }
+    found = {}
+    for (array, index), mass, count in zip(search.sources.items(), masses, counts, strict=True):
+        if count:
+            drawn = rng.choice(len(mass), count, p=mass / mass.sum())
+            found[array] = drawn if index is None else index[drawn]
+    return found
 
 
 def _where_infinite(scores: Scores) -> str:
-    """Where on the way back the first number came up that is none, or infinite."""
+    """Of what is infinite, or no number, the last on the way: what made it so."""
     where = ""
-    for step in reversed(scores.run.steps):
-        for array in step.inputs.values():
-            score = scores.at(array, np.arange(math.prod(array.shape)))
-            if not where and step.equation and not np.isfinite(score[score != -np.inf]).all():
-                where = f": that of '{step.equation.name}' {step.equation.where()}"
+    for array in reversed(scores.run.arrays):
+        score = scores.at(array, None)
+        if not np.isfinite(score[score != -np.inf]).all():
+            for step, _ in scores.run.readers[array.number]:
+                if step.equation is not None and not where:
+                    where = f": that of '{step.equation.name}' {step.equation.where()}"
+            break
     return (
-        "A local derivative is infinite or not a number, and so are the weights of its paths"
-        f"{where}. Where the function itself avoids such a point, guard the argument too, as in "
-        "jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0); or start from another source."
+        "A local derivative is infinite or not a number, or their products are too large for "
+        f"float64{where}. Where the function itself avoids such a point, guard the argument too, "
+        "as in jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0); or start elsewhere."
     )
 
 
@@ -284,4 +293,7 @@ def _seed(key: Any) -> np.ndarray:
         raise TypeError(f"key must be a JAX random key, as jax.random.key(0); got {key!r}.")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
-    return np.asarray(key)
+    numbers = np.asarray(key)
+    if numbers.ndim != 1:
+        raise TypeError(f"key must be one JAX random key, got an array of shape {key.shape}.")
+    return numbers

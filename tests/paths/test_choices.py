@@ -72,6 +72,28 @@ def test_samples_through_a_scope_and_from_a_source():
     assert {path.nodes[0].index for path in one} == {(1,)}
 
 
+def test_a_scope_that_is_passed_twice():
+    def function(x, y):
+        with jax.named_scope("a"):
+            u = x * 2.0
+        v = u + y
+        with jax.named_scope("a"):
+            return v * 3.0 * 5.0
+
+    drawn = sj.sample_paths(function, 300, jax.random.key(0), argnums=(0, 1), through="a")(1.0, 1.0)
+    assert {path.weight for path in drawn} == {30.0, 15.0}
+    assert max(path.verify() for path in drawn[:20]) == 0
+
+
+def test_of_equal_contributions_the_first_is_followed():
+    def function(x):
+        a, b = 3.0, 7.0
+        return x * (a * b) + (x * a) * b
+
+    path = sj.trace_gradient(function, source=(0, ()))(1.0)
+    assert path.length == 2 and path.weight == 21
+
+
 def test_the_test_sees_another_distribution():
     x = jnp.array([1.0, 2.0])
     samples = sj.sample_paths(lambda x: x @ jnp.array([1.0, 1.3]), 4000, jax.random.key(0))(x)
@@ -87,6 +109,8 @@ def test_keys():
     assert draw(jax.random.key(0)) != draw(jax.random.key(1))
     with pytest.raises(TypeError, match="JAX random key"):
         draw(0)
+    with pytest.raises(TypeError, match="one JAX random key"):
+        draw(jax.random.split(jax.random.key(0)))
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
         draw(jax.random.key(0), 0)
 

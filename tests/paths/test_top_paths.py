@@ -133,6 +133,13 @@ FUNCTIONS = {
     "no path at all": (lambda x: jnp.sum(lax.stop_gradient(x)), X),
     "itself": (lambda x: x, X[0]),
     "pooling": (lambda w: lax.reduce_window(w, -jnp.inf, lax.max, (2, 2), (1, 1), "SAME").sum(), W),
+    "dead twice": (
+        lambda x, w: jnp.sum(jax.nn.relu(jax.nn.relu(-jnp.abs(x) - 1) @ w - 9) @ w),
+        X,
+        W,
+    ),
+    "no contraction": (lambda x: jnp.sum(x) + jnp.sum(x @ jnp.zeros((3, 0))), X),
+    "a constant first row": (lambda x: lax.scan(lambda c, r: (c * r, c), 1.0, x)[1].sum(), X),
     "in a vmap": (lambda x, w: jax.vmap(lambda row: jnp.tanh(row) @ x)(w).prod(), X, W),
 }
 
@@ -153,6 +160,26 @@ def test_complex_numbers_are_two_nodes():
         assert sum(own) == pytest.approx(float(total), rel=1e-4)
     assert {node.shape for path in paths for node in path.nodes} == {(3,), (3, 2), ()}
     assert max(path.verify() for path in paths[::9]) < 1e-5
+
+
+def test_complex_numbers_that_are_read_twice():
+    def function(x):
+        z = (x * (1 + 2j))[jnp.array([0, 0, 2])]
+        return jnp.sum(z.imag + z.real)
+
+    paths = sj.top_paths(function, 100)(X)
+    assert len(paths) == 6 and sum(path.weight for path in paths) == pytest.approx(9)
+
+
+def test_signed_orders_refuse_what_float64_cannot_hold():
+    def deep(x, factor):
+        return lax.scan(lambda c, _: (c * factor, None), x, None, 1200)[0].sum()
+
+    for by in ("max", "min"):
+        for factor in (jnp.array([1.0, 1.01, 1.001]) * 0.5, -0.5 * jnp.ones(3), 2 * jnp.ones(3)):
+            with pytest.raises(FloatingPointError, match="float64"):
+                sj.top_paths(deep, 2, by=by)(X, factor)
+    assert sj.top_paths(deep, 1)(X, 2.0)[0].log_abs_weight == pytest.approx(1200 * math.log(2))
 
 
 def test_half_and_double_precision():
@@ -363,6 +390,8 @@ def test_the_best_path_weighs_what_the_sweep_says():
 ERRORS = {
     "k": (dict(k=0), ValueError, "k must be an integer of at least 1, got 0"),
     "a boolean k": (dict(k=True), ValueError, "at least 1"),
+    "a list": (dict(by=["abs"]), ValueError, "got \\['abs'\\]"),
+    "a boolean index": (dict(source=(0, (True,))), IndexError, "out of range"),
     "by": (dict(by="sum"), ValueError, "'abs', 'max', 'min', got 'sum'"),
     "an index": (dict(source=(0, 7)), IndexError, r"index 7 is out of range for \[0\].*\(3,\)"),
     "too few indices": (dict(source=(0, ())), IndexError, "out of range"),
@@ -405,6 +434,16 @@ def test_functions_without_an_order_of_paths():
         jax.jit(sj.top_paths(jnp.sum))(X)
     with pytest.raises(jax.errors.ConcretizationTypeError, match="outside of jit, vmap and grad"):
         jax.jit(lambda y: sj.top_paths(lambda x: jnp.sum(x * y))(X)[0].weight)(X)
+    with pytest.raises(jax.errors.ConcretizationTypeError, match="outside of jit, vmap and grad"):
+        jax.jit(lambda y: sj.top_paths(jnp.sum)(X)[0].weight * y)(2.0)
+    with pytest.raises(FloatingPointError, match="'log'"):
+        sj.top_paths(lambda x: jnp.log(x[0]) + x[1] * 2)(jnp.zeros(2))
+
+    def halted(start):
+        return lax.while_loop(lambda s: s < 2, lambda s: s * 1.7 + 1, start)
+
+    with pytest.raises(NotImplementedError, match="while_loop under vmap"):
+        sj.top_paths(lambda x: jax.vmap(halted)(x).sum())(X)
 
 
 def test_no_path():
