@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,9 +157,8 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
         what = f"top_paths(k=100, by={by!r}) / sweep"
         yield Figure(what, workload.name, times["search"] / times["sweep"], 10)
     samples = sj.sample_paths(function, 1000, key)
-    begin = time.perf_counter()
-    samples(embeddings)
-    yield Figure("sample_paths(n=1000), seconds", workload.name, time.perf_counter() - begin)
+    seconds = run_times({"samples": lambda: samples(embeddings)}, 3)["samples"]
+    yield Figure("sample_paths(n=1000), seconds", workload.name, seconds)
     # In a process of its own, whose allocator gives back at once what is no longer needed.
     command = f"from benchmarks import table; print(table.path_memory(table.{workload}))"
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
