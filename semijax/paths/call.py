@@ -22,10 +22,10 @@ class Call:
 
     Attributes:
         fun, args, kwargs: the call.
+        argnums: the positions of the arguments that paths start from.
+        names: the name of every leaf of these, as ``"[0]['w']"``.
         run: its steps.
         end: the array of the output; None where no path reaches it.
-        names: the name of every leaf of the differentiated arguments, as ``"[0]['w']"``.
-        argnums: the positions of these arguments.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class Call:
         caller: str = "semijax.Path",
     ) -> None:
         self.fun, self.args, self.kwargs = fun, args, kwargs
-        self.argnums = tuple(checks.positions(checks.check_argnums(argnums), args))
+        given = checks.check_argnums(argnums)
+        self.argnums = tuple(checks.positions(given, args))
         primals = tuple(args[i] for i in self.argnums)
         checks.check_inputs(caller, primals)
         named = [
@@ -62,7 +63,7 @@ class Call:
         self.run = Run(graph, leaves)
         (self.end,) = self.run.outputs
         self._shapes = [leaf.shape for leaf in leaves]
-        self._like = primals[0] if isinstance(argnums, int) else primals
+        self._like = primals[0] if isinstance(given, int) else primals
 
     def sources(self, source: Any) -> dict[Array, np.ndarray | None]:
         """The positions in each input array that a ``source`` argument means; None for all.
