@@ -59,12 +59,12 @@ def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian
 
 def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax.Array:
     """∂o/∂i, by a tangent of ones; on numbers, compiled once for all equations that are alike."""
-    if any(isinstance(value, jax.core.Tracer) for value in values):
-        return _jvp_of_ones(_Alike(equation), position, *values)
-    try:
-        return _staged(_Alike(equation), position, *values)
-    except TypeError:  # parameters that are not hashable
-        return _jvp_of_ones(_Alike(equation), position, *values)
+    if not any(isinstance(value, jax.core.Tracer) for value in values):
+        try:
+            return _compiled(_Alike(equation), position, *values)
+        except TypeError:  # parameters that are not hashable
+            pass
+    return _jvp_of_ones(equation, position, *values)
 
 
 class _Alike:
@@ -81,12 +81,14 @@ class _Alike:
         return hash(self._key)
 
 
-def _jvp_of_ones(alike: _Alike, position: int, *values: Any) -> jax.Array:
+def _jvp_of_ones(equation: Equation, position: int, *values: Any) -> jax.Array:
     def function(x: Any) -> Any:
-        return alike.equation.bind(*values[:position], x, *values[position + 1 :])[0]
+        return equation.bind(*values[:position], x, *values[position + 1 :])[0]
 
     x = jnp.asarray(values[position])
     return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
 
 
-_staged = functools.partial(jax.jit, static_argnums=(0, 1))(_jvp_of_ones)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(alike: _Alike, position: int, *values: Any) -> jax.Array:
+    return _jvp_of_ones(alike.equation, position, *values)

@@ -14,16 +14,27 @@ ROW, COLUMN_GAP, CHARACTER = 34, 90, 7.5
 
 
 class Edge(Protocol):
-    """What is drawn of an edge: the numbers of its nodes, its weight, its share of the mass."""
+    """What is drawn of an edge."""
 
     @property
-    def tail(self) -> int: ...  # noqa: D102
+    def tail(self) -> int:
+        """The number of the node it leaves."""
+        ...
+
     @property
-    def head(self) -> int: ...  # noqa: D102
+    def head(self) -> int:
+        """The number of the node it leads to."""
+        ...
+
     @property
-    def weight(self) -> float: ...  # noqa: D102
+    def weight(self) -> float:
+        """What is written at it."""
+        ...
+
     @property
-    def share(self) -> float | None: ...  # noqa: D102
+    def share(self) -> float | None:
+        """Its share of the mass, if it has one."""
+        ...
 
 
 def label(edge: Edge) -> str:

@@ -240,12 +240,14 @@ class _Search:
         for array, index in asked.items():
             score = self.scores.at(array, index, passed=passes is None)
             kept = score != -np.inf
-            if not np.isfinite(score if kept.all() else score[kept]).all():
+            if not kept.any():
+                continue
+            if not kept.all():
+                index = np.flatnonzero(kept) if index is None else index[kept]
+                score = score[kept]
+            if not np.isfinite(score).all():
                 raise FloatingPointError(_where_infinite(self.scores))
-            if kept.all() and len(kept):
-                self.sources[array] = index
-            elif kept.any():
-                self.sources[array] = np.flatnonzero(kept) if index is None else index[kept]
+            self.sources[array] = index
 
 
 def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
