@@ -6,6 +6,7 @@ The supported floor is 0.10.2; a difference that falls below it is deleted, not 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax.extend.core as jex_core
@@ -71,6 +72,31 @@ def called_jaxpr(equation: Any) -> Any | None:
     params = equation.params
     # 0.12: composite's parameter became call_jaxpr.
     return next(params[key] for key in (INLINED[name], "call_jaxpr", "jaxpr") if key in params)
+
+
+BODIES = {
+    "scan": lambda params: (params["jaxpr"],),
+    "cond": lambda params: tuple(params["branches"]),
+    "while": lambda params: (params["body_jaxpr"],),
+}
+"""The jaxprs of a region, by its primitive."""
+
+
+def bodies(equation: Any) -> tuple[Any, ...]:
+    """The jaxprs that paths lead through in a region; none for other equations."""
+    name = equation.primitive.name
+    return BODIES[name](equation.params) if name in BODIES else ()
+
+
+def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
+    """The names on the stack of an equation, from the outside in, but not the transformations'.
+
+    Each comes with what tells one time that the scope was entered from the next.
+    """
+    for entry in equation.source_info.name_stack.stack:
+        if type(entry).__name__ == "Scope":  # the other is Transform: vmap(…), jvp(…)
+            names = (name for name in entry.name.split("/") if name)
+            yield from ((name, (id(entry), n)) for n, name in enumerate(names))
 
 
 Literal = jex_core.Literal

@@ -116,3 +116,10 @@ def normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise ValueError(f"duplicate value in axes {given}")
     return found
+
+
+def named_leaves(argnum: int, arg: Any) -> list[tuple[str, Any]]:
+    """The leaves of an argument with their names, as ``"[0]['w']"``."""
+    paths = jax.tree_util.tree_leaves_with_path(arg)
+    key = jax.tree_util.SequenceKey(argnum)
+    return [(jax.tree_util.keystr((key, *path)), leaf) for path, leaf in paths]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,26 +50,68 @@ class Constant:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Module:
+    """One use of a module: what was computed between entering its scope and leaving it.
+
+    Attributes:
+        scope: its name and those of the modules it lies in, joined by ``/``.
+        outer: the use of a module it lies in; None for the whole function.
+    """
+
+    scope: str = ""
+    outer: Module | None = None
+
+    @property
+    def enclosing(self) -> tuple[Module, ...]:
+        """All that it lies in and itself, from the outside in, but for the whole function."""
+        return (*self.outer.enclosing, self) if self.outer else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """Which arrays of a graph somebody asked for, by number.
+
+    Attributes:
+        arrays: the numbers given to an array, by the position in ``equations`` of the one that
+            makes it, None for an input of the graph, and its position among outputs or inputs.
+        inside: those inside of regions, by the region's position and that of its body.
+    """
+
+    arrays: Mapping[tuple[int | None, int], tuple[int, ...]]
+    inside: Mapping[int, Mapping[int, Marks]]
+
+
+NO_MARKS = Marks({}, {})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Equation:
     """One primitive applied once.
 
     Attributes:
         inputs: what it reads, variables or constants.
         outputs: the variables it defines.
-        scope: the names of the modules it was written in, joined by ``/``.
+        module: the use of a module it was written in.
         wrt: the positions in ``inputs`` through which paths may come; none where nothing can
             leave again.
         eqn: JAX's own equation.
         calls: JAX's equations whose lines to report: its own, unless it was written in JAX, and the
             calls it lies in, from the inside out.
+        marks: the arrays asked for inside of it, by the position of its body.
     """
 
     inputs: tuple[Variable | Constant, ...]
     outputs: tuple[Variable, ...]
-    scope: str
+    module: Module
     wrt: tuple[int, ...]
     eqn: Any = dataclasses.field(repr=False)
     calls: tuple[Any, ...] = dataclasses.field(repr=False)
+    marks: Mapping[int, Marks] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def scope(self) -> str:
+        """The names of the modules it was written in, joined by ``/``."""
+        return self.module.scope
 
     @property
     def primitive(self) -> Any:
@@ -116,7 +158,9 @@ class Graph:
         inputs: the variables that stand for the function's arguments.
         outputs: what it returns.
         constants: the variables with a value of their own.
-        active: the variables that a path from the differentiated inputs can reach.
+        active: the variables that a path from the differentiated inputs, or from an array that was
+            asked for, can reach.
+        marked: the numbers of the arrays that were asked for.
     """
 
     inputs: tuple[Variable, ...]
@@ -124,22 +168,32 @@ class Graph:
     equations: tuple[Equation, ...]
     constants: dict[Variable, Any]
     active: frozenset[Variable]
+    marked: Mapping[Variable, tuple[int, ...]]
 
 
 def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
     """The graph of ``function`` at the leaves of ``args``, and the tree of shapes of its output."""
+    closed, shapes = stage(function, *args)
+    return build(closed), shapes
+
+
+def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
+    """The jaxpr of ``function`` at the leaves of ``args``, and the tree of its output's shapes."""
     leaves, tree = jax.tree.flatten(args)
 
     @functools.wraps(function)
     def flat(*leaves: Any) -> Any:
         return function(*tree.unflatten(leaves))
 
-    closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    return build(closed), shapes
+    return jax.make_jaxpr(flat, return_shape=True)(*leaves)
 
 
 def build(
-    closed: Any, *, within: Equation | None = None, active: Sequence[bool] | None = None
+    closed: Any,
+    *,
+    within: Equation | None = None,
+    active: Sequence[bool] | None = None,
+    marks: Marks = NO_MARKS,
 ) -> Graph:
     """The graph of a jaxpr.
 
@@ -147,59 +201,87 @@ def build(
         closed: a closed jaxpr.
         within: the equation whose body it is.
         active: which inputs paths may come from; by default all that have nodes.
+        marks: the arrays asked for; paths may start there too.
     """
     jaxpr, consts = _compat.open_jaxpr(closed)
-    builder = _Builder({}, [], {}, set())
+    builder = _Builder(marks)
     for var, value in zip(jaxpr.constvars, consts, strict=True):
         builder.constants[builder.define(var)] = value
-    inputs = tuple(builder.define(var) for var in jaxpr.invars)
+    inputs = tuple(builder.define(var, (None, n)) for n, var in enumerate(jaxpr.invars))
     flags = [True] * len(inputs) if active is None else active
     builder.active |= {v for v, a in zip(inputs, flags, strict=True) if a and v.differentiable}
-    scope, calls = (within.scope, within.calls) if within else ("", ())
-    builder.inline(jaxpr, scope, calls)
+    module, calls = (within.module, within.calls) if within else (Module(), ())
+    builder.inline(jaxpr, module, calls)
     return Graph(
         inputs,
         tuple(builder.read(atom) for atom in jaxpr.outvars),
         tuple(builder.equations),
         builder.constants,
         frozenset(builder.active),
+        builder.marked,
     )
 
 
-@dataclasses.dataclass
-class _Builder:
-    names: dict[Any, Variable | Constant]
-    equations: list[Equation]
-    constants: dict[Variable, Any]
-    active: set[Variable]
+def bodies(equation: Equation) -> tuple[Any, ...]:
+    """The jaxprs that an equation runs itself, where paths go on: those of a region."""
+    return _compat.bodies(equation.eqn)
 
-    def define(self, var: Any) -> Variable:
+
+class _Builder:
+    def __init__(self, marks: Marks) -> None:
+        self.marks = marks
+        self.names: dict[Any, Variable | Constant] = {}
+        self.equations: list[Equation] = []
+        self.constants: dict[Variable, Any] = {}
+        self.active: set[Variable] = set()
+        self.marked: dict[Variable, tuple[int, ...]] = {}
+        # By the use of a module it lies in, the jaxpr's, and the scope entered.
+        self.modules: dict[tuple[Module, int, Any], Module] = {}
+        self.inlined = 0
+
+    def define(self, var: Any, place: tuple[int | None, int] | None = None) -> Variable:
         self.names[var] = variable = Variable(
             tuple(getattr(var.aval, "shape", ())), getattr(var.aval, "dtype", np.dtype(object))
         )
+        if place in self.marks.arrays:
+            self.marked[variable] = self.marks.arrays[place]
+            if variable.differentiable:
+                self.active.add(variable)
         return variable
 
     def read(self, atom: Any) -> Variable | Constant:
         return Constant(_typed(atom)) if isinstance(atom, _compat.Literal) else self.names[atom]
 
-    def inline(self, jaxpr: Any, outer: str, calls: tuple[Any, ...]) -> None:
+    def inline(self, jaxpr: Any, outer: Module, calls: tuple[Any, ...]) -> None:
         # The lines of a function of JAX's own are no news; who called it is.
         own_lines = not calls or not is_jaxs(jaxpr)
+        self.inlined += 1
+        here = self.inlined
         for eqn in jaxpr.eqns:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
-            scope = "/".join(part for part in (outer, str(eqn.source_info.name_stack)) if part)
+            module = self.enter(outer, here, eqn)
             lines = (eqn, *calls) if own_lines else calls
             called = _compat.called_jaxpr(eqn)
             if called is None:
-                self.append(eqn, inputs, scope, lines)
+                self.append(eqn, inputs, module, lines)
             else:
-                self.call(called, eqn.outvars, inputs, scope, lines)
+                self.call(called, eqn.outvars, inputs, module, lines)
+
+    def enter(self, module: Module, jaxpr: int, eqn: Any) -> Module:
+        """The use of a module that an equation of a jaxpr lies in, itself within another."""
+        for name, key in _compat.scopes_entered(eqn):
+            place = module, jaxpr, key
+            if place not in self.modules:
+                scope = f"{module.scope}/{name}" if module.scope else name
+                self.modules[place] = Module(scope, module)
+            module = self.modules[place]
+        return module
 
     def append(
         self,
         eqn: Any,
         inputs: tuple[Variable | Constant, ...],
-        scope: str,
+        module: Module,
         calls: tuple[Any, ...],
     ) -> None:
         if eqn.primitive.name in REFERENCES and any(v in self.active for v in inputs):
@@ -207,16 +289,23 @@ class _Builder:
                 f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
                 f"through one are not followed; at {_source(calls)}. Write the function without."
             )
-        outputs = tuple(self.define(var) for var in eqn.outvars)
+        number = len(self.equations)
+        outputs = tuple(self.define(var, (number, n)) for n, var in enumerate(eqn.outvars))
+        marks = self.marks.inside.get(number, {})
         wrt: tuple[int, ...] = ()
         if eqn.primitive.name != "stop_gradient" and any(v.differentiable for v in outputs):
             wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
-        self.equations.append(Equation(inputs, outputs, scope, wrt, eqn, calls))
-        if wrt:
+        self.equations.append(Equation(inputs, outputs, module, wrt, eqn, calls, marks))
+        if wrt or marks:
             self.active |= {v for v in outputs if v.differentiable}
 
     def call(
-        self, closed: Any, outvars: Sequence[Any], inputs: Any, scope: str, calls: tuple[Any, ...]
+        self,
+        closed: Any,
+        outvars: Sequence[Any],
+        inputs: Any,
+        module: Module,
+        calls: tuple[Any, ...],
     ) -> None:
         jaxpr, consts = _compat.open_jaxpr(closed)
         # The names of a jaxpr that is called twice stand for two sets of variables.
@@ -224,7 +313,7 @@ class _Builder:
         for var, value in zip(jaxpr.constvars, consts, strict=True):
             self.constants[self.define(var)] = value
         self.names.update(zip(jaxpr.invars, inputs, strict=True))
-        self.inline(jaxpr, scope, calls)
+        self.inline(jaxpr, module, calls)
         results = [self.read(atom) for atom in jaxpr.outvars]
         self.names = caller
         self.names.update(zip(outvars, results, strict=True))

@@ -7,17 +7,19 @@ branch of a ``cond`` that was taken, the iterations of a ``while`` (forward only
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from semijax import _compat, sweep
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.graph import Equation, Graph, Variable, build
-from semijax.jacobians.base import EquationJacobian, rule_for
+from semijax.graph import NO_MARKS, Equation, Graph, Variable, bodies, build
+from semijax.jacobians.base import EquationJacobian, Look, rule_for
 from semijax.semirings.base import Semiring
 
 
@@ -32,15 +34,19 @@ def _placed(n: int, places: Sequence[int], elements: Sequence[Elements]) -> list
     return [found.get(i) for i in range(n)]
 
 
-def _loop_body(
-    closed: Any, equation: Equation, active: Sequence[bool], first: int, carries: int
-) -> Graph:
+def _body(equation: Equation, number: int, active: Sequence[bool]) -> Graph:
+    """The graph of one body of a region."""
+    marks = equation.marks.get(number, NO_MARKS)
+    return build(bodies(equation)[number], within=equation, active=active, marks=marks)
+
+
+def _loop_body(equation: Equation, active: Sequence[bool], first: int, carries: int) -> Graph:
     """The graph of a loop's body; what one iteration makes active is active in the next.
 
     The carried values are its inputs from ``first`` on, and its first outputs.
     """
     while True:
-        body = build(closed, within=equation, active=active)
+        body = _body(equation, 0, active)
         grown = list(active)
         for j, v in enumerate(body.outputs[:carries]):
             grown[first + j] |= isinstance(v, Variable) and v in body.active
@@ -71,18 +77,66 @@ class Scan(EquationJacobian):
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
-        consts, carry, xs = self._parts(self.values)
+        found, _ = self._backward(semiring, cotangents)
+        return {i: e for i, e in found.items() if i in self.equation.wrt}
+
+    def push(
+        self, semiring: Semiring, tangents: Mapping[int, Elements]
+    ) -> Sequence[Elements | None]:
+        found, _ = self._forward(semiring, tangents)
+        return found
+
+    def inside(
+        self,
+        semiring: Semiring,
+        tangents: Mapping[int, Elements],
+        cotangents: Sequence[Elements | None],
+        look: Look,
+    ) -> dict[Any, Elements]:
+        consts, _, xs = self._parts(self.values)
         c, k = self.consts, self.carries
-        live = [v in self.body.active for v in self.body.inputs]
-        inputs = self.body.inputs
-        live_carry = [j for j in range(k) if live[c + j]]
+        starts = self._starts()
+        _, to_carry = self._backward(semiring, cotangents, keep=True)
+        from_carry = self._forward(semiring, tangents, keep=True)[1] if tangents else None
+        from_consts = [tangents.get(i) for i in range(c)]
+        from_xs = [tangents.get(c + k + i) for i in range(len(xs))]
+
+        def step(_: None, x: Any) -> tuple[None, dict[Any, Elements]]:
+            start, x, from_x, moving, arrived, to_ys = x
+            values = sweep.evaluate(self.body, [*consts, *start, *x])
+            moved = [None] * k if moving is None else _placed(k, self._live_carry, moving)
+            departed = _placed(k, self._live_carry, arrived)
+            elements = [*from_consts, *moved, *from_x], [*departed, *to_ys]
+            return None, look(self.body, semiring, values, *elements)
+
+        to_ys = list(cotangents[k:])
+        _, found = self._scan(step, None, (starts, xs, from_xs, from_carry, to_carry, to_ys))
+        return found
+
+    @property
+    def _live_carry(self) -> list[int]:
+        """Which carried values paths lead through."""
+        inputs = self.body.inputs[self.consts : self.consts + self.carries]
+        return [j for j, v in enumerate(inputs) if v in self.body.active]
+
+    def _starts(self) -> list[Any]:
+        """What every iteration started from."""
+        consts, carry, xs = self._parts(self.values)
 
         def keep(carry: Any, x: Any) -> tuple[Any, Any]:
             values = sweep.evaluate(self.body, [*consts, *carry, *x])
-            return sweep.output_values(self.body, values)[:k], carry
+            return sweep.output_values(self.body, values)[: self.carries], carry
 
-        reverse, length = self.equation.params["reverse"], self.equation.params["length"]
-        _, starts = lax.scan(keep, carry, xs, length, reverse)
+        return self._scan(keep, carry, xs)[1]
+
+    def _backward(
+        self, semiring: Semiring, cotangents: Sequence[Elements | None], keep: bool = False
+    ) -> tuple[dict[int, Elements], list[Elements] | None]:
+        """The elements of every input, and those at the end of every iteration if they are kept."""
+        consts, _, xs = self._parts(self.values)
+        c, k = self.consts, self.carries
+        inputs, live_carry = self.body.inputs, self._live_carry
+        live = [v in self.body.active for v in inputs]
 
         def step(state: Any, x: Any) -> tuple[Any, Any]:
             to_consts, to_carry = state
@@ -96,56 +150,59 @@ class Scan(EquationJacobian):
             ]
             more = [e for e in full[:c] if e is not None]
             to_consts = [semiring.add(a, b) for a, b in zip(to_consts, more, strict=True)]
-            return (to_consts, [full[c + j] for j in live_carry]), full[c + k :]
+            state = to_consts, [full[c + j] for j in live_carry]
+            return state, (full[c + k :], to_carry if keep else None)
 
         to_consts = [sweep.zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
         to_carry = [_cast(semiring, inputs[c + j], cotangents[j]) for j in live_carry]
-        scanned = (starts, xs, list(cotangents[k:]))
-        (to_consts, to_carry), to_xs = lax.scan(
-            step, (to_consts, to_carry), scanned, length, not reverse
+        scanned = (self._starts(), xs, list(cotangents[k:]))
+        (to_consts, to_carry), (to_xs, kept) = self._scan(
+            step, (to_consts, to_carry), scanned, against=True
         )
         positions = [i for i in range(c) if live[i]] + [c + j for j in live_carry]
         pulled = dict(zip(positions, [*to_consts, *to_carry], strict=True))
         pulled.update({c + k + i: e for i, e in enumerate(to_xs) if e is not None})
-        return {i: e for i, e in pulled.items() if i in self.equation.wrt}
+        return pulled, kept
 
-    def push(
-        self, semiring: Semiring, tangents: Mapping[int, Elements]
-    ) -> Sequence[Elements | None]:
+    def _forward(
+        self, semiring: Semiring, tangents: Mapping[int, Elements], keep: bool = False
+    ) -> tuple[list[Elements | None], list[Elements] | None]:
+        """The elements of every output, and those every iteration starts with if they are kept."""
         consts, carry, xs = self._parts(self.values)
         c, k = self.consts, self.carries
-        inputs, outputs = self.body.inputs, self.body.outputs
-        live = [v in self.body.active for v in inputs]
-        live_carry = [j for j in range(k) if live[c + j]]
+        inputs, outputs, live_carry = self.body.inputs, self.body.outputs, self._live_carry
         ys = [isinstance(v, Variable) and v in self.body.active for v in outputs[k:]]
         from_consts = [tangents.get(i) for i in range(c)]
         from_carry = [_cast(semiring, inputs[c + j], tangents.get(c + j)) for j in live_carry]
         from_xs = [tangents.get(c + k + i) for i in range(len(xs))]
 
         def step(state: Any, x: Any) -> tuple[Any, Any]:
-            carry, moving = state
+            carry, start = state
             x, from_x = x
             values = sweep.evaluate(self.body, [*consts, *carry, *x])
-            arriving = _placed(k, live_carry, moving)
+            arriving = _placed(k, live_carry, start)
             pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving, *from_x])
-            moving = [_cast(semiring, inputs[c + j], pushed[j]) for j in live_carry]
+            end = [_cast(semiring, inputs[c + j], pushed[j]) for j in live_carry]
             to_ys = [
                 _cast(semiring, v, e)
                 for v, e, a in zip(outputs[k:], pushed[k:], ys, strict=True)
                 if a and isinstance(v, Variable)
             ]
-            return (sweep.output_values(self.body, values)[:k], moving), to_ys
+            state = sweep.output_values(self.body, values)[:k], end
+            return state, (to_ys, start if keep else None)
 
-        params = self.equation.params
-        (_, to_carry), to_ys = lax.scan(
-            step, (carry, from_carry), (xs, from_xs), params["length"], params["reverse"]
-        )
+        (_, to_carry), (to_ys, kept) = self._scan(step, (carry, from_carry), (xs, from_xs))
         pushed: list[Elements | None] = [None] * len(outputs)
         for j, element in zip(live_carry, to_carry, strict=True):
             pushed[j] = element
         for i, element in zip([i for i, a in enumerate(ys) if a], to_ys, strict=True):
             pushed[k + i] = element
-        return pushed
+        return pushed, kept
+
+    def _scan(self, step: Any, state: Any, xs: Any, *, against: bool = False) -> tuple[Any, Any]:
+        """``lax.scan`` in the loop's own direction, or against it."""
+        params = self.equation.params
+        return lax.scan(step, state, xs, params["length"], params["reverse"] != against)
 
     def _parts(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         c, k = self.consts, self.carries
@@ -157,7 +214,7 @@ def scan_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations."""
     consts, carries = _compat.scan_layout(equation.params)
     active = [i in equation.wrt for i in range(len(values))]
-    body = _loop_body(equation.params["jaxpr"], equation, active, consts, carries)
+    body = _loop_body(equation, active, consts, carries)
     return Scan(equation, body, values, consts, carries)
 
 
@@ -212,6 +269,32 @@ class Cond(EquationJacobian):
         pushed = iter(self._switch(index, push_branch, arriving))
         return [next(pushed) if a else None for a in live]
 
+    def inside(
+        self,
+        semiring: Semiring,
+        tangents: Mapping[int, Elements],
+        cotangents: Sequence[Elements | None],
+        look: Look,
+    ) -> dict[Any, Elements]:
+        index, *operands = self.values
+
+        def look_in(branch: Graph, elements: Any) -> dict[Any, Elements]:
+            return look(branch, semiring, sweep.evaluate(branch, operands), *elements)
+
+        elements = [tangents.get(i + 1) for i in range(len(operands))], list(cotangents)
+        expected: dict[Any, Elements] = {}
+        for branch in self.branches:
+            expected |= jax.eval_shape(functools.partial(look_in, branch), elements)
+
+        def filled(branch: Graph, elements: Any) -> list[Elements]:
+            found = look_in(branch, elements)
+            return [
+                found[key] if key in found else semiring.zero(semiring.shape(e), semiring.dtype(e))
+                for key, e in expected.items()
+            ]
+
+        return dict(zip(expected, self._switch(index, filled, elements), strict=True))
+
     def _switch(self, index: Any, function: Any, elements: Any) -> Any:
         # cond_p's index was clamped where it was traced.
         def bound(branch: Graph) -> Any:
@@ -225,9 +308,7 @@ class Cond(EquationJacobian):
 def cond_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through the branch that was taken."""
     active = [i in equation.wrt for i in range(1, len(values))]
-    branches = tuple(
-        build(branch, within=equation, active=active) for branch in equation.params["branches"]
-    )
+    branches = tuple(_body(equation, n, active) for n in range(len(bodies(equation))))
     return Cond(equation, branches, values)
 
 
@@ -251,6 +332,18 @@ class While(EquationJacobian):
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
+        self._refuse()
+
+    def inside(
+        self,
+        semiring: Semiring,
+        tangents: Mapping[int, Elements],
+        cotangents: Sequence[Elements | None],
+        look: Look,
+    ) -> dict[Any, Elements]:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
         raise ValueError(
             "The reverse sweep does not work for lax.while_loop or lax.fori_loop with dynamic "
             f"start/stop values, {self.equation.where()}. Try lax.scan, or fori_loop with static "
@@ -294,6 +387,6 @@ def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     params = equation.params
     t, b = params["cond_nconsts"], params["body_nconsts"]
     active = [i in equation.wrt for i in range(t, len(values))]
-    body = _loop_body(params["body_jaxpr"], equation, active, b, len(equation.outputs))
+    body = _loop_body(equation, active, b, len(equation.outputs))
     test = build(params["cond_jaxpr"], within=equation)
     return While(equation, test, body, values, t, b)

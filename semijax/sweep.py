@@ -7,8 +7,8 @@ end (Du et al. 2023, Alg. 1 and Eq. 4; for the sum this is backpropagation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from semijax import elements as el
 from semijax.elements import Elements
@@ -33,9 +33,26 @@ def output_values(graph: Graph, values: Values) -> list[Any]:
     return read(values, graph.outputs)
 
 
+class Visit(NamedTuple):
+    """What a sweep knows when it comes by an equation.
+
+    Attributes:
+        equation: None at the far end of the graph.
+        jacobian: None where no path leads through.
+        arrived: the elements it came with: backward those of every output, forward those of every
+            input; at the far end those of the inputs, or of the outputs. None for 0̄.
+        sent: the elements it goes on with: backward to inputs, forward to outputs, by position.
+    """
+
+    equation: Equation | None
+    jacobian: EquationJacobian | None
+    arrived: Sequence[Elements | None]
+    sent: Mapping[int, Elements]
+
+
 def pull(
     graph: Graph, semiring: Semiring, values: Values, cotangents: Sequence[Elements | None]
-) -> list[Elements | None]:
+) -> Sequence[Elements | None]:
     """The reverse sweep: from elements at the outputs to elements at the inputs.
 
     Args:
@@ -47,41 +64,79 @@ def pull(
     Returns:
         The elements of every input: the ⊕ over its paths to the outputs; None where there is none.
     """
+    return _far_end(backward(graph, semiring, values, cotangents))
+
+
+def push(
+    graph: Graph, semiring: Semiring, values: Values, tangents: Sequence[Elements | None]
+) -> Sequence[Elements | None]:
+    """The forward sweep: from elements at the inputs to elements at the outputs.
+
+    Arguments and result are those of ``pull``, with inputs and outputs exchanged.
+    """
+    return _far_end(forward(graph, semiring, values, tangents))
+
+
+def backward(
+    graph: Graph, semiring: Semiring, values: Values, cotangents: Sequence[Elements | None]
+) -> Iterator[Visit]:
+    """The reverse sweep, equation by equation; the arguments are those of ``pull``."""
     state: dict[Variable, Elements] = {}
     for output, cotangent in zip(graph.outputs, cotangents, strict=True):
         if cotangent is not None:
             _accumulate(graph, semiring, state, output, cotangent)
     for equation in reversed(graph.equations):
         arrived = [state.pop(v, None) for v in equation.outputs]
-        if not equation.wrt or all(element is None for element in arrived):
-            continue
-        jacobian = equation_jacobian(equation, *read(values, equation.inputs))
-        for i, part in jacobian.pull(_on(semiring, equation, jacobian), arrived).items():
+        jacobian, sent = None, {}
+        if (equation.wrt or equation.marks) and any(element is not None for element in arrived):
+            jacobian = equation_jacobian(equation, *read(values, equation.inputs))
+        if jacobian and equation.wrt:
+            local = _on(semiring, equation, jacobian)
+            sent = _settled(semiring, jacobian, jacobian.pull(local, arrived))
+        yield Visit(equation, jacobian, arrived, sent)
+        for i, part in sent.items():
             _accumulate(graph, semiring, state, equation.inputs[i], part)
-    return [state.get(v) for v in graph.inputs]
+    yield Visit(None, None, [state.get(v) for v in graph.inputs], {})
 
 
-def push(
+def forward(
     graph: Graph, semiring: Semiring, values: Values, tangents: Sequence[Elements | None]
-) -> list[Elements | None]:
-    """The forward sweep: from elements at the inputs to elements at the outputs.
-
-    Arguments and result are those of ``pull``, with inputs and outputs exchanged.
-    """
+) -> Iterator[Visit]:
+    """The forward sweep, equation by equation; the arguments are those of ``push``."""
     state: dict[Variable, Elements] = {}
     for variable, tangent in zip(graph.inputs, tangents, strict=True):
         if tangent is not None:
             _accumulate(graph, semiring, state, variable, tangent)
     for equation in graph.equations:
         departing = {i: state[v] for i in equation.wrt if (v := equation.inputs[i]) in state}
-        if not departing:
-            continue
-        jacobian = equation_jacobian(equation, *read(values, equation.inputs))
-        pushed = jacobian.push(_on(semiring, equation, jacobian), departing)
-        for variable, part in zip(equation.outputs, pushed, strict=False):
-            if part is not None:
-                _accumulate(graph, semiring, state, variable, part)
-    return [state.get(v) if isinstance(v, Variable) else None for v in graph.outputs]
+        jacobian, sent = None, {}
+        if departing:
+            jacobian = equation_jacobian(equation, *read(values, equation.inputs))
+            pushed = jacobian.push(_on(semiring, equation, jacobian), departing)
+            parts = {o: part for o, part in enumerate(pushed) if part is not None}
+            sent = _settled(semiring, jacobian, parts)
+        arrived = [departing.get(i) for i in range(len(equation.inputs))]
+        yield Visit(equation, jacobian, arrived, sent)
+        for o, part in sent.items():
+            _accumulate(graph, semiring, state, equation.outputs[o], part)
+    outputs = [state.get(v) if isinstance(v, Variable) else None for v in graph.outputs]
+    yield Visit(None, None, outputs, {})
+
+
+def _far_end(visits: Iterator[Visit]) -> Sequence[Elements | None]:
+    arrived: Sequence[Elements | None] = ()
+    for visit in visits:
+        arrived = visit.arrived
+    return arrived
+
+
+def _settled(
+    semiring: Semiring, jacobian: EquationJacobian, parts: Mapping[int, Elements]
+) -> Mapping[int, Elements]:
+    """The parts of an equation where they arrive; those of a region have settled inside of it."""
+    if jacobian.bodies:
+        return parts
+    return {position: semiring.settle(part) for position, part in parts.items()}
 
 
 def _on(semiring: Semiring, equation: Equation, jacobian: EquationJacobian) -> Semiring:

@@ -27,6 +27,7 @@ def semiring_grad(
     *,
     raw: bool = False,
     aggregate: int | Sequence[int] | None = None,
+    granularity: str = "element",
 ) -> Callable[..., Any]:
     """The semiring gradient of ``fun``: ``jax.grad``, with another semiring in place of (+, ×).
 
@@ -44,6 +45,11 @@ def semiring_grad(
         aggregate: axes of every leaf to ⊕-combine before the readout (ibid., Eq. 3), for instance
             -1 to get a number per token instead of one per hidden unit. Negative axes count from
             the last axis of the leaf.
+        granularity: ``"element"``, where a node is one element of an array and a path one way
+            through the elements (ibid., Eq. 5), or ``"op"``, where an equation is one linear map:
+            contributions are added inside of it and ⊕ acts only where branches of arrays meet. That
+            is what the paper's own code computes for the max; it is no path's weight. Semirings
+            whose ⊕ adds (gradient, mass, entropy, counts) are the same at both.
 
     Returns:
         A function with the arguments of ``fun``. It returns a pytree like the argument(s) whose
@@ -52,9 +58,9 @@ def semiring_grad(
 
     Raises:
         TypeError: if ``fun`` does not return a real scalar, an argument to differentiate is not
-            real and floating, or ``semiring`` is none.
-        ValueError: if ``argnums`` or ``aggregate`` is out of range, or the function cannot be
-            swept in reverse (a ``while_loop``).
+            real and floating, or ``semiring`` is none or does not have the granularity.
+        ValueError: if ``argnums`` or ``aggregate`` is out of range, there is no such granularity,
+            or the function cannot be swept in reverse (a ``while_loop``).
         NotImplementedError: where JAX has no derivative for a primitive on the way.
 
     Example:
@@ -68,7 +74,7 @@ def semiring_grad(
         3.0 -3.0
     """
     value_and_grad = semiring_value_and_grad(
-        fun, semiring, argnums, has_aux, raw=raw, aggregate=aggregate
+        fun, semiring, argnums, has_aux, raw=raw, aggregate=aggregate, granularity=granularity
     )
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
@@ -87,6 +93,7 @@ def semiring_value_and_grad(
     *,
     raw: bool = False,
     aggregate: int | Sequence[int] | None = None,
+    granularity: str = "element",
 ) -> Callable[..., tuple[Any, Any]]:
     """Like ``semiring_grad``, but returns the function's value too.
 
@@ -103,7 +110,7 @@ def semiring_value_and_grad(
         3.0 [1. 1. 1.]
     """
     checks.check_callable(fun)
-    checked = as_semiring(semiring)
+    checked = as_semiring(semiring, granularity)
     chosen_argnums = checks.check_argnums(argnums)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))

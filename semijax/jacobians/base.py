@@ -107,6 +107,14 @@ class Structure(Semiring):
         return a & b
 
 
+Look = Callable[..., dict[Any, Elements]]
+"""``look(body, semiring, values, tangents, cotangents)``: elements found in a graph, by any keys.
+
+The values are those of its variables, tangents and cotangents the elements of its inputs and its
+outputs, None for 0̄.
+"""
+
+
 class EquationJacobian(abc.ABC):
     """All edges of one equation. ``None`` stands for 0̄ of whatever shape."""
 
@@ -128,6 +136,20 @@ class EquationJacobian(abc.ABC):
     def leaving(self, position: int, index: np.ndarray) -> Iterator[tuple[int, Edges]]:
         """The edges from elements of the input at a position: those to each output that has any."""
         raise NotImplementedError(f"a {self.kind} has no edges of its own, those of its bodies")
+
+    def inside(
+        self,
+        semiring: Semiring,
+        tangents: Mapping[int, Elements],
+        cotangents: Sequence[Elements | None],
+        look: Look,
+    ) -> dict[Any, Elements]:
+        """What ``look`` finds in the bodies of a region, between tangents and cotangents.
+
+        Elements from every iteration of a loop are stacked along a new first axis; those of a
+        branch that was not taken are 0̄.
+        """
+        raise NotImplementedError(f"a {self.kind} has no bodies to look into")
 
     @property
     def edges(self) -> int | None:

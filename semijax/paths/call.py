@@ -10,9 +10,8 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import SequenceKey, keystr, tree_leaves_with_path
 
-from semijax import checks, scopes
+from semijax import checks, scope_names
 from semijax.graph import trace
 from semijax.paths.run import Array, Run
 
@@ -42,11 +41,7 @@ class Call:
         self.argnums = tuple(checks.positions(given, args))
         primals = tuple(args[i] for i in self.argnums)
         checks.check_inputs(caller, primals)
-        named = [
-            (keystr((SequenceKey(argnum), *path)), leaf)
-            for argnum in self.argnums
-            for path, leaf in tree_leaves_with_path(args[argnum])
-        ]
+        named = [leaf for n in self.argnums for leaf in checks.named_leaves(n, args[n])]
         self.names = [name for name, _ in named]
         leaves = [jnp.asarray(leaf) for _, leaf in named]
         self._check_concrete(caller, [*leaves, jnp.zeros(())])  # a tracer under jit, too
@@ -90,7 +85,7 @@ class Call:
         keys = leaf if isinstance(leaf, tuple) else (leaf,)
         name = leaf if isinstance(leaf, str) and leaf.startswith("[") else _name(keys)
         if name not in self.names:
-            likely = ", ".join(scopes.nearest(name, self.names))
+            likely = ", ".join(scope_names.nearest(name, self.names))
             raise ValueError(
                 f"No differentiated argument is called {name!r}. The nearest: {likely}."
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semijax import checks, scopes
+from semijax import checks, scope_names
 from semijax.paths.path import Node, Path
 
 Groups = Mapping[str, str] | Callable[[Node], str]
@@ -64,7 +64,7 @@ def component_counts(
     """
     checks.check_depth(depth)
     component = _grouping(groups, lambda node: node.scope) or (
-        lambda node: scopes.shorten(node.scope, depth)
+        lambda node: scope_names.shorten(node.scope, depth)
     )
     source = _grouping(sources, lambda node: node.variable) or (lambda node: "")
     # For each source group the mean counts of every example.
@@ -146,7 +146,7 @@ def _grouping(
             "Groups are a mapping from names to globs or a function from a node to a name, got "
             f"{groups!r}."
         )
-    matchers = {name: scopes.matcher(glob) for name, glob in groups.items()}
+    matchers = {name: scope_names.matcher(glob) for name, glob in groups.items()}
 
     def group(node: Node) -> str:
         text = name_of(node)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from semijax import checks, scopes
+from semijax import checks, scope_names
 from semijax.paths import drawing, page
 from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
@@ -243,7 +243,7 @@ def _modules(
     begin = [array for array in run.inputs if array is not None]
 
     def module(scope: str) -> str:
-        return scopes.shorten(scope, depth) or OUTSIDE
+        return scope_names.shorten(scope, depth) or OUTSIDE
 
     def origin(array: Array) -> str:
         while array.step is not None and run.steps[array.step].equation is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semijax import scopes
+from semijax import scope_names
 from semijax.paths.backpointers import Bundle, Found
 from semijax.paths.call import Call
 from semijax.paths.path import Edge, Node, Path, Variable
@@ -126,7 +126,7 @@ def _around(run: Run, step: Step, i: int) -> tuple[str, ...]:
             needed.update(a for a in through if a is not array)
             if through and each.equation is not None:
                 visited.append(each.equation.scope)
-    return scopes.branches(visited[::-1], step.equation.scope)
+    return scope_names.branches(visited[::-1], step.equation.scope)
 
 
 def _indices(positions: np.ndarray, shape: tuple[int, ...]) -> Sequence[tuple[int, ...]]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex, overload
 
-from semijax import checks, scopes
+from semijax import checks, scope_names
 from semijax.paths import page
 from semijax.paths.verify import Hop, recompute
 
@@ -158,7 +158,7 @@ class Stage:
         if not self.scope:
             names = [node.name for node in self.nodes]
             return " → ".join(names if len(names) <= 4 else [*names[:2], "…", names[-1]])
-        around = "; ".join(scopes.relative(names, self.scope) for names in self.around)
+        around = "; ".join(scope_names.relative(names, self.scope) for names in self.around)
         skipped = f" (skips {around})" if around else ""
         return self.scope + skipped + _brackets(self.nodes[-1].index)
 
@@ -272,7 +272,7 @@ class Path:
         first, *rest = self.nodes
         stages = [Stage("", (first,), ())]
         steps = zip(rest, self.edges, strict=True)
-        for scope, group in itertools.groupby(steps, lambda s: scopes.shorten(s[0].scope, depth)):
+        for scope, group in itertools.groupby(steps, lambda s: scope_names.shorten(s[0].scope, depth)):
             nodes, edges = zip(*group, strict=True)
             stages.append(Stage(scope, nodes, edges))
         return Story(stages)
@@ -291,7 +291,7 @@ class Path:
         Source: DuSell's gradient tracing.
         """
         checks.check_depth(depth)
-        counts = collections.Counter(scopes.shorten(n.scope, depth) for n in self.nodes[1:])
+        counts = collections.Counter(scope_names.shorten(n.scope, depth) for n in self.nodes[1:])
         return dict(counts.most_common())
 
     def to_json(self) -> str:

@@ -49,6 +49,9 @@ class Semiring:
     units: ClassVar[str | None] = None
     """What ``readout`` returns: ``"weight"`` (reported in the input's dtype), ``"nats"``, … ."""
 
+    additive: ClassVar[bool] = False
+    """Whether ⊕ adds up what the paths have, as a linear map does; see ``by_operation``."""
+
     # What a subclass must define.
 
     def zero(self, shape: Shape, dtype: Any) -> Elements:
@@ -81,6 +84,26 @@ class Semiring:
         """The semiring to use on the edges of ``equation``: itself, unless a lift depends on it."""
         del equation
         return self
+
+    def settle(self, elements: Elements) -> Elements:
+        """What comes out of an equation, as ⊕ is to combine it with what comes from others."""
+        return elements
+
+    def by_operation(self) -> Semiring:
+        """The same statistic with whole equations for edges: ⊕ only where branches of arrays meet.
+
+        Inside an equation contributions are added, as in an ordinary pullback. Where ⊕ adds, that
+        makes no difference.
+
+        Raises:
+            TypeError: where nobody has said what the statistic is then.
+        """
+        if self.additive:
+            return self
+        raise TypeError(
+            f"{type(self).__name__} is defined on paths through single elements only: it has no "
+            "granularity 'op'."
+        )
 
     def scale(self, weights: jax.Array, elements: Elements) -> Elements:
         """``lift(weights) ⊗ elements``; both of the same shape."""

@@ -50,6 +50,7 @@ class LogMassSemiring(Semiring):
     """
 
     surprisal: ClassVar[bool] = False
+    additive = True
 
     @property
     def kernel(self) -> str:
@@ -446,6 +447,7 @@ class PathCount(Semiring):
     """
 
     units = "nats"
+    additive = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.full(shape, -jnp.inf, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from semijax import elements as el
 from semijax import native
 from semijax.elements import Shape
 from semijax.semirings.base import Semiring
+from semijax.semirings.real import SumProduct
 from semijax.semirings.selection import HULL, LARGEST, Arrays, largest_sizes, select
 
 
@@ -52,6 +53,9 @@ class SignedSemiring(Semiring):
         products = [x * y for x in _ends_or_0(empty, a) for y in _ends_or_0(empty, b)]
         high, low = functools.reduce(jnp.maximum, products), functools.reduce(jnp.minimum, products)
         return Interval(jnp.where(empty, -jnp.inf, high), jnp.where(empty, jnp.inf, low))
+
+    def by_operation(self) -> Semiring:
+        return ByOperation(self)
 
     def scale(self, weights: jax.Array, elements: Interval) -> Interval:
         return _scale(weights, elements)
@@ -133,6 +137,80 @@ class MinProduct(SignedSemiring):
 
 
 @dataclasses.dataclass(frozen=True)
+class ByOperation(SignedSemiring):
+    """The largest and the smallest weight, with whole equations for edges.
+
+    What the public code of Du et al. 2023 computes for its max: a pair of numbers per element goes
+    through an equation as through a linear map, each number by itself; the larger and the smaller
+    of the two then compete where branches of arrays meet. Entries of 0 of the linear map, as of
+    elements that a slice leaves out, are weights of 0.
+
+    Not a dynamic programme over paths of any graph: a sum over a maximum is no path's weight.
+
+    Attributes:
+        of: whose statistic it reads, that of a signed maximum or of ``AbsMaxProduct``.
+    """
+
+    of: Semiring
+
+    def at(self, equation: Any) -> Semiring:
+        return _Linear()
+
+    def settle(self, elements: Interval) -> Interval:
+        return Interval(jnp.maximum(*elements), jnp.minimum(*elements))
+
+    def by_operation(self) -> Semiring:
+        return self
+
+    def readout(self, elements: Interval) -> jax.Array:
+        if isinstance(self.of, SignedSemiring):
+            return self.of.readout(elements)
+        ends = jnp.maximum(jnp.abs(elements.max), jnp.abs(elements.min))
+        return jnp.where(_is_empty(elements), 0, ends)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linear(Semiring):
+    """Two vectors that a linear map acts on; what no path has reached is 0."""
+
+    def zero(self, shape: Shape, dtype: Any) -> Interval:
+        return Interval(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    def one(self, shape: Shape, dtype: Any) -> Interval:
+        return Interval(jnp.ones(shape, dtype), jnp.ones(shape, dtype))
+
+    def lift(self, weights: jax.Array) -> Interval:
+        return Interval(weights, weights)
+
+    def add(self, a: Interval, b: Interval) -> Interval:
+        return self._each(jnp.add, a, b)
+
+    def mul(self, a: Interval, b: Interval) -> Interval:
+        return self._each(jnp.multiply, a, b)
+
+    def pass_through(self, elements: Interval) -> Interval:
+        return self._each(lambda end: end, elements)
+
+    def sum(self, elements: Interval, axes: tuple[int, ...]) -> Interval:
+        return self._each(lambda end: end.sum(axes), elements)
+
+    def contract(self, weights: jax.Array, elements: Interval) -> Interval:
+        return self._each(lambda end: SumProduct().contract(weights, end), elements)
+
+    def segment_sum(self, elements: Interval, segments: jax.Array, count: int) -> Interval:
+        return self._each(lambda end: SumProduct().segment_sum(end, segments, count), elements)
+
+    def _each(self, operation: Callable[..., jax.Array], *elements: Interval) -> Interval:
+        ends = [_ends_or_0(_is_no_path(e), e) for e in elements]
+        return Interval(*(operation(*of_each) for of_each in zip(*ends, strict=True)))
+
+
+def _is_no_path(interval: Interval) -> jax.Array:
+    """Where it is 0̄ exactly: after a linear map an interval may stand the other way round."""
+    return (interval.max == -jnp.inf) & (interval.min == jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
 class AbsMaxProduct(Semiring):
     """The largest absolute path weight; 0 where there is no path.
 
@@ -158,6 +236,9 @@ class AbsMaxProduct(Semiring):
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a * b
+
+    def by_operation(self) -> Semiring:
+        return ByOperation(self)
 
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements
@@ -272,6 +353,8 @@ class Reachability(Semiring):
 
     Source: Mohri 2002, the Boolean semiring.
     """
+
+    additive = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.zeros(shape, bool)

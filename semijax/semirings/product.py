@@ -43,6 +43,12 @@ class Product(Semiring):
     def at(self, equation: Any) -> Semiring:
         return Product(tuple(s.at(equation) for s in self.members), self.container)
 
+    def settle(self, elements: Elements) -> Elements:
+        return self._each(lambda s, x: s.settle(x), elements)
+
+    def by_operation(self) -> Semiring:
+        return Product(tuple(s.by_operation() for s in self.members), self.container)
+
     def scale(self, weights: jax.Array, elements: Elements) -> Elements:
         return self._each(lambda s, x: s.scale(weights, x), elements)
 
@@ -69,12 +75,27 @@ class Product(Semiring):
         )
 
 
-def as_semiring(semiring: Any) -> Semiring:
+def as_semiring(semiring: Any, granularity: str = "element") -> Semiring:
     """A semiring, or the product of the semirings in a tuple, list or dict (nested as you like).
 
+    With granularity ``"op"``, what its ``by_operation`` returns.
+
     Raises:
-        TypeError: where there is something else, or a semiring that is not hashable.
+        TypeError: where there is something else, or a semiring that is not hashable, or one that
+            does not have the granularity.
+        ValueError: if there is no such granularity.
     """
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity must be one of {GRANULARITIES}, got {granularity!r}.")
+    found = _as_semiring(semiring)
+    return found if granularity == "element" else found.by_operation()
+
+
+GRANULARITIES = ("element", "op")
+"""What an edge is: between elements of arrays, or a whole equation."""
+
+
+def _as_semiring(semiring: Any) -> Semiring:
     if isinstance(semiring, Semiring):
         try:
             hash(semiring)
@@ -97,4 +118,4 @@ def as_semiring(semiring: Any) -> Semiring:
     members, container = jax.tree.flatten(
         semiring, is_leaf=lambda x: not isinstance(x, (tuple, list, dict))
     )
-    return Product(tuple(as_semiring(member) for member in members), container)
+    return Product(tuple(_as_semiring(member) for member in members), container)

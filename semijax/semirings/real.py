@@ -53,6 +53,7 @@ class RealSemiring(Semiring):
     """(ℝ, +, ×) or a part of it; ``lift`` says which number an edge is."""
 
     units = "weight"
+    additive = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.zeros(shape, dtype)

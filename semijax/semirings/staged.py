@@ -40,6 +40,9 @@ class Staged(Semiring):
     def at(self, equation: Any) -> Semiring:
         return Staged(self.inner.at(equation))
 
+    def settle(self, elements: Elements) -> Elements:
+        return self.inner.settle(elements)
+
     def scale(self, weights: jax.Array, elements: Elements) -> Elements:
         return _call(self.inner, "scale", (), weights, elements)
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
 from semijax import _compat, checks
-from semijax.graph import Equation, Variable, is_jaxs
+from semijax.graph import Equation, Module, Variable, is_jaxs
 from semijax.testing.edges import Index, local_edges
 
 MAX_EDGES_PER_EQUATION = 2**24
@@ -119,10 +119,11 @@ class UnrolledGraph:
         own_lines = not calls or not is_jaxs(inner)
         for eqn in inner.eqns:
             operands = [read(atom) for atom in eqn.invars]
+            entered = [name for name, _ in _compat.scopes_entered(eqn)]
             equation = Equation(
                 inputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars),
                 outputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.outvars),
-                scope="/".join(part for part in (scope, str(eqn.source_info.name_stack)) if part),
+                module=Module("/".join(([scope] if scope else []) + entered)),
                 wrt=tuple(p for p, x in enumerate(operands) if (x.nodes >= 0).any()),
                 eqn=eqn,
                 calls=(eqn, *calls) if own_lines else calls,

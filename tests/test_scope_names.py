@@ -2,14 +2,14 @@
 
 import pytest
 
-from semijax import scopes
+from semijax import scope_names
 
 SCOPES = ["", "net/layer_0/attention/key", "net/layer_0/mlp/up", "net/layer_1/attention/key"]
 
 
 def test_enclosing():
-    assert scopes.enclosing("a/b/c") == ["a", "a/b", "a/b/c"]
-    assert scopes.enclosing("") == []
+    assert scope_names.enclosing("a/b/c") == ["a", "a/b", "a/b/c"]
+    assert scope_names.enclosing("") == []
 
 
 @pytest.mark.parametrize(
@@ -26,24 +26,24 @@ def test_enclosing():
     }.items(),
 )
 def test_patterns(pattern, matched):
-    assert list(filter(scopes.matcher(pattern), SCOPES)) == matched
+    assert list(filter(scope_names.matcher(pattern), SCOPES)) == matched
 
 
 def test_a_pattern_that_matches_nothing_names_the_nearest():
     with pytest.raises(ValueError, match=r"nearest are 'net/layer_0/attention/key'"):
-        scopes.check_pattern("*/layer_0/atention/key", SCOPES)
+        scope_names.check_pattern("*/layer_0/atention/key", SCOPES)
     with pytest.raises(ValueError, match="'net/layer_0/mlp/up'"):
-        scopes.check_pattern("mlp/upp", SCOPES)
+        scope_names.check_pattern("mlp/upp", SCOPES)
     with pytest.raises(ValueError, match="The function has no scopes"):
-        scopes.check_pattern("mlp", [""])
+        scope_names.check_pattern("mlp", [""])
 
 
 def test_shorten():
-    assert scopes.shorten("a/b/c", 2) == "a/b"
-    assert scopes.shorten("a", 2) == "a"
-    assert scopes.shorten("a/b", None) == "a/b"
+    assert scope_names.shorten("a/b/c", 2) == "a/b"
+    assert scope_names.shorten("a", 2) == "a"
+    assert scope_names.shorten("a/b", None) == "a/b"
 
 
 def test_within():
-    assert scopes.is_within("a/b", "a") and scopes.is_within("a", "a") and scopes.is_within("a", "")
-    assert not scopes.is_within("ab", "a") and not scopes.is_within("a", "a/b")
+    assert scope_names.is_within("a/b", "a") and scope_names.is_within("a", "a") and scope_names.is_within("a", "")
+    assert not scope_names.is_within("ab", "a") and not scope_names.is_within("a", "a/b")
