@@ -4,6 +4,11 @@ from semijax import jacobians as jacobians
 from semijax import regions as regions
 from semijax import testing as testing
 from semijax.explain import explain as explain
+from semijax.flow import SiteValues as SiteValues
+from semijax.flow import list_sites as list_sites
+from semijax.flow import site_flow as site_flow
+from semijax.flow import site_grads as site_grads
+from semijax.flow import tap as tap
 from semijax.graph import Equation as Equation
 from semijax.jacobians import dense_budget as dense_budget
 from semijax.jacobians import register_jacobian as register_jacobian

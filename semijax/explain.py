@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from semijax import sweep
+from semijax import sweep, tables
 from semijax.graph import Equation, Graph, trace
 from semijax.jacobians import EquationJacobian, equation_jacobian
 
@@ -54,27 +54,19 @@ class Explanation:
         return self.rows[index]
 
     def __str__(self) -> str:
-        header = ("primitive", "Jacobian", "edges", "shape", "scope", "source")
-        cells: list[tuple[str, ...]] = [header]
-        for row in self.rows:
-            cells.append(
-                (
-                    "  " * row.depth + row.primitive,
-                    row.kind + (" (fallback)" if row.dense else ""),
-                    "" if row.edges is None else f"{row.edges:,}",
-                    "×".join(map(str, row.shape)) or "scalar",
-                    row.scope,
-                    row.source,
-                )
+        cells = [
+            (
+                "  " * row.depth + row.primitive,
+                row.kind + (" (fallback)" if row.dense else ""),
+                "" if row.edges is None else f"{row.edges:,}",
+                "×".join(map(str, row.shape)) or "scalar",
+                row.scope,
+                row.source,
             )
-        widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-        lines = []
-        for line in cells:
-            padded = [
-                text.rjust(width) if i == 2 else text.ljust(width)
-                for i, (text, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            lines.append("  ".join(padded).rstrip())
+            for row in self.rows
+        ]
+        header = ("primitive", "Jacobian", "edges", "shape", "scope", "source")
+        lines = [tables.text(header, cells, right=(2,))]
         total = sum(row.edges or 0 for row in self.rows)
         fallbacks = sum(row.dense for row in self.rows)
         lines.append(f"{len(self.rows)} equations, {total:,} edges, {fallbacks} dense fallbacks")

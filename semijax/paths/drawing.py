@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from semijax.paths import page
+from semijax import page
 
 ROW, COLUMN_GAP, CHARACTER = 34, 90, 7.5
 """Pixels: between nodes one above the other, between columns, and of a letter."""

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from semijax import checks, scope_names
-from semijax.paths import drawing, page
+from semijax import page
+from semijax.paths import drawing
 from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
 from semijax.paths.labels import Labels

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex, overload
 
 from semijax import checks, scope_names
-from semijax.paths import page
+from semijax import page
 from semijax.paths.verify import Hop, recompute
 
 Index = tuple[int, ...]

@@ -1,0 +1,94 @@
+"""What the results of an analysis have in common: elements under names, and where they are from."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from semijax.elements import Elements
+from semijax.semirings import PathCount, Product, Semiring
+from semijax.semirings.expectation import LogMassSemiring
+from semijax.semirings.order import ByOperation
+
+_Result = TypeVar("_Result", bound=type)
+
+
+def result(*arrays: str) -> Callable[[_Result], _Result]:
+    """Declare a result a pytree of these fields, so that it passes through ``jit`` and ``vmap``."""
+
+    def register(kind: _Result) -> _Result:
+        static = [f.name for f in dataclasses.fields(kind) if f.name not in arrays]
+        return jax.tree_util.register_dataclass(kind, list(arrays), static)
+
+    return register
+
+
+def provenance(semiring: Semiring, granularity: str) -> dict[str, str]:
+    """What a number depends on besides the model and its input."""
+    own = semiring.of if isinstance(semiring, ByOperation) else semiring
+    versions = {name: importlib.metadata.version(name) for name in ("semijax", "jax", "jaxlib")}
+    return {"semiring": repr(own), "granularity": granularity, **versions}
+
+
+def log_size(semiring: Semiring, elements: Elements) -> jax.Array:
+    """The logarithm of how much the paths of some elements are: |weight|, mass or number; −∞ for
+    none.
+
+    Raises:
+        TypeError: where elements cannot be compared by size.
+    """
+    if isinstance(semiring, LogMassSemiring):
+        return elements.log_mass
+    if isinstance(semiring, PathCount):
+        return elements
+    weights = semiring.readout(elements)
+    if semiring.units != "weight" or jax.tree.structure(weights) != jax.tree.structure(0):
+        raise _no_share(semiring)
+    if weights.ndim != len(semiring.shape(elements)):
+        raise _no_share(semiring)
+    return jnp.where(is_no_path(semiring, elements), -jnp.inf, jnp.log(jnp.abs(weights)))
+
+
+def is_no_path(semiring: Semiring, elements: Elements) -> jax.Array:
+    """Where elements are 0̄."""
+    zero = semiring.zero((), semiring.dtype(elements))
+    ndim = len(semiring.shape(elements))
+    same = [
+        (a == b).all(tuple(range(ndim, a.ndim)))
+        for a, b in zip(jax.tree.leaves(elements), jax.tree.leaves(zero), strict=True)
+    ]
+    return jnp.stack(same).all(0)
+
+
+def _no_share(semiring: Semiring) -> TypeError:
+    return TypeError(
+        f"{type(semiring).__name__} has no shares: they are of weights, masses and counts. "
+        "AbsSumProduct() gives the shares of the mass, Entropy() the same in logarithms."
+    )
+
+
+def for_each_member(
+    semiring: Semiring,
+    build: Callable[[Semiring, dict[Any, Elements]], Any],
+    found: Mapping[Any, Elements],
+) -> Any:
+    """``build(semiring, found)``, for a container of semirings in that container."""
+    if not isinstance(semiring, Product):
+        return build(semiring, dict(found))
+    parts = {key: semiring.split(elements) for key, elements in found.items()}
+    return semiring.container.unflatten(
+        [
+            build(member, {key: part[n] for key, part in parts.items()})
+            for n, member in enumerate(semiring.members)
+        ]
+    )
+
+
+def number(value: Any) -> str:
+    """A number in a table."""
+    return f"{value:.4g}"
