@@ -4,7 +4,11 @@ from semijax import jacobians as jacobians
 from semijax import regions as regions
 from semijax import testing as testing
 from semijax.explain import explain as explain
+from semijax.flow import BranchFlow as BranchFlow
+from semijax.flow import ComponentFlow as ComponentFlow
 from semijax.flow import SiteValues as SiteValues
+from semijax.flow import branch_flow as branch_flow
+from semijax.flow import component_flow as component_flow
 from semijax.flow import list_sites as list_sites
 from semijax.flow import site_flow as site_flow
 from semijax.flow import site_grads as site_grads
@@ -19,6 +23,7 @@ from semijax.paths import gradient_graph as gradient_graph
 from semijax.paths import sample_paths as sample_paths
 from semijax.paths import top_paths as top_paths
 from semijax.paths import trace_gradient as trace_gradient
+from semijax.scope_names import REST as REST
 from semijax.semirings import AbsMaxProduct as AbsMaxProduct
 from semijax.semirings import AbsSumProduct as AbsSumProduct
 from semijax.semirings import Entropy as Entropy

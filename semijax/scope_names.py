@@ -9,6 +9,9 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+REST = "(rest)"
+"""The name of all that no pattern picks."""
+
 
 def enclosing(scope: str) -> list[str]:
     """A scope and all that it lies in, from the outside in: ``"a/b"`` is in ``"a"``."""
@@ -18,6 +21,15 @@ def enclosing(scope: str) -> list[str]:
 def shorten(scope: str, depth: int | None) -> str:
     """The outermost ``depth`` names of a scope; all of it for None."""
     return scope if depth is None else "/".join(scope.split("/")[:depth])
+
+
+OUTSIDE = "(outside)"
+"""The component of what lies in no module."""
+
+
+def component(scope: str, depth: int | None) -> str:
+    """The module at a depth that a scope lies in; one name for what lies in none."""
+    return shorten(scope, depth) or OUTSIDE
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
@@ -41,6 +53,13 @@ def relative(names: Iterable[str], here: str) -> str:
     split = [name.split("/") for name in names]
     common = _common([*split, here.split("/")])
     return ", ".join("/".join(parts[common:]) for parts in split)
+
+
+def without_common(scopes: Sequence[str]) -> list[str]:
+    """Scopes without the names that all have in common; ``""`` for one that all lie in."""
+    split = [scope.split("/") for scope in scopes]
+    common = _common(split)
+    return ["/".join(parts[common:]) for parts in split]
 
 
 def _common(split: Sequence[Sequence[str]]) -> int:
@@ -70,8 +89,10 @@ def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:
     return sorted(names, key=likeness, reverse=True)[:n]
 
 
-def check_pattern(pattern: str, known: Iterable[str]) -> Callable[[str], bool]:
-    """The matcher of a pattern that matches one of some scopes.
+def check_pattern(
+    pattern: str, known: Iterable[str], what: str = "scope"
+) -> Callable[[str], bool]:
+    """The matcher of a pattern that matches one of some scopes, or of ``what`` has such names.
 
     Raises:
         TypeError: if it is no string.
@@ -79,12 +100,12 @@ def check_pattern(pattern: str, known: Iterable[str]) -> Callable[[str], bool]:
     """
     if not isinstance(pattern, str):
         raise TypeError(
-            f"A scope pattern must be a string, got {pattern!r} of type {type(pattern).__name__}."
+            f"A {what} pattern must be a string, got {pattern!r} of type {type(pattern).__name__}."
         )
     matches = matcher(pattern)
     names = list(dict.fromkeys(name for scope in known for name in enclosing(scope)))
     if not any(map(matches, names)):
         likely = ", ".join(map(repr, nearest(pattern, names)))
-        hint = f"The nearest are {likely}." if likely else "The function has no scopes."
-        raise ValueError(f"No scope matches {pattern!r}. {hint}")
+        hint = f"The nearest are {likely}." if likely else f"The function has no {what}s."
+        raise ValueError(f"No {what} matches {pattern!r}. {hint}")
     return matches

@@ -108,19 +108,27 @@ def forward(
         if tangent is not None:
             _accumulate(graph, semiring, state, variable, tangent)
     for equation in graph.equations:
-        departing = {i: state[v] for i in equation.wrt if (v := equation.inputs[i]) in state}
-        jacobian, sent = None, {}
-        if departing:
-            jacobian = equation_jacobian(equation, *read(values, equation.inputs))
-            pushed = jacobian.push(_on(semiring, equation, jacobian), departing)
-            parts = {o: part for o, part in enumerate(pushed) if part is not None}
-            sent = _settled(semiring, jacobian, parts)
-        arrived = [departing.get(i) for i in range(len(equation.inputs))]
-        yield Visit(equation, jacobian, arrived, sent)
-        for o, part in sent.items():
+        visit = push_through(equation, semiring, values, state)
+        yield visit
+        for o, part in visit.sent.items():
             _accumulate(graph, semiring, state, equation.outputs[o], part)
     outputs = [state.get(v) if isinstance(v, Variable) else None for v in graph.outputs]
     yield Visit(None, None, outputs, {})
+
+
+def push_through(
+    equation: Equation, semiring: Semiring, values: Values, state: Mapping[Any, Elements]
+) -> Visit:
+    """A forward sweep's step: from the elements of variables through one equation."""
+    departing = {i: state[v] for i in equation.wrt if (v := equation.inputs[i]) in state}
+    jacobian, sent = None, {}
+    if departing:
+        jacobian = equation_jacobian(equation, *read(values, equation.inputs))
+        pushed = jacobian.push(_on(semiring, equation, jacobian), departing)
+        parts = {o: part for o, part in enumerate(pushed) if part is not None}
+        sent = _settled(semiring, jacobian, parts)
+    arrived = [departing.get(i) for i in range(len(equation.inputs))]
+    return Visit(equation, jacobian, arrived, sent)
 
 
 def _far_end(visits: Iterator[Visit]) -> Sequence[Elements | None]:

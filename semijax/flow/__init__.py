@@ -4,4 +4,8 @@ from semijax.flow.at_sites import SiteValues as SiteValues
 from semijax.flow.at_sites import list_sites as list_sites
 from semijax.flow.at_sites import site_flow as site_flow
 from semijax.flow.at_sites import site_grads as site_grads
+from semijax.flow.branches import BranchFlow as BranchFlow
+from semijax.flow.branches import branch_flow as branch_flow
+from semijax.flow.components import ComponentFlow as ComponentFlow
+from semijax.flow.components import component_flow as component_flow
 from semijax.flow.sites import tap as tap

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks, page, tables
-from semijax import elements as el
 from semijax.elements import Elements
 from semijax.flow import program
-from semijax.flow.program import Argnums, Program
+from semijax.flow.program import Argnums, Program, none
 from semijax.flow.results import for_each_member, log_size, number, provenance, result
-from semijax.flow.sites import Place, SiteRow, SiteTable
+from semijax.flow.sites import SiteRow, SiteTable
 from semijax.semirings import Semiring, as_semiring
 
 
@@ -282,7 +281,7 @@ def _at_sites(
         graph = call.graph(wanted, from_arguments=complete)
         found = call.between(graph, checked, program.at_sites, from_arguments=complete)
         elements = [
-            found[n] if n in found else _none(checked, place) for n, place in enumerate(wanted)
+            found[n] if n in found else none(checked, place) for n, place in enumerate(wanted)
         ]
         names = tuple(site.name for site in chosen)
         by_name = {
@@ -301,16 +300,6 @@ def _at_sites(
 
 TOTAL = ""
 """The key of what no site is called."""
-
-
-def _none(semiring: Semiring, place: Place | None) -> Elements:
-    """0̄ of an array, as large as what would be found there."""
-    if place is None:
-        return semiring.zero((), jnp.float32)
-    variable = place.variable
-    iterations = place.shape[: len(place.shape) - len(variable.shape)]
-    shape = (*iterations, *el.node_shape(variable))
-    return semiring.zero(shape, el.accumulation_dtype(variable.dtype))
 
 
 def _sum(semiring: Semiring, elements: Elements, axes: int | Sequence[int]) -> Elements:

@@ -153,3 +153,13 @@ def to_consumers(
         if equation.marks and jacobian is not None:
             found |= jacobian.inside(semiring, {}, arrived, to_consumers)
     return found
+
+
+def none(semiring: Semiring, place: Place | None) -> Elements:
+    """0̄ of an array, as large as what would be found there."""
+    if place is None:
+        return semiring.zero((), jnp.float32)
+    variable = place.variable
+    iterations = place.shape[: len(place.shape) - len(variable.shape)]
+    shape = (*iterations, *el.node_shape(variable))
+    return semiring.zero(shape, el.accumulation_dtype(variable.dtype))

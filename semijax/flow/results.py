@@ -92,3 +92,13 @@ def for_each_member(
 def number(value: Any) -> str:
     """A number in a table."""
     return f"{value:.4g}"
+
+
+def of_what(semiring: Semiring) -> str:
+    """What the sizes of elements are sizes of, for a legend."""
+    if isinstance(semiring, LogMassSemiring):
+        return "the gradient's mass Z = Σ|path weight|"
+    if isinstance(semiring, PathCount):
+        return "the number of paths"
+    own = semiring.of if isinstance(semiring, ByOperation) else semiring
+    return f"the absolute value of {own!r}"

@@ -114,12 +114,12 @@ class Survey:
     Attributes:
         sites: them.
         outputs: where the outputs of the function are made; None for a constant.
-        equations: all equations, with those inside of regions.
+        equations: all equations but regions, with the regions that each lies in.
     """
 
     def __init__(self, closed: Any, arguments: Sequence[str]) -> None:
         self.sites: list[Site] = []
-        self.equations: list[Equation] = []
+        self.equations: list[tuple[Equation, Region]] = []
         graph = build(closed)
         origins = dict.fromkeys(graph.inputs, ARGUMENT)
         places = self._visit(graph, (), (), Module(), origins, arguments)
@@ -175,7 +175,8 @@ class Survey:
     ) -> dict[Any, Place]:
         readers: dict[Variable, list[Consumer]] = collections.defaultdict(list)
         for number, equation in enumerate(graph.equations):
-            self.equations.append(equation)
+            if not bodies(equation):
+                self.equations.append((equation, region))
             for i, v in enumerate(equation.inputs):
                 if isinstance(v, Variable):
                     readers[v].append((equation, number, i))
@@ -330,7 +331,7 @@ class SiteRow:
     """One intermediate array.
 
     Attributes:
-        name: by which to ask for it; also all its other names.
+        names: by any of which to ask for it.
         scope: the module whose equation makes it; the argument's name for one.
         primitive: what makes it.
         shape: its shape, with a first axis for each loop it lies in.
@@ -338,7 +339,7 @@ class SiteRow:
         source: the line of the model that makes it.
     """
 
-    name: tuple[str, ...]
+    names: tuple[str, ...]
     scope: str
     primitive: str
     shape: tuple[int, ...]
@@ -355,7 +356,7 @@ class SiteTable:
     @property
     def names(self) -> tuple[str, ...]:
         """Every name of every array."""
-        return tuple(name for row in self.rows for name in row.name)
+        return tuple(name for row in self.rows for name in row.names)
 
     def __iter__(self) -> Iterator[SiteRow]:
         return iter(self.rows)
@@ -363,19 +364,12 @@ class SiteTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _cells(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                ", ".join(row.name),
-                row.scope,
-                row.primitive,
-                f"{row.dtype}[{', '.join(map(str, row.shape))}]",
-                row.source,
-            )
-            for row in self.rows
-        ]
-
     def __str__(self) -> str:
-        return tables.text(("site", "scope", "primitive", "shape", "source"), self._cells())
+        cells = []
+        for row in self.rows:
+            name, *others = row.names or (f"({row.primitive})",)
+            shape = f"{row.dtype}[{', '.join(map(str, row.shape))}]"
+            cells.append((name, row.primitive, shape, row.source, ", ".join(others)))
+        return tables.text(("site", "primitive", "shape", "source", "also called"), cells)
 
     __repr__ = __str__

@@ -16,9 +16,6 @@ from semijax.paths.path import Node, Path
 Groups = Mapping[str, str] | Callable[[Node], str]
 """Names of groups and the globs that pick their members, or a function from a node to a name."""
 
-REST = "(rest)"
-"""The name of the group of all that no glob picks."""
-
 
 def component_counts(
     paths: Sequence[Path] | Sequence[Sequence[Path]],
@@ -150,6 +147,6 @@ def _grouping(
 
     def group(node: Node) -> str:
         text = name_of(node)
-        return next((name for name, matches in matchers.items() if matches(text)), REST)
+        return next((name for name, matches in matchers.items() if matches(text)), scope_names.REST)
 
     return group

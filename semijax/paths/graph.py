@@ -244,7 +244,7 @@ def _modules(
     begin = [array for array in run.inputs if array is not None]
 
     def module(scope: str) -> str:
-        return scope_names.shorten(scope, depth) or OUTSIDE
+        return scope_names.component(scope, depth)
 
     def origin(array: Array) -> str:
         while array.step is not None and run.steps[array.step].equation is None:
@@ -289,10 +289,6 @@ def _modules(
         tuple(GraphNode(name, {}) for name in names),
         tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),
     )
-
-
-OUTSIDE = "(outside)"
-"""The name of what is in no module."""
 
 
 def _number(semiring: Semiring, elements: Any) -> float:

@@ -1,0 +1,394 @@
+"""What each consumer of an intermediate array contributes to its semiring gradient."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import checks, page, pictures, scope_names, tables
+from semijax import elements as el
+from semijax.elements import Elements
+from semijax.flow import program
+from semijax.flow.program import Argnums, Program, none
+from semijax.flow.results import (
+    for_each_member,
+    log_size,
+    number,
+    of_what,
+    provenance,
+    result,
+)
+from semijax.flow.sites import Site
+from semijax.graph import Equation
+from semijax.scope_names import REST
+from semijax.semirings import MinProduct, Semiring, as_semiring
+from semijax.semirings.order import ByOperation, SignedSemiring
+
+OUTPUT = "(output)"
+"""The consumer of what a function, or one iteration of a loop, returns."""
+
+SHOWN = 40
+"""How many rows are printed."""
+
+
+@result("elements")
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class BranchFlow(Mapping[str, Any]):
+    """What each consumer of some arrays contributes to the semiring gradient there.
+
+    A mapping from the names of the sites to mappings from the names of their branches to arrays, of
+    the shape of the site less its last axis. It passes through ``jit`` and ``vmap``, which adds
+    axes in front; it prints as a table.
+
+    Attributes:
+        elements: the semiring's elements, by site and branch; aggregated over the hidden axis
+            unless ``reduce`` is ``"sum"``.
+        branches: the names of the branches of each site.
+        semiring: whose elements they are.
+        granularity: ``"element"`` or ``"op"``.
+        reduce: how hidden units were combined, ``"oplus"`` or ``"sum"``.
+    """
+
+    elements: Mapping[str, Mapping[str, Elements]]
+    branches: tuple[tuple[str, tuple[str, ...]], ...]
+    semiring: Semiring
+    granularity: str
+    reduce: str
+
+    def __getitem__(self, site: str) -> dict[str, Any]:
+        if site not in self.elements:
+            raise KeyError(f"no site is called {site!r}; there are: {', '.join(map(repr, self))}")
+        own = self.elements[site]
+        return {branch: self._read(own[branch]) for branch in dict(self.branches)[site]}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(site for site, _ in self.branches)
+
+    def __len__(self) -> int:
+        return len(self.branches)
+
+    def share(self) -> dict[str, dict[str, jax.Array]]:
+        """The fraction of each branch, by site and branch: its size over the sum of all sizes.
+
+        The size is the absolute value of a weight; for ``Entropy`` and the expectations the mass,
+        for ``PathCount`` the number of paths. Where there is no path all shares are 0.
+
+        Raises:
+            TypeError: if the semiring has no shares.
+        """
+        shares = {}
+        for site, branches in self.branches:
+            logs = self._log_sizes(site)
+            total = jax.nn.logsumexp(logs, 0)
+            some = jnp.where(total == -jnp.inf, 0, total)
+            shares[site] = dict(zip(branches, jnp.exp(logs - some), strict=True))
+        return shares
+
+    def winner(self) -> dict[str, np.ndarray]:
+        """Which branch has the best paths, by site: an array of names; ``""`` where there is none.
+
+        That is the branch whose contribution is the largest (for ``MinProduct`` the smallest), of
+        masses and counts the largest too; of equal ones the first. For a max it attains the
+        gradient's own value: the branch through which the top path of the best hidden unit goes.
+        """
+        names = {}
+        for site, branches in self.branches:
+            best, any_path = self._best(site)
+            chosen = np.array(branches, object)[np.asarray(best)]
+            names[site] = np.where(np.asarray(any_path), chosen, "")
+        return names
+
+    def only_winners(self) -> dict[str, dict[str, jax.Array]]:
+        """The values of the winners alone, 0 for the other branches.
+
+        That is the branch value of Du et al. 2023, §5: the hidden unit with the largest gradient
+        gives its value to the branch it came through, the others get none.
+        """
+        kept = {}
+        for site, branches in self.branches:
+            best, any_path = self._best(site)
+            kept[site] = {
+                branch: jnp.where((best == n) & any_path, value, 0)
+                for n, (branch, value) in enumerate(self[site].items())
+            }
+        return kept
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The semiring, the granularity and the versions it was computed with."""
+        return provenance(self.semiring, self.granularity) | {"reduce": self.reduce}
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per number.
+
+        Its columns: ``site``, ``token`` (an index, or a tuple of indices where there are several
+        axes), ``branch``, ``value``, and, where the semiring has them, ``share`` and ``winner``.
+        """
+        import pandas
+
+        return pandas.DataFrame([row for rows in self._rows() for row in rows])
+
+    def plot(self, **options: Any) -> pictures.Picture:
+        """Shares as stacked bars: one per site, or per token if there is one site.
+
+        Shares of several tokens are averaged. Needs matplotlib; the options are those of
+        ``pictures.stacked_bars``.
+        """
+        shares = self.share()
+        names = list(dict.fromkeys(branch for _, own in self.branches for branch in own))
+        if len(self) == 1:
+            ((site, own),) = shares.items()
+            bars = {branch: np.atleast_1d(np.asarray(own[branch])) for branch in names}
+            groups: list[str] = [str(i) for i in np.ndindex(bars[names[0]].shape)]
+            groups = [text.strip("(),") for text in groups]
+            heights = {branch: values.ravel() for branch, values in bars.items()}
+            normalisation = f"per token at {site}, sums to 1"
+        else:
+            groups = scope_names.without_common([*self])
+            heights = {
+                branch: np.array([np.mean(own.get(branch, 0.0)) for own in shares.values()])
+                for branch in names
+            }
+            normalisation = "mean over tokens of shares that sum to 1 per token"
+        given = {
+            "unit": f"share of {of_what(self.semiring)}",
+            "normalisation": f"{normalisation}; granularity {self.granularity!r}",
+        }
+        return pictures.stacked_bars(heights, groups=groups, **(given | options))
+
+    def __str__(self) -> str:
+        rows = self._cells()
+        cut = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+        header, right = self._header(), range(1, len(self._header()) - 1)
+        return f"{tables.text(header, rows[:SHOWN], right)}{cut}\n{self._legend()}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = [[page.text(cell) for cell in row] for row in self._cells()[:SHOWN]]
+        return page.table(self._header(), cells, self._legend())
+
+    def _read(self, elements: Elements) -> Any:
+        if self.reduce == "oplus":
+            return self.semiring.readout(elements)
+        return jax.tree.map(
+            lambda leaf: leaf.sum(len(self.semiring.shape(elements)) - 1),
+            self.semiring.readout(elements),
+        )
+
+    def _log_sizes(self, site: str) -> jax.Array:
+        """The logarithms of the branches' sizes, along a first axis."""
+        own = self.elements[site]
+        sizes = (log_size(self.semiring, own[branch]) for branch in dict(self.branches)[site])
+        if self.reduce == "oplus":
+            return jnp.stack([*sizes])
+        none = jnp.stack([size.max(-1) == -jnp.inf for size in sizes])
+        values = jnp.stack([*self[site].values()])
+        return jnp.where(none | (values == 0), -jnp.inf, jnp.log(jnp.abs(values)))
+
+    def _best(self, site: str) -> tuple[jax.Array, jax.Array]:
+        """The number of the winning branch, and where there is one."""
+        logs = self._log_sizes(site)
+        any_path = (logs > -jnp.inf).any(0)
+        of = self.semiring.of if isinstance(self.semiring, ByOperation) else self.semiring
+        if not isinstance(of, SignedSemiring):
+            return logs.argmax(0), any_path
+        values = jnp.stack([*self[site].values()])
+        # Of signed weights one of 0 counts too; none at all is infinite.
+        reached = (jnp.abs(values) < jnp.inf).any(0) | any_path
+        return (values.argmin(0) if isinstance(of, MinProduct) else values.argmax(0)), reached
+
+    def _header(self) -> tuple[str, ...]:
+        names = dict.fromkeys(branch for _, own in self.branches for branch in own)
+        return ("site", "token", *names, "winner")
+
+    def _rows(self) -> list[list[dict[str, Any]]]:
+        """For every site and token a row per branch."""
+        try:
+            shares, winners = self.share(), self.winner()
+        except TypeError:  # there are values then, and no comparison
+            shares, winners = None, None
+        found = []
+        for site in self:
+            values = {branch: np.asarray(value) for branch, value in self[site].items()}
+            for index in np.ndindex(next(iter(values.values())).shape):
+                token = index[0] if len(index) == 1 else index
+                rows = []
+                for branch, array in values.items():
+                    row = {"site": site, "token": token, "branch": branch, "value": array[index]}
+                    if shares is not None and winners is not None:
+                        row["share"] = float(shares[site][branch][index])
+                        row["winner"] = bool(winners[site][index] == branch)
+                    rows.append(row)
+                found.append(rows)
+        return found
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        names = self._header()[2:-1]
+        cells = []
+        for rows in self._rows():
+            values = {row["branch"]: number(row["value"]) for row in rows}
+            winner = next((row["branch"] for row in rows if row.get("winner")), "")
+            token = rows[0]["token"]
+            own = [values.get(name, "") for name in names]
+            cells.append((rows[0]["site"], "" if token == () else str(token), *own, winner))
+        return cells
+
+    def _legend(self) -> str:
+        how = "⊕" if self.reduce == "oplus" else "sum"
+        return f"{self.semiring!r}, {how} over the last axis, granularity {self.granularity!r}"
+
+
+def branch_flow(
+    fun: Callable[..., Any],
+    semiring: Any,
+    at: str | Sequence[str],
+    branches: Mapping[str, str | Sequence[str]] | None = None,
+    reduce: str = "oplus",
+    argnums: Argnums = None,
+    *,
+    granularity: str = "element",
+) -> Callable[..., Any]:
+    """Which way the gradient leaves an intermediate array: by the skip, the query, the key?
+
+    For an array with several consumers: the ⊕ over the paths to the output whose first edge lies
+    in each of them. Together (⊕) the branches have all paths: the semiring gradient at the array.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        semiring: a ``Semiring``, or a tuple, list or dict of them, then computed in one sweep.
+        at: names or globs of arrays, see ``list_sites``: ``"*/layer/*:input"`` are the inputs of
+            the layers, ``"hidden"`` a ``tap``.
+        branches: how consumers are grouped: a mapping from names to globs over the modules that
+            read the array, as ``{"query": "*/query", "key": "*/key", "skip": sj.REST}``, the first
+            that matches counts. What none matches goes to the branch of ``REST``, or one that is
+            called so. By default each module is a branch, called by its path as seen from the
+            array; equations in one module, if there is no other, each by itself.
+        reduce: how the last axis, the hidden units, is combined: ``"oplus"`` for the ⊕, or
+            ``"sum"`` for the sum of what the semiring reads per unit.
+        argnums: which arguments are traced; by default all floating point numbers.
+        granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a ``BranchFlow``; for a container of
+        semirings, that container of them. It composes with ``jit`` and ``vmap``.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``site_grads``; ValueError too if a glob of
+            ``branches`` matches no consumer, or ``reduce`` is something else.
+
+    Source: Du et al. 2023, §5.1 and §5.2.
+
+    Example:
+        The function of the paper's Figure 1: y goes to the difference and to the product.
+
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> def f(x, y):
+        ...     y = sj.tap(y, "y")
+        ...     return jnp.exp(x) + (x - y) * y
+        >>> flow = sj.branch_flow(f, sj.SumProduct(), at="y")(0.0, 3.0)
+        >>> {name: float(value) for name, value in flow["y"].items()}
+        {'sub': -3.0, 'mul': -3.0}
+    """
+    checks.check_callable(fun)
+    checked = as_semiring(semiring, granularity)
+    if reduce not in ("oplus", "sum"):
+        raise ValueError(f"reduce must be 'oplus' or 'sum', got {reduce!r}.")
+    if branches is not None and not isinstance(branches, Mapping):
+        raise TypeError(f"branches must be a mapping from names to globs, got {branches!r}.")
+
+    def flow(*args: Any, **kwargs: Any) -> Any:
+        call = Program(fun, args, kwargs, argnums, caller="branch_flow")
+        chosen = call.survey.choose(at)
+        grouped = _named if branches is None else _matched(chosen, branches)
+        graph = call.graph([site.place for site in chosen])
+        parts = call.between(graph, checked, program.to_consumers)
+        found: dict[Any, Elements] = {}
+        for n, site in enumerate(chosen):
+            for branch, consumed in grouped(site).items():
+                own = [parts[key] for c in consumed if (key := (n, *c)) in parts]
+                total = functools.reduce(checked.add, own) if own else none(checked, site.place)
+                if not site.place.variable.shape:  # a scalar is one hidden unit
+                    shape = checked.shape(total)
+                    total = el.reshape(total, shape, (*shape, 1))
+                last = len(checked.shape(total)) - 1
+                found[site.name, branch] = checked.sum(total, (last,)) if reduce == "oplus" else total
+
+        def build(member: Semiring, elements: dict[Any, Elements]) -> BranchFlow:
+            by_site: dict[str, dict[str, Elements]] = {site.name: {} for site in chosen}
+            for (name, branch), element in elements.items():
+                by_site[name][branch] = element
+            names = tuple((name, tuple(own)) for name, own in by_site.items())
+            return BranchFlow(by_site, names, member, granularity, reduce)
+
+        return for_each_member(checked, build, found)
+
+    return flow
+
+
+Groups = dict[str, list[tuple[int, int]]]
+"""By branch, the consumers: the position of each, and which of its inputs the array is."""
+
+
+def _named(site: Site) -> Groups:
+    """Each module that reads the array a branch of its own."""
+    equations = dict.fromkeys(equation for equation, *_ in site.consumers if equation)
+    scopes = list(dict.fromkeys(equation.scope for equation in equations))
+    short = dict(zip(scopes, scope_names.without_common(scopes), strict=True))
+    alike: dict[str, list[Equation]] = collections.defaultdict(list)
+    for equation in equations:
+        if not short[equation.scope]:  # beside the other modules, in what they all lie in
+            alike[equation.name].append(equation)
+    names: dict[Equation | None, str] = {None: OUTPUT}
+    for equation in equations:
+        same = alike[equation.name]
+        numbered = f"{equation.name}#{same.index(equation) + 1}" if len(same) > 1 else equation.name
+        names[equation] = short[equation.scope] or numbered
+    groups: Groups = collections.defaultdict(list)
+    for equation, *consumed in site.consumers:
+        groups[names[equation]].append((consumed[0], consumed[1]))
+    return groups
+
+
+def _matched(
+    sites: Sequence[Site], branches: Mapping[str, str | Sequence[str]]
+) -> Callable[[Site], Groups]:
+    """Grouped as told."""
+    known = {_full_name(equation): None for site in sites for equation, *_ in site.consumers}
+    matchers: dict[str, list[Callable[[str], bool]]] = {}
+    rest = REST
+    for name, globs in branches.items():
+        if globs == REST:
+            rest = name
+            matchers[name] = []
+            continue
+        given = [globs] if isinstance(globs, str) else list(globs)
+        matchers[name] = [scope_names.check_pattern(glob, known, "consumer") for glob in given]
+
+    def branch_of(consumer: str) -> str:
+        found = (name for name, own in matchers.items() if any(m(consumer) for m in own))
+        return next(found, rest)
+
+    of = {name: branch_of(name) for name in known}
+    names = dict.fromkeys([*branches, *([rest] if rest in of.values() else [])])
+
+    def grouped(site: Site) -> Groups:
+        groups: Groups = {name: [] for name in names}
+        for equation, number, i in site.consumers:
+            groups[of[_full_name(equation)]].append((number, i))
+        return groups
+
+    return grouped
+
+
+def _full_name(consumer: Equation | None) -> str:
+    if consumer is None:
+        return OUTPUT
+    return f"{consumer.scope}/{consumer.name}" if consumer.scope else consumer.name

@@ -1,0 +1,325 @@
+"""How much flows through each module, and how many edges of a path lie in it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import checks, page, scope_names, sweep, tables
+from semijax.elements import Elements
+from semijax.flow.program import Program
+from semijax.flow.results import for_each_member, log_size, number, provenance, result
+from semijax.graph import Equation, Graph, Variable, bodies
+from semijax.semirings import Semiring, as_semiring
+from semijax.semirings.expectation import LogMassSemiring
+from semijax.semirings.passing import Passing
+
+@result("elements", "total", "edges")
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ComponentFlow(Mapping[str, Any]):
+    """What flows through the components of a function; scalars by name of the component.
+
+    A mapping from names to what the semiring reads of all complete paths that enter the component.
+    It passes through ``jit`` and ``vmap``, which adds axes; it prints as a table.
+
+    Attributes:
+        elements: the semiring's elements, by component.
+        total: the elements of all complete paths.
+        edges: the expected number of edges in each component per path, float; the probability of a
+            path is |weight| / Z. Together they are the mean length of a path.
+        names: the components, in the order of evaluation.
+        semiring: whose elements they are.
+        granularity: ``"element"`` or ``"op"``; of ``edges`` always ``"element"``.
+    """
+
+    elements: Mapping[str, Elements]
+    total: Elements
+    edges: Mapping[str, jax.Array]
+    names: tuple[str, ...]
+    semiring: Semiring
+    granularity: str
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.elements:
+            known = ", ".join(map(repr, self.names))
+            raise KeyError(f"no component is called {name!r}; there are: {known}")
+        return self.semiring.readout(self.elements[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def share(self) -> dict[str, jax.Array]:
+        """The fraction of all complete paths that enter each component: of the mass, of the number.
+
+        A path enters many components: the shares do not sum to 1. For max-like semirings it is the
+        best path through the component over the best of all.
+
+        Raises:
+            TypeError: if the semiring has no shares.
+        """
+        total = log_size(self.semiring, self.total)
+        return {
+            name: jnp.exp(log_size(self.semiring, self.elements[name]) - total)
+            for name in self.names
+        }
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The semiring, the granularity and the versions it was computed with."""
+        return provenance(self.semiring, self.granularity)
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per component: ``component``, ``flow``, ``edges`` and,
+        where the semiring has them, ``share``.
+        """
+        import pandas
+
+        columns = {
+            "component": self.names,
+            "flow": [np.asarray(self[name])[()] for name in self.names],
+            "edges": [np.asarray(self.edges[name])[()] for name in self.names],
+        }
+        shares = self._shares()
+        return pandas.DataFrame(columns if shares is None else columns | {"share": shares})
+
+    def __str__(self) -> str:
+        return f"{tables.text(_HEADER, self._cells(), right=(1, 2, 3))}\n{self._legend()}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = [[page.text(cell) for cell in row] for row in self._cells()]
+        return page.table(_HEADER, cells, self._legend())
+
+    def _shares(self) -> list[Any] | None:
+        try:
+            shares = self.share()
+        except TypeError:
+            return None
+        return [np.asarray(shares[name])[()] for name in self.names]
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        shares = self._shares() or [""] * len(self)
+        return [
+            (name, _shown(self[name]), _shown(self.edges[name]), _shown(share))
+            for name, share in zip(self.names, shares, strict=True)
+        ]
+
+    def _legend(self) -> str:
+        return (
+            f"{self.semiring!r} over all paths that enter the component, and its share of all "
+            f"paths; expected edges per path; granularity {self.granularity!r}"
+        )
+
+
+_HEADER = ("component", "flow", "edges", "share")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (str, jax.core.Tracer)):
+        return str(value)
+    array = np.asarray(value)
+    return number(array[()]) if array.ndim == 0 else np.array2string(array, precision=4)
+
+
+def component_flow(
+    fun: Callable[..., Any],
+    semiring: Any,
+    depth: int | None = None,
+    argnums: int | Sequence[int] = 0,
+    *,
+    granularity: str = "element",
+) -> Callable[..., Any]:
+    """What flows through each module on its way from the inputs to the output.
+
+    For each component: the ⊕ over all complete paths that enter it, each once however often it
+    comes back, and the expected number of edges in it per path: DuSell's importance of a component
+    to a gradient, over the whole distribution of paths instead of one.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        semiring: a ``Semiring``, or a tuple, list or dict of them.
+        depth: components are modules, told apart by so many names of their scope, counted from the
+            outside; by all names for None. Each edge lies in one: the module whose equation makes
+            the node it leads to. What lies in none is ``"(outside)"``.
+        argnums: the positional argument(s) where paths start.
+        granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a ``ComponentFlow``; for a container
+        of semirings, that container of them.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``semiring_grad``; ValueError if ``depth`` is
+            less than 1.
+
+    Source: the expected counts are those of the expectation semiring, by forward and backward
+    weights as in Li and Eisner 2009, §4.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> def f(x):
+        ...     with jax.named_scope("wave"):
+        ...         y = jnp.sin(x)
+        ...     return y + 3 * x
+        >>> flow = sj.component_flow(f, sj.AbsSumProduct())(0.0)
+        >>> float(flow["wave"]), float(flow.edges["wave"])  # 1 of the mass 4; 1 edge on 1/4
+        (1.0, 0.25)
+    """
+    checks.check_callable(fun)
+    checks.check_depth(depth)
+    checked = as_semiring(semiring, granularity)
+
+    def flow(*args: Any, **kwargs: Any) -> Any:
+        call = Program(fun, args, kwargs, argnums, caller="component_flow")
+        ends = call.survey.outputs[:1]
+        graph = call.graph(ends, from_arguments=True)
+        crossed = [(equation, region) for equation, region in call.survey.equations if equation.wrt]
+        names = dict.fromkeys(_component(equation, depth) for equation, _ in crossed)
+        nested = {_component(equation, depth) for equation, region in crossed if region}
+        between = functools.partial(call.between, graph, from_arguments=True)
+
+        entering = functools.partial(_entering, depth, names.keys() - nested)
+        found = {name: checked.zero((), jnp.float32) for name in names}
+        found |= between(checked, entering)
+        for name in names.keys() & nested:
+            passing = Passing(checked, _Inside(name, depth))
+            found[name] = between(passing, _all).get(TOTAL, passing.zero((), jnp.float32)).through
+        found[TOTAL] = between(checked, _all).get(TOTAL, checked.zero((), jnp.float32))
+
+        masses = LogMassSemiring()
+        logs = between(masses, functools.partial(_masses, depth))
+        total = between(masses, _all).get(TOTAL, masses.zero((), jnp.float32)).log_mass
+        some = jnp.where(total == -jnp.inf, 0, total)
+        edges = {
+            name: jnp.exp(logs[name].log_mass - some) if name in logs else jnp.zeros(())
+            for name in names
+        }
+
+        def build(member: Semiring, elements: dict[Any, Elements]) -> ComponentFlow:
+            of_all = elements.pop(TOTAL)
+            return ComponentFlow(elements, of_all, edges, tuple(names), member, granularity)
+
+        return for_each_member(checked, build, found)
+
+    return flow
+
+
+TOTAL = ""
+"""The key of what no component is called."""
+
+
+def _component(equation: Equation, depth: int | None) -> str:
+    return scope_names.component(equation.scope, depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inside:
+    """Whether an equation lies in a component."""
+
+    component: str
+    depth: int | None
+
+    def __call__(self, equation: Equation) -> bool:
+        return _component(equation, self.depth) == self.component
+
+
+def _all(
+    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+) -> dict[str, Elements]:
+    """⊕ over all paths from the inputs that have tangents to the outputs."""
+    pulled = sweep.pull(graph, semiring, values, cotangents)
+    parts = [
+        semiring.sum(element, tuple(range(len(semiring.shape(element)))))
+        for element, tangent in zip(pulled, tangents, strict=True)
+        if element is not None and tangent is not None
+    ]
+    return {TOTAL: functools.reduce(semiring.add, parts)} if parts else {}
+
+
+def _masses(
+    depth: int | None, graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+) -> dict[str, Elements]:
+    """⊕ over all edges of each component, and the paths through each: forward ⊗ edge ⊗ backward."""
+    found: dict[str, Elements] = {}
+
+    def add(name: str, element: Elements) -> None:
+        part = semiring.sum(element, tuple(range(len(semiring.shape(element)))))
+        found[name] = semiring.add(found[name], part) if name in found else part
+
+    visits = {v.equation: v for v in sweep.forward(graph, semiring, values, tangents)}
+    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+        if equation is None or equation not in visits or jacobian is None:
+            continue
+        forward = visits[equation]
+        if jacobian.bodies:
+            departing = {i: e for i, e in enumerate(forward.arrived) if e is not None}
+            look = functools.partial(_masses, depth)
+            inside = jacobian.inside(semiring, departing, arrived, look) if departing else {}
+            for name, element in inside.items():
+                add(name, element)
+            continue
+        for o, part in forward.sent.items():
+            if arrived[o] is not None:
+                add(_component(equation, depth), semiring.mul(part, arrived[o]))
+    return found
+
+
+def _entering(
+    depth: int | None,
+    names: Collection[str],
+    graph: Graph,
+    semiring: Semiring,
+    values: Any,
+    tangents: Any,
+    cotangents: Any,
+) -> dict[str, Elements]:
+    """⊕ over all paths that enter a component, for each of some that lie in no region.
+
+    A path enters for the first time by one edge: up to there it is among those that have kept
+    outside, from there on it is any.
+    """
+    ahead: dict[Variable, Elements] = {}
+    for equation, _, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+        if equation is not None:
+            ahead.update((v, e) for v, e in zip(equation.outputs, arrived, strict=True) if e is not None)
+    behind = {v: t for v, t in zip(graph.inputs, tangents, strict=True) if t is not None}
+    for equation, _, _, sent in sweep.forward(graph, semiring, values, tangents):
+        if equation is not None:
+            behind.update((equation.outputs[o], part) for o, part in sent.items())
+    spans: dict[str, list[int]] = collections.defaultdict(list)
+    for number, equation in enumerate(graph.equations):
+        if equation.wrt and not bodies(equation):
+            spans[_component(equation, depth)].append(number)
+    found: dict[str, Elements] = {}
+    for name in names:
+        members = set(spans[name])
+        outside = dict(behind)  # over the paths that have not entered
+        changed: set[Variable] = set()
+        for number in range(min(members), max(members) + 1):
+            equation = graph.equations[number]
+            if not (number in members or changed.intersection(equation.inputs)):
+                continue
+            sent = sweep.push_through(equation, semiring, values, outside).sent
+            for o, v in enumerate(equation.outputs):
+                outside.pop(v, None)
+                changed.add(v)
+                if o not in sent:
+                    continue
+                if number not in members:
+                    outside[v] = sent[o]
+                elif v in ahead:
+                    part = semiring.mul(sent[o], ahead[v])
+                    part = semiring.sum(part, tuple(range(len(v.shape))))
+                    found[name] = semiring.add(found[name], part) if name in found else part
+    return found

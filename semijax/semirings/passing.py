@@ -1,0 +1,105 @@
+"""Paths apart: those that have an edge in a part of the graph, and those that have none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from semijax.elements import Elements, Shape
+from semijax.semirings.base import Semiring
+
+
+class Passed(NamedTuple):
+    """The elements of the paths with no edge in there, and of those with one at least."""
+
+    around: Elements
+    through: Elements
+
+
+@dataclasses.dataclass(frozen=True)
+class Passing(Semiring):
+    """Another semiring, with an automaton of two states: not yet there, and has been there.
+
+    An element is the pair ⟨a, t⟩ of what the paths around a part of the graph add up to, and those
+    through it, each counted once however often it enters:
+
+        ⟨a₁, t₁⟩ ⊕ ⟨a₂, t₂⟩ = ⟨a₁ ⊕ a₂, t₁ ⊕ t₂⟩
+        ⟨a₁, t₁⟩ ⊗ ⟨a₂, t₂⟩ = ⟨a₁ ⊗ a₂, a₁ ⊗ t₂ ⊕ t₁ ⊗ (a₂ ⊕ t₂)⟩
+
+    An edge of weight w is ⟨lift(w), 0̄⟩ outside of the part and ⟨0̄, lift(w)⟩ inside.
+
+    Attributes:
+        of: the semiring.
+        inside: whether an equation belongs to the part; hashable.
+
+    Source: the intersection of a weighted graph with a finite automaton, Mohri 2002.
+    """
+
+    of: Semiring
+    inside: Callable[[Any], bool]
+
+    def zero(self, shape: Shape, dtype: Any) -> Passed:
+        return Passed(self.of.zero(shape, dtype), self.of.zero(shape, dtype))
+
+    def one(self, shape: Shape, dtype: Any) -> Passed:
+        return Passed(self.of.one(shape, dtype), self.of.zero(shape, dtype))
+
+    def lift(self, weights: jax.Array) -> Passed:
+        return Passed(self.of.lift(weights), self.of.zero(weights.shape, weights.dtype))
+
+    def add(self, a: Passed, b: Passed) -> Passed:
+        return Passed(self.of.add(a.around, b.around), self.of.add(a.through, b.through))
+
+    def mul(self, a: Passed, b: Passed) -> Passed:
+        s = self.of
+        through = s.add(s.mul(a.around, b.through), s.mul(a.through, s.add(*b)))
+        return Passed(s.mul(a.around, b.around), through)
+
+    def readout(self, elements: Passed) -> Any:
+        return self.of.readout(elements.through)
+
+    def at(self, equation: Any) -> Semiring:
+        kind = _Within if self.inside(equation) else Passing
+        return kind(self.of.at(equation), self.inside)
+
+    def settle(self, elements: Passed) -> Passed:
+        return Passed(*(self.of.settle(part) for part in elements))
+
+    def scale(self, weights: jax.Array, elements: Passed) -> Passed:
+        return Passed(*(self.of.scale(weights, part) for part in elements))
+
+    def pass_through(self, elements: Passed) -> Passed:
+        return Passed(*(self.of.pass_through(part) for part in elements))
+
+    def sum(self, elements: Passed, axes: tuple[int, ...]) -> Passed:
+        return Passed(*(self.of.sum(part, axes) for part in elements))
+
+    def contract(self, weights: jax.Array, elements: Passed) -> Passed:
+        return Passed(*(self.of.contract(weights, part) for part in elements))
+
+    def segment_sum(self, elements: Passed, segments: jax.Array, count: int) -> Passed:
+        return Passed(*(self.of.segment_sum(part, segments, count) for part in elements))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Within(Passing):
+    """The same on edges inside: whatever path takes one has been there."""
+
+    def lift(self, weights: jax.Array) -> Passed:
+        return self._entered(self.of.lift(weights))
+
+    def scale(self, weights: jax.Array, elements: Passed) -> Passed:
+        return self._entered(self.of.scale(weights, self.of.add(*elements)))
+
+    def pass_through(self, elements: Passed) -> Passed:
+        return self._entered(self.of.pass_through(self.of.add(*elements)))
+
+    def contract(self, weights: jax.Array, elements: Passed) -> Passed:
+        return self._entered(self.of.contract(weights, self.of.add(*elements)))
+
+    def _entered(self, elements: Elements) -> Passed:
+        none = self.of.zero(self.of.shape(elements), self.of.dtype(elements))
+        return Passed(none, elements)
