@@ -24,6 +24,7 @@ from semijax.paths import sample_paths as sample_paths
 from semijax.paths import top_paths as top_paths
 from semijax.paths import trace_gradient as trace_gradient
 from semijax.scope_names import REST as REST
+from semijax.scopes import scopes as scopes
 from semijax.semirings import AbsMaxProduct as AbsMaxProduct
 from semijax.semirings import AbsSumProduct as AbsSumProduct
 from semijax.semirings import Entropy as Entropy

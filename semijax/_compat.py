@@ -11,6 +11,8 @@ from typing import Any
 
 import jax.extend.core as jex_core
 
+from semijax.scope_names import Given
+
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
     """A jaxpr without constants and the values of its constants.
@@ -93,10 +95,14 @@ def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
 
     Each comes with what tells one time that the scope was entered from the next.
     """
+    named = False
     for entry in equation.source_info.name_stack.stack:
-        if type(entry).__name__ == "Scope":  # the other is Transform: vmap(…), jvp(…)
+        if type(entry).__name__ != "Scope":  # but Transform: vmap(…), jvp(…)
+            continue
+        if not (named and entry.name.startswith("eqx.nn.")):  # a class name of Equinox's
             names = (name for name in entry.name.split("/") if name)
             yield from ((name, (id(entry), n)) for n, name in enumerate(names))
+        named = isinstance(entry.name, Given)
 
 
 Literal = jex_core.Literal

@@ -13,6 +13,13 @@ REST = "(rest)"
 """The name of all that no pattern picks."""
 
 
+class Given(str):
+    """A module's name that ``semijax.scopes`` gave it; what its library calls its class is no news.
+    """
+
+    __slots__ = ()
+
+
 def enclosing(scope: str) -> list[str]:
     """A scope and all that it lies in, from the outside in: ``"a/b"`` is in ``"a"``."""
     return list(itertools.accumulate(scope.split("/"), "{}/{}".format)) if scope else []
