@@ -1,17 +1,24 @@
 """How does a gradient flow? Backpropagation in any semiring, as a JAX transformation."""
 
 from semijax import jacobians as jacobians
+from semijax import pictures as pictures
 from semijax import regions as regions
 from semijax import testing as testing
 from semijax.explain import explain as explain
 from semijax.flow import BranchFlow as BranchFlow
 from semijax.flow import ComponentFlow as ComponentFlow
+from semijax.flow import Faithfulness as Faithfulness
+from semijax.flow import RandomizationTest as RandomizationTest
 from semijax.flow import SiteValues as SiteValues
+from semijax.flow import ablate as ablate
 from semijax.flow import branch_flow as branch_flow
 from semijax.flow import component_flow as component_flow
+from semijax.flow import faithfulness as faithfulness
 from semijax.flow import list_sites as list_sites
+from semijax.flow import randomization_test as randomization_test
 from semijax.flow import site_flow as site_flow
 from semijax.flow import site_grads as site_grads
+from semijax.flow import site_values as site_values
 from semijax.flow import tap as tap
 from semijax.graph import Equation as Equation
 from semijax.jacobians import dense_budget as dense_budget
@@ -37,6 +44,8 @@ from semijax.semirings import Reachability as Reachability
 from semijax.semirings import Semiring as Semiring
 from semijax.semirings import SumProduct as SumProduct
 from semijax.semirings import TopK as TopK
+from semijax.study import Study as Study
+from semijax.study import run_study as run_study
 from semijax.transforms import aggregate as aggregate
 from semijax.transforms import atomic as atomic
 from semijax.transforms import semiring_grad as semiring_grad

@@ -14,8 +14,7 @@ REST = "(rest)"
 
 
 class Given(str):
-    """A module's name that ``semijax.scopes`` gave it; what its library calls its class is no news.
-    """
+    """A name that ``semijax.scopes`` gave a module; what its library calls the class is no news."""
 
     __slots__ = ()
 
@@ -96,9 +95,7 @@ def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:
     return sorted(names, key=likeness, reverse=True)[:n]
 
 
-def check_pattern(
-    pattern: str, known: Iterable[str], what: str = "scope"
-) -> Callable[[str], bool]:
+def check_pattern(pattern: str, known: Iterable[str], what: str = "scope") -> Callable[[str], bool]:
     """The matcher of a pattern that matches one of some scopes, or of ``what`` has such names.
 
     Raises:

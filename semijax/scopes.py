@@ -195,7 +195,9 @@ def _is_leaf(child: Any) -> bool:
         return True
     if isinstance(child, (list, tuple, dict)):
         return False
-    return inspect.isroutine(child) or isinstance(child, type) or _package(type(child)) in NO_MODULES
+    return (
+        inspect.isroutine(child) or isinstance(child, type) or _package(type(child)) in NO_MODULES
+    )
 
 
 def _package(kind: type) -> str:

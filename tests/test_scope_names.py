@@ -45,5 +45,6 @@ def test_shorten():
 
 
 def test_within():
-    assert scope_names.is_within("a/b", "a") and scope_names.is_within("a", "a") and scope_names.is_within("a", "")
+    assert scope_names.is_within("a/b", "a") and scope_names.is_within("a", "a")
+    assert scope_names.is_within("a", "")
     assert not scope_names.is_within("ab", "a") and not scope_names.is_within("a", "a/b")

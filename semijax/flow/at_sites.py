@@ -14,7 +14,7 @@ from semijax import checks, page, tables
 from semijax.elements import Elements
 from semijax.flow import program
 from semijax.flow.program import Argnums, Program, none
-from semijax.flow.results import for_each_member, log_size, number, provenance, result
+from semijax.flow.results import for_each_member, log_size, provenance, result, shown
 from semijax.flow.sites import SiteRow, SiteTable
 from semijax.semirings import Semiring, as_semiring
 
@@ -160,7 +160,7 @@ class SiteValues(Mapping[str, Any]):
                 continue
             values = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(self[name])]
             flat = np.concatenate([v.ravel() for v in values])
-            stats = [number(f(flat)) for f in (np.min, np.mean, np.max)] if flat.size else [""] * 3
+            stats = [shown(f(flat)) for f in (np.min, np.mean, np.max)] if flat.size else [""] * 3
             rows.append((name, "×".join(map(str, values[0].shape)) or "scalar", *stats))
         return rows
 
@@ -240,7 +240,8 @@ def site_flow(
         semiring: a ``Semiring``, or a tuple, list or dict of them.
         sites: names or globs, see ``list_sites``.
         argnums: the positional argument(s) where paths start; only these are traced.
-        aggregate, granularity: as for ``site_grads``.
+        aggregate: axes to ⊕-combine, as for ``site_grads``.
+        granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
 
     Returns:
         As ``site_grads``, of complete paths; ``share()`` of the result is the fraction of all that

@@ -20,10 +20,10 @@ from semijax.flow.program import Argnums, Program, none
 from semijax.flow.results import (
     for_each_member,
     log_size,
-    number,
     of_what,
     provenance,
     result,
+    shown,
 )
 from semijax.flow.sites import Site
 from semijax.graph import Equation
@@ -112,7 +112,7 @@ class BranchFlow(Mapping[str, Any]):
         gives its value to the branch it came through, the others get none.
         """
         kept = {}
-        for site, branches in self.branches:
+        for site in self:
             best, any_path = self._best(site)
             kept[site] = {
                 branch: jnp.where((best == n) & any_path, value, 0)
@@ -234,7 +234,7 @@ class BranchFlow(Mapping[str, Any]):
         names = self._header()[2:-1]
         cells = []
         for rows in self._rows():
-            values = {row["branch"]: number(row["value"]) for row in rows}
+            values = {row["branch"]: shown(row["value"]) for row in rows}
             winner = next((row["branch"] for row in rows if row.get("winner")), "")
             token = rows[0]["token"]
             own = [values.get(name, "") for name in names]
@@ -319,7 +319,9 @@ def branch_flow(
                     shape = checked.shape(total)
                     total = el.reshape(total, shape, (*shape, 1))
                 last = len(checked.shape(total)) - 1
-                found[site.name, branch] = checked.sum(total, (last,)) if reduce == "oplus" else total
+                found[site.name, branch] = (
+                    checked.sum(total, (last,)) if reduce == "oplus" else total
+                )
 
         def build(member: Semiring, elements: dict[Any, Elements]) -> BranchFlow:
             by_site: dict[str, dict[str, Elements]] = {site.name: {} for site in chosen}

@@ -15,11 +15,12 @@ import numpy as np
 from semijax import checks, page, scope_names, sweep, tables
 from semijax.elements import Elements
 from semijax.flow.program import Program
-from semijax.flow.results import for_each_member, log_size, number, provenance, result
+from semijax.flow.results import for_each_member, log_size, provenance, result, shown
 from semijax.graph import Equation, Graph, Variable, bodies
 from semijax.semirings import Semiring, as_semiring
 from semijax.semirings.expectation import LogMassSemiring
 from semijax.semirings.passing import Passing
+
 
 @result("elements", "total", "edges")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -79,9 +80,7 @@ class ComponentFlow(Mapping[str, Any]):
         return provenance(self.semiring, self.granularity)
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame`` with a row per component: ``component``, ``flow``, ``edges`` and,
-        where the semiring has them, ``share``.
-        """
+        """A ``pandas.DataFrame``: ``component``, ``flow``, ``edges``, and ``share`` if any."""
         import pandas
 
         columns = {
@@ -111,7 +110,7 @@ class ComponentFlow(Mapping[str, Any]):
     def _cells(self) -> list[tuple[str, ...]]:
         shares = self._shares() or [""] * len(self)
         return [
-            (name, _shown(self[name]), _shown(self.edges[name]), _shown(share))
+            (name, _text(self[name]), _text(self.edges[name]), _text(share))
             for name, share in zip(self.names, shares, strict=True)
         ]
 
@@ -125,11 +124,11 @@ class ComponentFlow(Mapping[str, Any]):
 _HEADER = ("component", "flow", "edges", "share")
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, (str, jax.core.Tracer)):
         return str(value)
     array = np.asarray(value)
-    return number(array[()]) if array.ndim == 0 else np.array2string(array, precision=4)
+    return shown(array[()]) if array.ndim == 0 else np.array2string(array, precision=4)
 
 
 def component_flow(
@@ -292,7 +291,9 @@ def _entering(
     ahead: dict[Variable, Elements] = {}
     for equation, _, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
         if equation is not None:
-            ahead.update((v, e) for v, e in zip(equation.outputs, arrived, strict=True) if e is not None)
+            ahead.update(
+                (v, e) for v, e in zip(equation.outputs, arrived, strict=True) if e is not None
+            )
     behind = {v: t for v, t in zip(graph.inputs, tangents, strict=True) if t is not None}
     for equation, _, _, sent in sweep.forward(graph, semiring, values, tangents):
         if equation is not None:

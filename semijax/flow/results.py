@@ -36,8 +36,7 @@ def provenance(semiring: Semiring, granularity: str) -> dict[str, str]:
 
 
 def log_size(semiring: Semiring, elements: Elements) -> jax.Array:
-    """The logarithm of how much the paths of some elements are: |weight|, mass or number; −∞ for
-    none.
+    """The logarithm of the size of elements, |weight|, mass or number of paths; −∞ for none.
 
     Raises:
         TypeError: where elements cannot be compared by size.
@@ -89,7 +88,7 @@ def for_each_member(
     )
 
 
-def number(value: Any) -> str:
+def shown(value: Any) -> str:
     """A number in a table."""
     return f"{value:.4g}"
 

@@ -1,4 +1,4 @@
-"""Intermediate arrays and their names: what can be asked for in a function, and how it is chosen."""
+"""Intermediate arrays and their names: what can be asked for in a function, and how."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Place:
         equation: the position of the equation that makes it; None for an input of the graph.
         output: its position among the outputs, or among the inputs.
         variable: the array, in one reading of the program; of the shape of one iteration.
-        loops: the lengths of the scans it lies in, from the outside in; 0 for other regions.
+        loops: the lengths of the scans it lies in, from the outside in; None for a cond, −1 for a
+            while_loop.
         made_by: the equation.
     """
 
@@ -73,13 +74,18 @@ class Place:
     equation: int | None
     output: int
     variable: Variable
-    loops: tuple[int, ...]
+    loops: tuple[int | None, ...]
     made_by: Equation | None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of what is found there: with an axis for each loop."""
-        return (*(n for n in self.loops if n), *self.variable.shape)
+        return (*(n for n in self.loops if n is not None and n >= 0), *self.variable.shape)
+
+    @property
+    def in_while(self) -> bool:
+        """Whether it lies in a loop whose length is known only when it has run."""
+        return -1 in self.loops
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +174,7 @@ class Survey:
         self,
         graph: Graph,
         region: Region,
-        loops: tuple[int, ...],
+        loops: tuple[int | None, ...],
         within: Module,
         origins: dict[Variable, str],
         arguments: Sequence[str] = (),
@@ -202,7 +208,7 @@ class Survey:
                 origins[v] = COMPUTED
             for n, body in enumerate(bodies(equation)):
                 inner = build(body, within=equation)
-                length = equation.params["length"] if equation.name == "scan" else 0
+                length = -1 if equation.name == "while" else equation.params.get("length")
                 inside = (*region, (number, n)), (*loops, length)
                 self._visit(inner, *inside, equation.module, _origins(equation, inner, origins))
             for v in equation.outputs:
@@ -261,9 +267,7 @@ class _Modules:
 
     def inputs(self, module: Module, origins: Mapping[Variable, str]) -> list[Variable]:
         """What it reads of what was computed before; of the arguments, if there is none."""
-        read = [
-            v for v in self._read[module] if v.differentiable and not self._made_in(v, module)
-        ]
+        read = [v for v in self._read[module] if v.differentiable and not self._made_in(v, module)]
         computed = [v for v in read if origins.get(v) == COMPUTED]
         return computed or [v for v in read if origins.get(v) == ARGUMENT]
 

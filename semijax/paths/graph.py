@@ -13,8 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from semijax import checks, scope_names
-from semijax import page
+from semijax import checks, page, scope_names
 from semijax.paths import drawing
 from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call

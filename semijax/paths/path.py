@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex, overload
 
-from semijax import checks, scope_names
-from semijax import page
+from semijax import checks, page, scope_names
 from semijax.paths.verify import Hop, recompute
 
 Index = tuple[int, ...]
@@ -272,7 +271,9 @@ class Path:
         first, *rest = self.nodes
         stages = [Stage("", (first,), ())]
         steps = zip(rest, self.edges, strict=True)
-        for scope, group in itertools.groupby(steps, lambda s: scope_names.shorten(s[0].scope, depth)):
+        for scope, group in itertools.groupby(
+            steps, lambda s: scope_names.shorten(s[0].scope, depth)
+        ):
             nodes, edges = zip(*group, strict=True)
             stages.append(Stage(scope, nodes, edges))
         return Story(stages)

@@ -1,0 +1,109 @@
+"""A function run again with some of its arrays changed, wherever they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax import _compat, sweep
+from semijax.graph import NO_MARKS, Equation, Graph, Variable, bodies, build
+
+Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
+"""``change(number, iterations, value)``: what to go on with in place of a marked array's value.
+
+The iterations are those of the scans that it lies in, from the outside in.
+"""
+
+Found = dict[int, jax.Array]
+"""The values that marked arrays had, by number; with a first axis for each scan."""
+
+
+def replay(
+    graph: Graph, inputs: Sequence[Any], change: Change, iterations: tuple[Any, ...] = ()
+) -> tuple[list[Any], Found]:
+    """Run a graph; what it returns, and what its marked arrays were before they were changed."""
+    values: dict[Variable, Any] = {**graph.constants}
+    found: Found = {}
+
+    def define(variable: Variable, value: Any) -> None:
+        for number in graph.marked.get(variable, ()):
+            found[number] = jnp.asarray(value)
+            value = change(number, iterations, jnp.asarray(value))
+        values[variable] = value
+
+    for variable, value in zip(graph.inputs, inputs, strict=True):
+        define(variable, value)
+    for equation in graph.equations:
+        operands = sweep.read(values, equation.inputs)
+        if equation.marks:
+            results, inside = _REGIONS[equation.name](equation, operands, change, iterations)
+            found |= inside
+        else:
+            results = equation.bind(*operands)
+        for variable, value in zip(equation.outputs, results, strict=True):
+            define(variable, value)
+    return sweep.read(values, graph.outputs), found
+
+
+def _bodies(equation: Equation) -> list[Graph]:
+    return [
+        build(body, within=equation, marks=equation.marks.get(n, NO_MARKS))
+        for n, body in enumerate(bodies(equation))
+    ]
+
+
+def _scan(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
+    (body,) = _bodies(equation)
+    params = equation.params
+    c, k = _compat.scan_layout(params)
+    consts, carry, xs = operands[:c], operands[c : c + k], operands[c + k :]
+
+    def step(carry: Any, x: Any) -> Any:
+        number, x = x
+        results, found = replay(body, [*consts, *carry, *x], change, (*iterations, number))
+        return results[:k], (results[k:], found)
+
+    numbered = jnp.arange(params["length"]), list(xs)
+    carry, (ys, found) = lax.scan(step, list(carry), numbered, params["length"], params["reverse"])
+    return [*carry, *ys], found
+
+
+def _cond(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
+    index, *inputs = operands
+    branches = _bodies(equation)
+    shapes: dict[int, Any] = {}
+    for branch in branches:
+        shapes |= jax.eval_shape(lambda *x, b=branch: replay(b, x, change, iterations), *inputs)[1]
+
+    def run(branch: Graph) -> Any:
+        def run_branch(*inputs: Any) -> Any:
+            results, found = replay(branch, inputs, change, iterations)
+            rest = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n not in found}
+            return results, found | rest
+
+        return run_branch
+
+    return lax.switch(jnp.asarray(index, jnp.int32), [run(branch) for branch in branches], *inputs)
+
+
+def _while(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
+    (body,) = _bodies(equation)
+    test = build(equation.params["cond_jaxpr"], within=equation)
+    t, b = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+    test_consts, body_consts, carry = operands[:t], operands[t : t + b], operands[t + b :]
+
+    def again(carry: Any) -> Any:
+        return sweep.output_values(test, sweep.evaluate(test, [*test_consts, *carry]))[0]
+
+    def step(carry: Any) -> Any:
+        # How many values an array has in there, nobody knows: none is reported.
+        return replay(body, [*body_consts, *carry], change, iterations)[0]
+
+    return lax.while_loop(again, step, list(carry)), {}
+
+
+_REGIONS = {"scan": _scan, "cond": _cond, "while": _while}

@@ -1,0 +1,184 @@
+"""Shares as stacked bars, and values as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from semijax.pictures.picture import (
+    Picture,
+    as_labels,
+    as_numbers,
+    check_texts,
+    drawing,
+    extent,
+    finished,
+    fit_around,
+    in_one_line,
+    label_ticks,
+    new_figure,
+    wrapped,
+)
+
+BRANCHES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
+"""Colours of branches that colour-blind people tell apart: Okabe and Ito's."""
+
+
+def stacked_bars(
+    shares: Mapping[str, Any],
+    *,
+    groups: Sequence[str],
+    normalisation: str,
+    unit: str = "share",
+    group_label: str = "layer",
+    errors: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> Picture:
+    """The branches' shares in each layer, stacked in the order given, as Fig. 4 of the paper.
+
+    Args:
+        shares: of each branch, real ``[len(groups)]``, finite, not negative.
+        groups: the layers' labels.
+        normalisation: what the shares were divided by.
+        unit: the shares', as in ``"share of Σ |path weight|"``.
+        group_label: what the groups are.
+        errors: of branches, half the length of an error bar at the branch's upper end, as shares.
+        title: above the bars.
+
+    Returns:
+        The picture.
+
+    Raises:
+        TypeError, ValueError: if there is no branch, not one share per group, or a share is
+            negative or not finite.
+
+    Example:
+        >>> shares = {"keys": [0.1, 0.4], "values": [0.2, 0.1], "skip": [0.7, 0.5]}
+        >>> stacked_bars(shares, groups=["0", "1"], normalisation="a layer sums to 1").caption
+        'Share of each branch per layer: share; sign: all ≥ 0; normalisation: a layer sums to 1.'
+    """
+    names = as_labels("groups", groups)
+    stacks = _shares("shares", shares, len(names))
+    bars = _shares("errors", {} if errors is None else errors, len(names))
+    if not stacks or not bars.keys() <= stacks.keys():
+        missing = ", ".join(repr(branch) for branch in bars if branch not in stacks)
+        raise ValueError(f"errors has no shares for {missing}." if stacks else "shares is empty.")
+    check_texts(unit=unit, normalisation=normalisation)
+    with drawing():
+        width = max(3.0, extent(len(names), 0.65))
+        figure, axes = new_figure(width, 2.6, title, labels=(None, group_label))
+        base, drawn = np.zeros(len(names)), []
+        for number, (branch, heights) in enumerate(stacks.items()):
+            turn, colour = divmod(number, len(BRANCHES))
+            style: dict[str, Any] = {
+                "color": BRANCHES[colour],
+                "hatch": ("", "//", "..", "xx")[turn % 4],
+            }
+            # An edge, though hatches have its colour, would hide thin branches.
+            style |= {"edgecolor": "white", "linewidth": 0}
+            drawn.append(axes.bar(range(len(names)), heights, 0.7, bottom=base, **style))
+            base = base + heights
+            if branch in bars:
+                # Side by side, since those of thin branches are at almost the same height.
+                shift = 0.5 * ((number + 0.5) / len(stacks) - 0.5)
+                places = np.arange(len(names)) + shift
+                axes.errorbar(
+                    places, base, bars[branch], fmt="none", ecolor="0.15", elinewidth=1, capsize=2
+                )
+        axes.spines[["top", "right"]].set_visible(False)
+        label_ticks(axes.xaxis, names, width, 0.16, rotation=90 if max(map(len, names)) > 7 else 0)
+        note = f"sign: all ≥ 0; normalisation: {in_one_line(normalisation)}"
+        axes.set_ylabel(wrapped(unit, 2.6, 9))
+        figure.supxlabel(wrapped(note, width + 1, 8), fontsize=8)
+        branches = [in_one_line(str(branch)) for branch in stacks]
+        axes.legend(
+            drawn[::-1], branches[::-1], loc="upper left", bbox_to_anchor=(1, 1), title="branch"
+        )
+        fit_around(figure, axes, width, 2.6)
+        caption = (
+            f"Share of each branch per {in_one_line(group_label)}: {in_one_line(unit)}; {note}"
+        )
+        return finished(figure, title, caption + ("; with error bars" if bars else ""))
+
+
+def _shares(name: str, shares: Mapping[str, Any], groups: int) -> dict[str, np.ndarray]:
+    found = {}
+    for branch, values in shares.items():
+        numbers = as_numbers(f"{name}[{branch!r}]", values, 1)
+        if len(numbers) != groups:
+            raise ValueError(
+                f"{name}[{branch!r}] must have one number per group, got shape {numbers.shape} for "
+                f"{groups} groups."
+            )
+        if not (np.isfinite(numbers) & (numbers >= 0)).all():
+            raise ValueError(f"{name}[{branch!r}] must be finite and ≥ 0, got {numbers}.")
+        found[branch] = numbers
+    return found
+
+
+def curves(
+    x: Any,
+    values: Mapping[str, Any],
+    *,
+    x_label: str,
+    unit: str,
+    normalisation: str,
+    errors: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> Picture:
+    """Curves over one axis, with a band for what is uncertain.
+
+    Args:
+        x: real ``[n]``.
+        values: of each curve, real ``[n]``, finite.
+        x_label: what ``x`` is.
+        unit: what the values are.
+        normalisation: what they were divided by.
+        errors: of curves, half the height of a band around it, real ``[n]``; NaN for none.
+        title: above.
+
+    Returns:
+        The picture.
+
+    Raises:
+        TypeError, ValueError: if there is no curve, or not one number per place.
+
+    Example:
+        >>> labels = {"x_label": "step", "unit": "logit", "normalisation": "none"}
+        >>> curves([0, 1], {"a": [1, 2]}, **labels).caption
+        'logit over step; sign: as it is; normalisation: none.'
+    """
+    places = as_numbers("x", x, 1)
+    bands = {} if errors is None else dict(errors)
+    if not values or not bands.keys() <= values.keys():
+        raise ValueError("values is empty, or errors has curves that values has not.")
+    check_texts(x_label=x_label, unit=unit, normalisation=normalisation)
+    with drawing():
+        figure, axes = new_figure(4.0, 2.6, title, labels=(None, x_label))
+        for number, (name, of_curve) in enumerate(values.items()):
+            y, band = (_as_long(name, each, places) for each in (of_curve, bands.get(name, places)))
+            colour = BRANCHES[number % len(BRANCHES)]
+            style = ("-", "--", ":", "-.")[number % 4]
+            axes.plot(places, y, style, color=colour, label=in_one_line(name))
+            if name in bands:
+                axes.fill_between(places, y - band, y + band, color=colour, alpha=0.2, linewidth=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylabel(wrapped(unit, 2.6, 9))
+        note = f"sign: as it is; normalisation: {in_one_line(normalisation)}"
+        figure.supxlabel(wrapped(note, 5, 8), fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        fit_around(figure, axes, 4.0, 2.6)
+        caption = f"{in_one_line(unit)} over {in_one_line(x_label)}; {note}"
+        return finished(figure, title, caption)
+
+
+def _as_long(name: str, values: Any, places: np.ndarray) -> np.ndarray:
+    numbers = as_numbers(f"values[{name!r}]", values, 1)
+    if numbers.shape != places.shape:
+        raise ValueError(
+            f"values[{name!r}] must have one number per place, got shape {numbers.shape} for "
+            f"{len(places)} places."
+        )
+    return numbers

@@ -1,0 +1,268 @@
+"""Paths over the grid of layers and tokens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semijax import page, scope_names
+from semijax.paths import Path
+from semijax.paths.path import Node
+from semijax.pictures.picture import (
+    Picture,
+    as_labels,
+    drawing,
+    extent,
+    finished,
+    fit_around,
+    in_one_line,
+    label_ticks,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def path_grid(
+    path_or_paths: Path | Sequence[Path],
+    *,
+    layers: Mapping[str, str] | Sequence[str],
+    tokens: Sequence[str],
+    token_axis: int | Callable[[Node], int | None] | None = None,
+    title: str | None = None,
+) -> Picture:
+    """Paths of the gradient over the grid of layers and tokens, from the input at the bottom up.
+
+    A node lies in the first layer whose glob matches its scope or, of a residual connection outside
+    of all layers, the scope that it leads around. Other nodes lie in the layer of the node before:
+    in the input's row before the first layer, in the output's after the last. Within its row, a
+    path rises from node to node. A node without a token stays in the column of the one before.
+
+    Args:
+        path_or_paths: as ``top_paths`` finds them.
+        layers: from a layer's label to a glob over the modules' scopes, in order from the input to
+            the output; or globs, which are labels then.
+        tokens: the tokens' texts.
+        token_axis: the arrays' axis that counts the tokens, where it is ``len(tokens)`` long. By
+            default the first axis so long: the query's of attention scores ``[heads, query, key]``.
+            Where another axis is as long by chance, pass an axis, or a function from a node to its
+            token's number, or None if it has no token.
+        title: above the grid.
+
+    Returns:
+        The picture.
+
+    Raises:
+        TypeError, ValueError: if there are no paths or no tokens, no path goes through one of the
+            layers, or a path has no node with a token.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> def model(x):
+        ...     with jax.named_scope("layer_0"):
+        ...         x = jnp.tanh(x)
+        ...     return x.sum()
+        >>> paths = sj.top_paths(model, k=2)(jnp.ones((3, 2)))
+        >>> picture = path_grid(paths, layers={"0": "layer_0"}, tokens=["[CLS]", "a", "b"])
+        >>> picture.save("path.svg")  # doctest: +SKIP
+    """
+    paths = [path_or_paths] if isinstance(path_or_paths, Path) else list(path_or_paths)
+    if not paths:
+        raise ValueError("path_or_paths is empty.")
+    if not all(isinstance(path, Path) for path in paths):
+        raise TypeError(f"path_or_paths must be a Path or a sequence of them, got {paths!r}.")
+    names, text = _layers(layers), as_labels("tokens", tokens)
+    find = _token_finder(token_axis, len(text))
+    rows = _rows(paths, list(names.values()))
+    columns = [_columns(path, find, len(text)) for path in paths]
+    labels = ["input", *names, "output"]
+    with drawing():
+        width, height = extent(len(text), 0.36), extent(len(labels), 0.85)
+        figure, axes = new_figure(width, height, title, labels=("layer", "token"))
+        axes.set(xlim=(-0.6, len(text) - 0.4), ylim=(0, len(labels)))
+        for row in range(0, len(labels), 2):
+            axes.axhspan(row, row + 1, color="0.95", zorder=0)
+        axes.vlines(range(len(text)), 0, len(labels), color="0.85", linewidth=0.5, zorder=0.5)
+        strengths = _strengths(paths)
+        starts: dict[float, list[int]] = {}
+        for number, path in enumerate(paths):
+            apart = min(0.2, 0.8 / len(paths)) * (number - (len(paths) - 1) / 2)
+            points, tokened = _points(path, rows[number], columns[number])
+            starts.setdefault(points[0, 0], []).append(number + 1)
+            points[:, 0] += apart
+            _draw_path(axes, path, points, tokened, 0.8 + 1.4 * strengths[number])
+        for column, numbers in starts.items() if len(paths) > 1 else ():
+            shown = ", ".join(map(str, numbers[:3])) + ", …" * (len(numbers) > 3)
+            axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom")
+        label_ticks(axes.xaxis, text, width, 0.16, rotation=90)
+        label_ticks(axes.yaxis, labels, height, 0.14, first=0.5)
+        _path_legend(figure, paths, strengths)
+        fit_around(figure, axes, width, height)
+        return finished(figure, title, _path_caption(paths))
+
+
+def _path_caption(paths: Sequence[Path]) -> str:
+    weights = ", ".join(path.weight_text for path in paths[:5]) + ", …" * (len(paths) > 5)
+    return (
+        f"{len(paths)} gradient path{'s' * (len(paths) > 1)} of weight {weights}. {_scale(paths)}; "
+        "sign of a local derivative: red +, blue −; dashed: residual connection; dotted: node "
+        "without a token"
+    )
+
+
+def _scale(paths: Sequence[Path]) -> str:
+    scale = "line width is |weight| over the largest" if len(paths) > 1 else "none"
+    return (
+        "Weight: product of local derivatives, unit of output per unit of input; "
+        f"normalisation: {scale}"
+    )
+
+
+def _layers(layers: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """From a layer's label to its glob."""
+    if not isinstance(layers, Mapping):
+        layers = dict(zip(as_labels("layers", layers), layers, strict=True))
+    if not layers or not all(isinstance(glob, str) for glob in layers.values()):
+        raise ValueError(f"layers must be globs over scopes, at least one, got {layers!r}.")
+    return {in_one_line(str(label)): glob for label, glob in layers.items()}
+
+
+def _rows(paths: Sequence[Path], globs: Sequence[str]) -> list[list[int]]:
+    """The rows of the paths' nodes: 0 is the input's."""
+    matchers = [scope_names.matcher(glob) for glob in globs]
+    rows = []
+    for path in paths:
+        arounds = [(), *(edge.around for edge in path.edges)]
+        found = [
+            next((r for r, m in enumerate(matchers, 1) if any(map(m, (node.scope, *around)))), 0)
+            for node, around in zip(path.nodes, arounds, strict=True)
+        ]
+        last = max((number for number, row in enumerate(found) if row), default=0)
+        filled = list(itertools.accumulate(found[: last + 1], lambda before, row: row or before))
+        rows.append(filled + [len(globs) + 1] * (len(found) - last - 1))
+    if not any(0 < row <= len(globs) for path_rows in rows for row in path_rows):
+        visited = dict.fromkeys(node.scope for path in paths for node in path.nodes)
+        raise ValueError(
+            f"No path goes through one of the layers {', '.join(map(repr, globs))}. Their scopes "
+            f"are {', '.join(map(repr, filter(None, visited)))}."
+        )
+    return rows
+
+
+def _token_finder(
+    axis: int | Callable[[Node], int | None] | None, length: int
+) -> Callable[[Node], int | None]:
+    """What finds a node's token."""
+    if callable(axis):
+        return axis
+
+    def find(node: Node) -> int | None:
+        if axis is None:
+            return node.index[node.shape.index(length)] if length in node.shape else None
+        known = -len(node.shape) <= axis < len(node.shape) and node.shape[axis] == length
+        return node.index[axis] if known else None
+
+    return find
+
+
+def _columns(path: Path, find: Callable[[Node], int | None], length: int) -> list[tuple[int, bool]]:
+    """The nodes' columns, and whether they have a token."""
+    found = [find(node) for node in path.nodes]
+    known = [token for token in found if token is not None]
+    if not known:
+        raise ValueError(
+            f"{path!r} has no node with a token: no array of {length} rows. Pass token_axis, a "
+            "function from a node to its token's number."
+        )
+    if not all(0 <= token < length for token in known):
+        raise ValueError(f"token_axis found the tokens {known}, but there are {length} tokens.")
+    columns, column = [], known[0]
+    for token in found:
+        column = column if token is None else token
+        columns.append((column, token is not None))
+    return columns
+
+
+def _points(
+    path: Path, rows: Sequence[int], columns: Sequence[tuple[int, bool]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the nodes lie, ``[nodes, 2]``, and whether they have a token."""
+    column = [c for c, _ in columns]
+    # Where something is to be seen, there is room: at residual connections and between tokens.
+    lengths = [1.0] + [
+        4.0 if edge.around or column[n] != column[n + 1] else 1.0
+        for n, edge in enumerate(path.edges)
+    ]
+    heights: list[float] = []
+    for row, run in itertools.groupby(zip(rows, lengths, strict=True), lambda pair: pair[0]):
+        rises = list(itertools.accumulate(length for _, length in run))
+        heights += [row + rise / (rises[-1] + 1) for rise in rises]
+    return np.stack([column, heights], -1).astype(float), np.array([has for _, has in columns])
+
+
+def _draw_path(
+    axes: Axes, path: Path, points: np.ndarray, tokened: np.ndarray, width: float
+) -> None:
+    from matplotlib.collections import LineCollection
+
+    looks = [
+        (_sign_colour(edge.weight), _DOTTED if not has else _DASHED if edge.around else "solid")
+        for edge, has in zip(path.edges, tokened[1:], strict=True)
+    ]
+    # Edges that look the same are one line, lest each began its dashes anew.
+    runs = [[n for n, _ in run] for _, run in itertools.groupby(enumerate(looks), lambda x: x[1])]
+    axes.add_collection(
+        LineCollection(
+            [points[run[0] : run[-1] + 2] for run in runs],
+            colors=[looks[run[0]][0] for run in runs],
+            linestyles=[looks[run[0]][1] for run in runs],
+            linewidths=width,
+            capstyle="butt",
+            zorder=2,
+        )
+    )
+    event = [
+        bool(e.around) or x != y
+        for e, (x, y) in zip(path.edges, itertools.pairwise(points[:, 0]), strict=True)
+    ]
+    marked = np.array([True, *event]) | np.array([*event, True])
+    axes.scatter(*points[marked].T, s=6, color="0.2", linewidths=0, zorder=3)
+
+
+_DASHED, _DOTTED = (0, (2.0, 1.3)), (0, (0.8, 1.0))
+
+
+def _sign_colour(weight: float) -> str:
+    return page.POSITIVE if weight > 0 else page.NEGATIVE if weight < 0 else "0.5"
+
+
+def _strengths(paths: Sequence[Path]) -> list[float]:
+    """|weight| over the largest."""
+    largest = max(path.log_abs_weight for path in paths)
+    return [math.exp(path.log_abs_weight - largest) if path.sign else 0.0 for path in paths]
+
+
+def _path_legend(figure: Figure, paths: Sequence[Path], strengths: Sequence[float]) -> None:
+    from matplotlib.lines import Line2D
+
+    def line(label: str, colour: str = "0.2", style: Any = "solid", width: float = 1.6) -> Line2D:
+        return Line2D([], [], color=colour, linestyle=style, linewidth=width, label=label)
+
+    handles = [
+        line("local derivative > 0", page.POSITIVE),
+        line("local derivative < 0", page.NEGATIVE),
+        line("residual connection", style=_DASHED),
+        line("node without a token", style=_DOTTED),
+    ]
+    if any(edge.weight == 0 for path in paths for edge in path.edges):
+        handles.insert(2, line("local derivative = 0", "0.5"))
+    for number, (path, strength) in enumerate(zip(paths[:6], strengths, strict=False), 1):
+        name = f"path {number}" if len(paths) > 1 else "path"
+        handles.append(line(f"{name}: weight {path.weight_text}", width=0.8 + 1.4 * strength))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, title=_scale(paths))

@@ -1,0 +1,226 @@
+"""A figure with its caption, and what all pictures have in common."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import importlib
+import io
+import math
+import os
+import pathlib
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semijax import page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+SETTINGS = {
+    "axes.labelsize": 9,
+    "axes.titlesize": 10,
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.title_fontsize": 8,
+    "svg.hashsalt": "semijax",
+    "text.parse_math": False,  # a $ is a $
+    "xtick.labelsize": 9,
+    "xtick.major.size": 0,
+    "ytick.labelsize": 9,
+    "ytick.major.size": 0,
+}
+"""Those of matplotlib that are not its defaults."""
+
+
+FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "Microsoft YaHei", "Noto Emoji")
+"""For what DejaVu Sans has no glyphs for, where they are installed."""
+
+
+SHORT = 24
+"""How many characters of a token are shown."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure and what it shows; a notebook displays both.
+
+    Attributes:
+        figure: the ``matplotlib.figure.Figure``, to be changed at will.
+        caption: what is shown, with its sign, unit and normalisation.
+    """
+
+    figure: Figure = dataclasses.field(repr=False)
+    caption: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file: the same bytes for the same picture.
+
+        Args:
+            path: ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``; the latter has the caption too,
+                and needs no other file.
+
+        Raises:
+            ValueError: if it ends in something else.
+        """
+        path = pathlib.Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in (".png", ".svg", ".pdf", ".html"):
+            raise ValueError(f"A picture is saved as .png, .svg, .pdf or .html, got {str(path)!r}.")
+        if suffix == ".html":
+            path.write_text(page.document(self.caption, self._repr_html_()), encoding="utf-8")
+        else:
+            path.write_bytes(self._render(suffix[1:]))
+
+    def _render(self, format: str) -> bytes:
+        date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
+        buffer = io.BytesIO()
+        with drawing():
+            self.figure.savefig(
+                buffer, format=format, metadata=date, dpi=200, bbox_inches="tight", pad_inches=0.05
+            )
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        # As an image, a drawing shares no names with the page or with the page's other drawings.
+        data = base64.b64encode(self._render("svg")).decode()
+        caption = page.text(self.caption)
+        return (
+            f'<figure style="margin:0"><img style="max-width:100%" alt="{caption}" '
+            f'src="data:image/svg+xml;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+        )
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib as it comes, whatever is set, and quiet about glyphs that no font has."""
+    try:
+        style = importlib.import_module("matplotlib.style")
+        fonts = importlib.import_module("matplotlib.font_manager")
+    except ModuleNotFoundError as error:
+        message = "Pictures need matplotlib: pip install 'semijax[plot]'."
+        raise ModuleNotFoundError(message, name=error.name) from error
+    installed = set(fonts.fontManager.get_font_names())
+    family = ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+    with (
+        style.context(["default", SETTINGS | {"font.family": family}]),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        yield
+
+
+def finished(
+    figure: Figure, title: str | None, caption: str, numbers: np.ndarray | None = None
+) -> Picture:
+    """The picture, with what is to be said of its title and of what is no number."""
+    if numbers is not None and not np.isfinite(numbers).all():
+        caption += f"; hatched: {no_path(numbers)}"
+    return Picture(figure, (f"{in_one_line(title)}. " if title else "") + caption + ".")
+
+
+def new_figure(
+    width: float, height: float, title: str | None, labels: tuple[str | None, str | None]
+) -> tuple[Figure, Axes]:
+    """A figure with room for axes of so many inches, with labels for y and x."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width + 6, height + 6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(ylabel=in_one_line(labels[0] or ""), xlabel=in_one_line(labels[1] or ""))
+    if title:
+        axes.set_title(wrapped(title, max(width, 3), 10))
+    return figure, axes
+
+
+def fit_around(figure: Figure, axes: Axes, width: float, height: float) -> None:
+    """Lay the figure out around axes of so many inches; drawing it again changes nothing."""
+    for _ in range(2):  # the colour bar's room depends on the figure's size
+        figure.draw_without_rendering()
+        size, taken = figure.get_size_inches(), np.array(axes.get_position().size)
+        figure.set_size_inches(*(size * (1 - taken) + (width, height)))
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def extent(count: int, each: float) -> float:
+    """Inches of ``count`` cells: no picture is larger than a page's width, twice."""
+    return min(max(count * each, 1.2), 14.0)
+
+
+def label_ticks(
+    axis: Axis, labels: Sequence[str], inches: float, apart: float, *, first: float = 0, rotation=0
+) -> None:
+    """A label per cell, or where these had less than ``apart`` inches, per several."""
+    step = math.ceil(len(labels) * apart / inches)
+    places = np.arange(0, len(labels), step)
+    axis.set_ticks(
+        places + first, [shortened(label) for label in labels[::step]], rotation=rotation
+    )
+
+
+def no_path(numbers: np.ndarray) -> str:
+    """What to call numbers that are none."""
+    return "no path, or NaN" if np.isnan(numbers).any() else "no path"
+
+
+def as_numbers(name: str, values: Any, ndim: int) -> np.ndarray:
+    """Real numbers with so many axes, as float64."""
+    array = np.asarray(values)
+    if array.dtype.kind in "cOSU":
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}.")
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}.")
+    return array.astype(np.float64)
+
+
+def as_labels(name: str, labels: Sequence[str]) -> list[str]:
+    """Texts, at least one, that can be drawn."""
+    if isinstance(labels, str):
+        raise TypeError(f"{name} must be a sequence of strings, got the string {labels!r}.")
+    found = [_printable(str(label)) for label in labels]
+    if not found:
+        raise ValueError(f"{name} is empty.")
+    return found
+
+
+def check_texts(**texts: str) -> None:
+    """Raise unless all say something."""
+    for name, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name} must say what it is, got {text!r}.")
+
+
+def _printable(text: str) -> str:
+    """A text without control characters, which neither a font nor SVG has: these as escapes."""
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Cf" else repr(c)[1:-1] for c in text
+    )
+
+
+def in_one_line(text: str) -> str:
+    """A text in one line."""
+    return _printable(" ".join(text.split()))
+
+
+def shortened(text: str) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= SHORT else text[: SHORT - 1] + "…"
+
+
+def wrapped(text: str, inches: float, points: float) -> str:
+    """A text in lines of at most so many inches, about, and all about as long."""
+    columns = max(int(inches * 72 / (0.5 * points)), 12)
+    text = in_one_line(text)
+    lines = math.ceil(len(text) / columns)
+    return textwrap.fill(text, columns if lines < 2 else min(columns, len(text) // lines + 8))

@@ -1,0 +1,238 @@
+"""Numbers as colours: per token, per layer and token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semijax import page
+from semijax.pictures.picture import (
+    Picture,
+    as_labels,
+    as_numbers,
+    check_texts,
+    drawing,
+    extent,
+    finished,
+    fit_around,
+    in_one_line,
+    label_ticks,
+    new_figure,
+    no_path,
+    shortened,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+
+SIGNED = (
+    f"{page.NEGATIVE} #4393c3 #92c5de #d1e5f0 #f7f7f7 #fddbc7 #f4a582 #d6604d {page.POSITIVE}"
+).split()
+"""The map of signed numbers, from blue to red: ColorBrewer's RdBu."""
+
+
+WIDTH, LINE = 7.0, 25.0
+"""Inches of a strip of tokens, and points of its lines."""
+
+NO_PATH = {"facecolor": "0.93", "edgecolor": "0.72", "hatch": "////", "linewidth": 0.5}
+"""How a number that is none is drawn."""
+
+
+def token_strip(
+    tokens: Sequence[str],
+    values: Any,
+    *,
+    unit: str,
+    normalisation: str,
+    signed: bool | None = None,
+    title: str | None = None,
+) -> Picture:
+    """A sentence's tokens in boxes, each coloured by its number.
+
+    Args:
+        tokens: the tokens' texts.
+        values: real ``[len(tokens)]``; infinite (no path) and NaN are hatched.
+        unit: the numbers', as in ``"logit per unit of embedding"``.
+        normalisation: what they were divided by, as in ``"sum over the sentence = 1"``.
+        signed: colours from blue (negative) over white to red (positive), symmetric about 0; else
+            from 0 on. By default whether any number is negative.
+        title: above the boxes.
+
+    Returns:
+        The picture.
+
+    Raises:
+        TypeError, ValueError: if there is not one real number per token, none is negative
+            where ``signed`` is False, or a text is missing.
+
+    Example:
+        >>> token_strip(["[CLS]", "hi"], [0.2, -0.5], unit="logit", normalisation="none").caption
+        'One number per token: logit; sign: red +, blue −, white 0; normalisation: none.'
+    """
+    labels = as_labels("tokens", tokens)
+    numbers = as_numbers("values", values, 1)
+    if len(numbers) != len(labels):
+        raise ValueError(
+            f"values must have one number per token, got shape {numbers.shape} for {len(labels)} "
+            "tokens."
+        )
+    check_texts(unit=unit, normalisation=normalisation)
+    with drawing():
+        colours, meaning = _colours(numbers, signed, unit, normalisation)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure()
+        FigureCanvasAgg(figure)  # measures text
+        axes = figure.add_axes((0, 0, 1, 1))
+        width, height = _boxes(axes, labels, numbers, colours)
+        bottom, top = 60, height + 60
+        figure.set_size_inches(width / 72, (top + 4) / 72)
+        axes.set_position((0, bottom / (top + 4), 1, height / (top + 4)))
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        axes.set_axis_off()
+        if title:
+            axes.set_title(wrapped(title, width / 72, 10))
+        bar = figure.add_axes((0.2, (bottom - 18) / (top + 4), 0.6, 8 / (top + 4)))
+        figure.colorbar(colours, cax=bar, orientation="horizontal")
+        _finish_bar(bar, meaning, width / 72, numbers)
+        return finished(figure, title, f"One number per token: {meaning}", numbers)
+
+
+def heat_map(
+    values: Any,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    unit: str,
+    normalisation: str,
+    signed: bool | None = None,
+    row_label: str = "layer",
+    column_label: str = "token",
+    title: str | None = None,
+) -> Picture:
+    """A number per layer and token, as colours; the first layer at the bottom.
+
+    Args:
+        values: real ``[len(rows), len(columns)]``; infinite (no path) and NaN are hatched.
+        rows: their labels.
+        columns: theirs.
+        unit: the numbers', as for ``token_strip``.
+        normalisation: what they were divided by.
+        signed: as for ``token_strip``.
+        row_label: what a row is.
+        column_label: what a column is.
+        title: above the map.
+
+    Returns:
+        The picture.
+
+    Raises:
+        TypeError, ValueError: as for ``token_strip``.
+
+    Example:
+        >>> picture = heat_map(
+        ...     [[0.1, 0.9], [0.0, 1.0]], rows=["0", "1"], columns=["a", "b"],
+        ...     unit="share of Σ |path weight|", normalisation="rows sum to 1",
+        ... )
+        >>> picture.save("layers.pdf")  # doctest: +SKIP
+    """
+    row_names, names = as_labels("rows", rows), as_labels("columns", columns)
+    numbers = as_numbers("values", values, 2)
+    if numbers.shape != (len(row_names), len(names)):
+        raise ValueError(
+            f"values must have one number per row and column, got shape {numbers.shape} for "
+            f"{len(row_names)} rows and {len(names)} columns."
+        )
+    check_texts(unit=unit, normalisation=normalisation)
+    with drawing():
+        colours, meaning = _colours(numbers, signed, unit, normalisation)
+        width, height = extent(len(names), 0.36), extent(len(row_names), 0.3)
+        figure, axes = new_figure(width, height, title, labels=(row_label, column_label))
+        finite = np.ma.masked_invalid(numbers)
+        # At the edges of cells, so that the k-th is centred at k.
+        edges = [np.arange(n + 1) - 0.5 for n in numbers.T.shape]
+        thin = width / len(names) < 0.1  # edges would hide the cells
+        mesh = axes.pcolormesh(
+            *edges, finite, edgecolors="white", linewidth=0 if thin else 0.4, rasterized=thin
+        )
+        mesh.set(cmap=colours.cmap, norm=colours.norm)
+        if finite.mask.any():
+            axes.patch.set(**NO_PATH)
+        label_ticks(axes.xaxis, names, width, 0.16, rotation=90)
+        label_ticks(axes.yaxis, row_names, height, 0.14)
+        shown = min(4.0, width)
+        bar = figure.colorbar(
+            colours, ax=axes, location="bottom", shrink=shown / width, aspect=shown / 0.11
+        )
+        _finish_bar(bar.ax, meaning, max(width, 5), numbers)
+        fit_around(figure, axes, width, height)
+        what = f"One number per {in_one_line(row_label)} and {in_one_line(column_label)}"
+        return finished(figure, title, f"{what}: {meaning}", numbers)
+
+
+def _boxes(
+    axes: Axes, labels: Sequence[str], numbers: np.ndarray, colours: ScalarMappable
+) -> tuple[float, float]:
+    """Draw the tokens in lines, and return the width and height of all, in points."""
+    from matplotlib.patches import Rectangle
+
+    x, y, widest, limit = 4.0, 2.0, 300.0, WIDTH * 72
+    for label, number in zip(labels, numbers, strict=True):
+        text = axes.text(0, 0, shortened(label), fontsize=11, ha="center", va="center_baseline")
+        width = max(text.get_window_extent().width * 72 / axes.figure.dpi, 4) + 8
+        if x + width > limit and x > 4:
+            x, y = 4.0, y + LINE
+        style: dict[str, Any] = NO_PATH
+        if np.isfinite(number):
+            colour = colours.to_rgba(number)
+            style = {"facecolor": colour, "edgecolor": "0.75", "linewidth": 0.5}
+            text.set_color(_readable_on(np.asarray(colour)))
+        axes.add_patch(Rectangle((x, y), width, LINE - 5, **style))
+        text.set_position((x + width / 2, y + (LINE - 5) / 2))
+        x += width + 3
+        widest = max(widest, x)
+    return widest + 1, y + LINE
+
+
+def _readable_on(rgba: np.ndarray) -> str:
+    """Black or white, whichever has more contrast to a colour (WCAG 2)."""
+    linear = np.where(rgba <= 0.04045, rgba / 12.92, ((rgba + 0.055) / 1.055) ** 2.4)
+    luminance = linear[:3] @ [0.2126, 0.7152, 0.0722]
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+
+
+def _colours(
+    numbers: np.ndarray, signed: bool | None, unit: str, normalisation: str
+) -> tuple[ScalarMappable, str]:
+    """The map from numbers to colours, and what it means."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    finite = numbers[np.isfinite(numbers)]
+    if signed is False and (finite < 0).any():
+        raise ValueError(f"signed=False, but the least of the values is {finite.min():.4g}.")
+    signed = bool((finite < 0).any()) if signed is None else signed
+    largest = float(np.abs(finite).max(initial=0)) or 1.0
+    scheme = LinearSegmentedColormap.from_list("signed", SIGNED) if signed else "YlGn"
+    colours = ScalarMappable(Normalize(-largest if signed else 0, largest), scheme)
+    sign = "red +, blue −, white 0" if signed else "all ≥ 0"
+    return (
+        colours,
+        f"{in_one_line(unit)}; sign: {sign}; normalisation: {in_one_line(normalisation)}",
+    )
+
+
+def _finish_bar(bar: Axes, meaning: str, inches: float, numbers: np.ndarray) -> None:
+    """Say what the colours mean."""
+    from matplotlib.patches import Patch
+
+    bar.tick_params(labelsize=8, length=2)
+    bar.set_xlabel(wrapped(meaning, inches, 8), fontsize=8)
+    if not np.isfinite(numbers).all():
+        patch = Patch(label=no_path(numbers), **NO_PATH)
+        bar.legend(handles=[patch], loc="center left", bbox_to_anchor=(1.02, 0.5), borderaxespad=0)
