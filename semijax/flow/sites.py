@@ -244,6 +244,7 @@ class _Modules:
         self, graph: Graph, readers: Mapping[Variable, list[Consumer]], within: Module
     ) -> None:
         self._readers = readers
+        self._leading = _leading(graph)
         outside = {*within.enclosing}
         self._makers: dict[Any, Equation] = {}
         self._read: dict[Module, dict[Variable, None]] = {}
@@ -266,10 +267,14 @@ class _Modules:
         return self._first[number]
 
     def inputs(self, module: Module, origins: Mapping[Variable, str]) -> list[Variable]:
-        """What it reads of what was computed before; of the arguments, if there is none."""
+        """What it reads of what was computed before; of the arguments, if there is none.
+
+        Of these, what a path to an output leads from: not a mask that is only compared.
+        """
         read = [v for v in self._read[module] if v.differentiable and not self._made_in(v, module)]
-        computed = [v for v in read if origins.get(v) == COMPUTED]
-        return computed or [v for v in read if origins.get(v) == ARGUMENT]
+        of_origin = ([v for v in read if origins.get(v) == o] for o in (COMPUTED, ARGUMENT))
+        found = next(filter(None, of_origin), [])
+        return [v for v in found if v in self._leading] or found
 
     def left_by(self, variable: Variable, maker: Equation) -> list[Module]:
         """The uses of modules that an array comes out of, from the inside out."""
@@ -283,6 +288,15 @@ class _Modules:
     def _made_in(self, variable: Variable, module: Module) -> bool:
         maker = self._makers.get(variable)
         return maker is not None and module in self._own[maker.module]
+
+
+def _leading(graph: Graph) -> set[Any]:
+    """The variables from which a path may lead to an output."""
+    found: set[Any] = {v for v in graph.outputs if isinstance(v, Variable) and v.differentiable}
+    for equation in reversed(graph.equations):
+        if equation.name != "stop_gradient" and any(v in found for v in equation.outputs):
+            found |= {v for v in equation.inputs if isinstance(v, Variable) and v.differentiable}
+    return found
 
 
 def _matcher(pattern: str) -> Callable[[Site], bool]:
