@@ -161,6 +161,7 @@ class Graph:
         active: the variables that a path from the differentiated inputs, or from an array that was
             asked for, can reach.
         marked: the numbers of the arrays that were asked for.
+        module: the use of a module that all of it lies in.
     """
 
     inputs: tuple[Variable, ...]
@@ -169,6 +170,7 @@ class Graph:
     constants: dict[Variable, Any]
     active: frozenset[Variable]
     marked: Mapping[Variable, tuple[int, ...]]
+    module: Module
 
 
 def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
@@ -219,6 +221,7 @@ def build(
         builder.constants,
         frozenset(builder.active),
         builder.marked,
+        module,
     )
 
 

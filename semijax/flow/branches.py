@@ -343,7 +343,9 @@ def _named(site: Site) -> Groups:
     """Each module that reads the array a branch of its own."""
     equations = dict.fromkeys(equation for equation, *_ in site.consumers if equation)
     scopes = list(dict.fromkeys(equation.scope for equation in equations))
-    short = dict(zip(scopes, scope_names.without_common(scopes), strict=True))
+    # As seen from what they have in common; a single one as seen from the array.
+    seen_from = [] if len(scopes) > 1 else [site.scope]
+    short = dict(zip(scopes, scope_names.without_common([*scopes, *seen_from]), strict=False))
     alike: dict[str, list[Equation]] = collections.defaultdict(list)
     for equation in equations:
         if not short[equation.scope]:  # beside the other modules, in what they all lie in

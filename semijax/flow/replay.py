@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import source_info_util
 
 from semijax import _compat, sweep
-from semijax.graph import NO_MARKS, Equation, Graph, Variable, bodies, build
+from semijax.graph import NO_MARKS, Equation, Graph, Module, Variable, bodies, build
+from semijax.scope_names import Given
 
 Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
 """``change(number, iterations, value)``: what to go on with in place of a marked array's value.
@@ -37,16 +40,48 @@ def replay(
 
     for variable, value in zip(graph.inputs, inputs, strict=True):
         define(variable, value)
-    for equation in graph.equations:
-        operands = sweep.read(values, equation.inputs)
-        if equation.marks:
-            results, inside = _REGIONS[equation.name](equation, operands, change, iterations)
-            found |= inside
-        else:
-            results = equation.bind(*operands)
-        for variable, value in zip(equation.outputs, results, strict=True):
-            define(variable, value)
+    with _Scopes(graph.module) as scopes:
+        for equation in graph.equations:
+            scopes.enter(equation.module)
+            operands = sweep.read(values, equation.inputs)
+            if equation.marks:
+                results, inside = _REGIONS[equation.name](equation, operands, change, iterations)
+                found |= inside
+            else:
+                with source_info_util.user_context(equation.eqn.source_info.traceback):
+                    results = equation.bind(*operands)
+            for variable, value in zip(equation.outputs, results, strict=True):
+                define(variable, value)
     return sweep.read(values, graph.outputs), found
+
+
+class _Scopes:
+    """The scopes of the equations that run, so that who traces them finds the modules again."""
+
+    def __init__(self, outside: Module) -> None:
+        self._outside = len(outside.enclosing)
+        self._entered: list[tuple[Module, Any]] = []
+
+    def __enter__(self) -> _Scopes:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._leave(0)
+
+    def enter(self, module: Module) -> None:
+        """Be in this use of a module: leave and enter what that takes."""
+        wanted = module.enclosing[self._outside :]
+        both = zip(self._entered, wanted, strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0][0] is pair[1], both))
+        self._leave(common)
+        for inner in wanted[common:]:
+            scope = jax.named_scope(Given(inner.scope.rpartition("/")[2]))
+            scope.__enter__()
+            self._entered.append((inner, scope))
+
+    def _leave(self, kept: int) -> None:
+        while len(self._entered) > kept:
+            self._entered.pop()[1].__exit__(None, None, None)
 
 
 def _bodies(equation: Equation) -> list[Graph]:

@@ -109,6 +109,13 @@ class Site:
     module: Module | None
 
     @property
+    def scope(self) -> str:
+        """The module it is seen in: for an input the one that reads it, else where it is made."""
+        if self.base.endswith(INPUT):
+            return self.base.removesuffix(INPUT)
+        return self.place.made_by.scope if self.place.made_by else ""
+
+    @property
     def name(self) -> str:
         """What no other site is called: the name, and ``#2`` for the second of several."""
         return f"{self.base}#{self.number}" if self.number else self.base
