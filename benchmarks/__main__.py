@@ -27,14 +27,19 @@ def machine() -> dict[str, str | int]:
     return {"processor": processor, "cores": os.cpu_count() or 0, "kernels": kernels, **versions}
 
 
-def figures(quick: bool, paths: bool, repeats: int) -> Iterator[table.Figure]:
+def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figure]:
     names = list(table.SEMIRINGS)
-    if paths:
+    if only == "paths":
         yield from table.paths(Workload(12, 32, width=768), repeats)
+        return
+    if only == "flow":
+        yield from table.flow(Workload(6, 32), repeats)
+        yield from table.study()
         return
     if quick:
         yield from table.cost(Workload(layers=1), names, repeats)
         yield from table.paths(Workload(layers=1), repeats)
+        yield from table.flow(Workload(layers=1), repeats)
         yield from table.contractions(repeats)
         yield from table.against_fixed_shape(repeats)
         return
@@ -49,6 +54,8 @@ def figures(quick: bool, paths: bool, repeats: int) -> Iterator[table.Figure]:
     yield from table.penalty(Workload(2, 64))
     yield from table.penalty(Workload(6, 64))
     yield from table.paths(Workload(12, 32, width=768), repeats)
+    yield from table.flow(Workload(6, 32), repeats)
+    yield from table.study()
     yield from table.contractions(repeats)
     yield from table.against_fixed_shape(repeats)
     yield from table.against_torch(repeats)
@@ -57,7 +64,7 @@ def figures(quick: bool, paths: bool, repeats: int) -> Iterator[table.Figure]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one layer, and no torch")
-    parser.add_argument("--paths", action="store_true", help="the path searches alone")
+    parser.add_argument("--only", choices=("paths", "flow"), help="one part alone")
     parser.add_argument("--repeats", type=int, default=11, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
     parser.add_argument("--readme", type=Path, help="the file whose table to replace")
@@ -65,7 +72,7 @@ def main() -> None:
     found = machine()
     print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
     measured: list[table.Figure] = []
-    for figure in figures(options.quick, options.paths, options.repeats):
+    for figure in figures(options.quick, options.only, options.repeats):
         print(figure, flush=True)
         measured.append(figure)
         rows = [dataclasses.asdict(each) for each in measured]

@@ -168,6 +168,60 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
     yield Figure("memory top_paths(k=100) / kept", workload.name, float(output.split()[-1]), 2)
 
 
+def flow(workload: Workload, repeats: int) -> Iterator[Figure]:
+    """Flow through the layers, the branches and the modules, over the jitted sweep alone."""
+    embeddings, params = workload.arguments()
+    layers = "*/layer/[0-9]:input"
+    branches = {"query": "*/query", "key": "*/key", "value": "*/value", "skip": sj.REST}
+    function = workload.function
+    for name in ("AbsSumProduct", "AbsMaxProduct", "MaxProduct", "Entropy"):
+        semiring = SEMIRINGS[name]
+        analyses = {
+            "sweep": sj.semiring_grad(function, semiring),
+            "branch_flow": sj.branch_flow(function, semiring, layers, branches, argnums=0),
+            "branch_flow, op": sj.branch_flow(
+                function, semiring, layers, branches, argnums=0, granularity="op"
+            ),
+            "site_flow": sj.site_flow(function, semiring, layers),
+            "component_flow": sj.component_flow(function, semiring, 4),
+        }
+        everything = {what: compiled(f, embeddings, params) for what, f in analyses.items()}
+        times = run_times({what: c.run for what, c in everything.items()}, repeats)
+        for what in list(analyses)[1:]:
+            target = 1.5 if what.startswith("branch_flow") else None
+            ratio = times[what] / times["sweep"]
+            yield Figure(f"{what} / sweep", f"{workload.name}, {name}", ratio, target)
+
+
+def study() -> Iterator[Figure]:
+    """Compilations of a study of 200 sentences of mixed length, over its buckets."""
+    random = np.random.default_rng(0)
+    workload = Workload(layers=1)
+    params = workload.arguments()[1]
+    embeddings = random.standard_normal((64, workload.width)).astype(np.float32)
+    traced = []
+
+    def analysis(batch: Any) -> Any:
+        traced.append(batch)
+
+        def margin(embeddings: jax.Array) -> jax.Array:
+            kept = jnp.where(batch["mask"][:, None], embeddings, 0)
+            return workload.function(kept, params)
+
+        return sj.branch_flow(margin, sj.MaxProduct(), "*/layer/0:input")(batch["embeddings"])
+
+    lengths = random.integers(9, 64, 200)
+    batches = [{"embeddings": embeddings[:n], "mask": np.ones(n, bool)} for n in lengths]
+
+    def largest(flow: sj.BranchFlow, batch: Any) -> np.ndarray:
+        ((_, branches),) = flow.items()
+        return np.max([*branches.values()], 0).ravel()[: len(batch["mask"])]
+
+    reducers = {"largest": largest}
+    sj.run_study(analysis, batches, reducers=reducers, buckets=(16, 32, 64), progress=False)
+    yield Figure("compilations of a study / buckets", "200 sentences", len(traced) / 3, 1)
+
+
 def path_memory(workload: Workload) -> float:
     """Resident memory at the peak of a search, over what its sweep needs and what it keeps."""
     embeddings, params = workload.arguments()

@@ -246,7 +246,7 @@ class _Builder:
         self.names[var] = variable = Variable(
             tuple(getattr(var.aval, "shape", ())), getattr(var.aval, "dtype", np.dtype(object))
         )
-        if place in self.marks.arrays:
+        if place is not None and place in self.marks.arrays:
             self.marked[variable] = self.marks.arrays[place]
             if variable.differentiable:
                 self.active.add(variable)

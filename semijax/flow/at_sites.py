@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,7 +15,7 @@ from semijax import checks, page, tables
 from semijax.elements import Elements
 from semijax.flow import program
 from semijax.flow.program import Argnums, Program, none
-from semijax.flow.results import for_each_member, log_size, provenance, result, shown
+from semijax.flow.results import for_each_member, log_size, named, provenance, result, shown
 from semijax.flow.sites import SiteRow, SiteTable
 from semijax.semirings import Semiring, as_semiring
 
@@ -165,7 +166,7 @@ class SiteValues(Mapping[str, Any]):
         return rows
 
     def _legend(self) -> str:
-        return f"{self.semiring!r}, granularity {self.granularity!r}"
+        return f"{named(self.semiring)}, granularity {self.granularity!r}"
 
 
 _HEADER = ("site", "shape", "min", "mean", "max")

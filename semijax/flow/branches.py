@@ -20,6 +20,7 @@ from semijax.flow.program import Argnums, Program, none
 from semijax.flow.results import (
     for_each_member,
     log_size,
+    named,
     of_what,
     provenance,
     result,
@@ -157,7 +158,7 @@ class BranchFlow(Mapping[str, Any]):
                 for branch in names
             }
             normalisation = "mean over tokens of shares that sum to 1 per token"
-        given = {
+        given: dict[str, Any] = {
             "unit": f"share of {of_what(self.semiring)}",
             "normalisation": f"{normalisation}; granularity {self.granularity!r}",
         }
@@ -243,7 +244,7 @@ class BranchFlow(Mapping[str, Any]):
 
     def _legend(self) -> str:
         how = "⊕" if self.reduce == "oplus" else "sum"
-        return f"{self.semiring!r}, {how} over the last axis, granularity {self.granularity!r}"
+        return f"{named(self.semiring)}, {how} over the last axis, granularity {self.granularity!r}"
 
 
 def branch_flow(
@@ -381,7 +382,7 @@ def _matched(
         return next(found, rest)
 
     of = {name: branch_of(name) for name in known}
-    names = dict.fromkeys([*branches, *([rest] if rest in of.values() else [])])
+    names: dict[str, None] = dict.fromkeys([*branches, *([rest] if rest in of.values() else [])])
 
     def grouped(site: Site) -> Groups:
         groups: Groups = {name: [] for name in names}

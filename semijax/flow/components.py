@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks, page, scope_names, sweep, tables
 from semijax.elements import Elements
 from semijax.flow.program import Program
-from semijax.flow.results import for_each_member, log_size, provenance, result, shown
+from semijax.flow.results import for_each_member, log_size, named, provenance, result, shown
 from semijax.graph import Equation, Graph, Variable, bodies
 from semijax.semirings import Semiring, as_semiring
 from semijax.semirings.expectation import LogMassSemiring
@@ -116,7 +117,7 @@ class ComponentFlow(Mapping[str, Any]):
 
     def _legend(self) -> str:
         return (
-            f"{self.semiring!r} over all paths that enter the component, and its share of all "
+            f"{named(self.semiring)} over all paths that enter the component, and its share of all "
             f"paths; expected edges per path; granularity {self.granularity!r}"
         )
 

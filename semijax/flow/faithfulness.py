@@ -401,4 +401,4 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's ρ; NaN where all ranks are equal."""
     if a.min() == a.max() or b.min() == b.max():
         return float("nan")
-    return float(scipy.stats.spearmanr(a, b).statistic)
+    return float(np.asarray(scipy.stats.spearmanr(a, b))[0])

@@ -147,7 +147,7 @@ def to_consumers(
             continue
         for i, part in sent.items():
             v = equation.inputs[i]
-            if v in graph.marked:
+            if isinstance(v, Variable) and v in graph.marked:
                 part = _like(semiring, v, part)
                 found.update({(site, numbers[equation], i): part for site in graph.marked[v]})
         if equation.marks and jacobian is not None:

@@ -30,9 +30,13 @@ def result(*arrays: str) -> Callable[[_Result], _Result]:
 
 def provenance(semiring: Semiring, granularity: str) -> dict[str, str]:
     """What a number depends on besides the model and its input."""
-    own = semiring.of if isinstance(semiring, ByOperation) else semiring
     versions = {name: importlib.metadata.version(name) for name in ("semijax", "jax", "jaxlib")}
-    return {"semiring": repr(own), "granularity": granularity, **versions}
+    return {"semiring": named(semiring), "granularity": granularity, **versions}
+
+
+def named(semiring: Semiring) -> str:
+    """A semiring as it was given."""
+    return repr(semiring.of if isinstance(semiring, ByOperation) else semiring)
 
 
 def log_size(semiring: Semiring, elements: Elements) -> jax.Array:
@@ -99,5 +103,4 @@ def of_what(semiring: Semiring) -> str:
         return "the gradient's mass Z = Σ|path weight|"
     if isinstance(semiring, PathCount):
         return "the number of paths"
-    own = semiring.of if isinstance(semiring, ByOperation) else semiring
-    return f"the absolute value of {own!r}"
+    return f"the absolute value of {named(semiring)}"

@@ -245,5 +245,5 @@ def test_modules_of_one_name_are_found_by_it():
     function, x, _ = model("bert")
     grads = sj.site_grads(function, sj.SumProduct(), "*/query")(x)
     assert len(grads) == 2 and all(name.endswith("/attention/self/query") for name in grads)
-    with pytest.raises(ValueError, match="No site matches '\\*/qwery'. The nearest are .*/query"):
+    with pytest.raises(ValueError, match=r"No site matches '\*/qwery'. The nearest are .*/query"):
         sj.site_grads(function, sj.SumProduct(), "*/qwery")(x)
