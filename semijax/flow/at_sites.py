@@ -11,7 +11,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, page, tables
+from semijax import checks, page, pictures, scope_names, tables
 from semijax.elements import Elements
 from semijax.flow import program
 from semijax.flow.program import Argnums, Program, none
@@ -143,6 +143,34 @@ class SiteValues(Mapping[str, Any]):
                 for index, value in np.ndenumerate(np.asarray(array))
             ]
         )
+
+    def plot(self, tokens: Sequence[str] | None = None, **options: Any) -> pictures.Picture:
+        """A heat map, a row per site and a column per token.
+
+        Args:
+            tokens: their labels; numbers by default.
+            **options: those of ``pictures.heat_map``.
+
+        Raises:
+            ValueError: if the sites do not all have one number per token, as with
+                ``aggregate=-1``; leading axes of size 1 don't matter.
+        """
+        values = [np.asarray(self[name]) for name in self.names]
+        rows = [v.reshape(v.shape[-1:]) if v.size == v.shape[-1] else v for v in values if v.ndim]
+        shapes = {row.shape for row in rows}
+        if len(rows) < len(values) or len(shapes) > 1 or len(rows[0].shape) != 1:
+            raise ValueError(
+                "A heat map needs the same number of tokens at every site and one number for each, "
+                f"got shapes {[v.shape for v in values]}: aggregate the other axes."
+            )
+        given: dict[str, Any] = {
+            "rows": scope_names.without_common([*self.names]) if len(rows) > 1 else self.names,
+            "columns": [*map(str, range(rows[0].size))] if tokens is None else tokens,
+            "unit": self.semiring.units or named(self.semiring),
+            "normalisation": f"none; {self._legend()}",
+            "row_label": "site",
+        }
+        return pictures.heat_map(np.stack(rows), **(given | options))
 
     def __str__(self) -> str:
         return tables.text(_HEADER, self._cells(), right=(2, 3, 4)) + f"\n{self._legend()}"
