@@ -73,10 +73,8 @@ def test_where_there_is_no_path_nobody_wins():
         return jnp.sum(jnp.tanh(y[0]) + jnp.sin(y[0]))
 
     flow = sj.branch_flow(first_only, sj.MaxProduct(), "y")(X)
-    assert list(flow.winner()["y"]) == ["slice#1", "", ""] or list(flow.winner()["y"])[1:] == [
-        "",
-        "",
-    ]
+    first, *others = flow.winner()["y"]
+    assert first in flow["y"] and others == ["", ""]
     shares = np.stack([*flow.share()["y"].values()])
     np.testing.assert_allclose(shares.sum(0), [1, 0, 0])
 
@@ -84,7 +82,7 @@ def test_where_there_is_no_path_nobody_wins():
 def test_hidden_units_are_summed_if_told():
     units = sj.site_grads(model, sj.MaxProduct(), "net/keys")(X)["net/keys"]
     flow = sj.branch_flow(model, sj.MaxProduct(), "net/keys", reduce="sum")(X)
-    np.testing.assert_allclose(flow["net/keys"]["reduce_sum"], units.sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(flow["net/keys"]["mix"], units.sum(-1), rtol=1e-6)
     assert flow.provenance["reduce"] == "sum"
 
 
