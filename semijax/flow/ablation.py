@@ -183,7 +183,7 @@ def _of_site(given: Any, site: Site, what: str) -> Any:
 def _mask(mask: Any, site: Site) -> jax.Array:
     """A mask with an axis for each loop at least."""
     shape = site.place.shape
-    loops = len(shape) - len(site.place.variable.shape)
+    loops = len(site.place.loop_shape)
     array = jnp.asarray(True if mask is None else mask)
     if array.dtype != bool:
         raise TypeError(f"The mask of site {site.name!r} must be boolean, got {array.dtype}.")

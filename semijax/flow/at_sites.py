@@ -309,7 +309,8 @@ def _at_sites(
         places = [site.place for site in chosen]
         wanted = [*places, *call.survey.outputs[:complete]]  # all complete paths end in the output
         graph = call.graph(wanted, from_arguments=complete)
-        found = call.between(graph, checked, program.at_sites, from_arguments=complete)
+        look = program.through_sites if complete else program.from_sites
+        found = call.between(graph, checked, look, from_arguments=complete)
         elements = [
             found[n] if n in found else none(checked, place) for n, place in enumerate(wanted)
         ]

@@ -316,12 +316,13 @@ def branch_flow(
             for branch, consumed in grouped(site).items():
                 own = [parts[key] for c in consumed if (key := (n, *c)) in parts]
                 total = functools.reduce(checked.add, own) if own else none(checked, site.place)
-                if not site.place.variable.shape:  # a scalar is one hidden unit
-                    shape = checked.shape(total)
-                    total = el.reshape(total, shape, (*shape, 1))
-                last = len(checked.shape(total)) - 1
+                shape = checked.shape(total)
+                # A scalar is one hidden unit; a complex number has two nodes.
+                tokens = max(len(site.place.shape) - 1, len(site.place.loop_shape))
+                units = el.size(shape[tokens:])
+                total = el.reshape(total, shape, (*shape[:tokens], units))
                 found[site.name, branch] = (
-                    checked.sum(total, (last,)) if reduce == "oplus" else total
+                    checked.sum(total, (tokens,)) if reduce == "oplus" else total
                 )
 
         def build(member: Semiring, elements: dict[Any, Elements]) -> BranchFlow:

@@ -234,7 +234,7 @@ def _gradients(call: Program, parts: Sequence[_Part]) -> np.ndarray:
     """Σ |gradient| over the elements of each component."""
     sites = [site for part in parts for site in part.sites]
     graph = call.graph([site.place for site in sites])
-    found = call.between(graph, SumProduct(), program.at_sites)
+    found = call.between(graph, SumProduct(), program.from_sites)
     sums = []
     numbers = iter(range(len(sites)))
     for part in parts:

@@ -91,36 +91,44 @@ def _is_floating(leaf: Any) -> bool:
     return isinstance(leaf, float)
 
 
-def at_sites(
+def from_sites(
     graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
 ) -> dict[int, Elements]:
-    """The elements of the marked arrays, by their numbers.
-
-    ⊕ over all paths to the outputs; where there are tangents, over all paths that come from there:
-    forward ⊗ backward. What no path reaches is missing.
-    """
-    complete = any(tangent is not None for tangent in tangents)
-    arriving: dict[Any, Elements] = {}
-    into: dict[Any, dict[int, Elements]] = {}
-    if complete:
-        arriving.update((v, t) for v, t in zip(graph.inputs, tangents, strict=True))
-        for equation, _, arrived, sent in sweep.forward(graph, semiring, values, tangents):
-            if equation is not None:
-                arriving.update((equation.outputs[o], part) for o, part in sent.items())
-                into[equation] = {i: e for i, e in enumerate(arrived) if e is not None}
+    """⊕ over all paths from a marked array to the outputs, by its numbers; 0̄ is missing."""
+    del tangents
     found: dict[int, Elements] = {}
     for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
         variables = graph.inputs if equation is None else equation.outputs
         for v, element in zip(variables, arrived, strict=True):
-            if v not in graph.marked or element is None:
-                continue
-            if complete:
-                if arriving.get(v) is None:
-                    continue
-                element = semiring.mul(_like(semiring, v, arriving[v]), _like(semiring, v, element))
-            found.update(dict.fromkeys(graph.marked[v], element))
+            if v in graph.marked and element is not None:
+                found.update(dict.fromkeys(graph.marked[v], element))
         if equation is not None and equation.marks and jacobian is not None:
-            found |= jacobian.inside(semiring, into.get(equation, {}), arrived, at_sites)
+            found |= jacobian.inside(semiring, {}, arrived, from_sites)
+    return found
+
+
+def through_sites(
+    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+) -> dict[int, Elements]:
+    """⊕ over all paths from the inputs through a marked array to the outputs: forward ⊗ backward.
+
+    By the numbers of the arrays; 0̄ is missing.
+    """
+    arriving = {v: t for v, t in zip(graph.inputs, tangents, strict=True) if t is not None}
+    into: dict[Any, dict[int, Elements]] = {}
+    for equation, _, arrived, sent in sweep.forward(graph, semiring, values, tangents):
+        if equation is not None:
+            arriving.update((equation.outputs[o], part) for o, part in sent.items())
+            into[equation] = {i: e for i, e in enumerate(arrived) if e is not None}
+    found: dict[int, Elements] = {}
+    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+        variables = graph.inputs if equation is None else equation.outputs
+        for v, element in zip(variables, arrived, strict=True):
+            if v in graph.marked and v in arriving and element is not None:
+                both = (_like(semiring, v, e) for e in (arriving[v], element))
+                found.update(dict.fromkeys(graph.marked[v], semiring.mul(*both)))
+        if equation is not None and equation.marks and jacobian is not None and into[equation]:
+            found |= jacobian.inside(semiring, into[equation], arrived, through_sites)
     return found
 
 
@@ -160,6 +168,5 @@ def none(semiring: Semiring, place: Place | None) -> Elements:
     if place is None:
         return semiring.zero((), jnp.float32)
     variable = place.variable
-    iterations = place.shape[: len(place.shape) - len(variable.shape)]
-    shape = (*iterations, *el.node_shape(variable))
+    shape = (*place.loop_shape, *el.node_shape(variable))
     return semiring.zero(shape, el.accumulation_dtype(variable.dtype))

@@ -78,9 +78,14 @@ class Place:
     made_by: Equation | None
 
     @property
+    def loop_shape(self) -> tuple[int, ...]:
+        """An axis for each scan."""
+        return tuple(n for n in self.loops if n is not None and n >= 0)
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what is found there: with an axis for each loop."""
-        return (*(n for n in self.loops if n is not None and n >= 0), *self.variable.shape)
+        """The shape of what is found there."""
+        return (*self.loop_shape, *self.variable.shape)
 
     @property
     def in_while(self) -> bool:
@@ -97,8 +102,8 @@ class Site:
             that reads it and ``:input``.
         number: which of the arrays of this name it is, from 1 on; 0 if it is the only one.
         place: where it is made.
-        consumers: the equations that read it, None for the outputs of the graph, with the position
-            of the equation and of what it reads.
+        consumers: the equations that read it and may lead a path on, None for the outputs of the
+            graph, with the position of the equation and of what it reads.
         module: the use of a module it is the output or input of; None for a single equation's.
     """
 
@@ -200,7 +205,8 @@ class Survey:
         places: dict[Any, Place] = {}
 
         def name(base: str, variable: Variable, module: Module | None = None) -> None:
-            self.sites.append(Site(base, 0, places[variable], tuple(readers[variable]), module))
+            leading = (c for c in readers[variable] if c[0] is None or _leads_on(c[0]))
+            self.sites.append(Site(base, 0, places[variable], tuple(leading), module))
 
         for n, v in enumerate(graph.inputs):
             places[v] = Place(region, None, n, v, loops, None)
@@ -297,11 +303,16 @@ class _Modules:
         return maker is not None and module in self._own[maker.module]
 
 
+def _leads_on(equation: Equation) -> bool:
+    """Whether a path may lead through it: not through a comparison, for instance."""
+    return equation.name != "stop_gradient" and any(v.differentiable for v in equation.outputs)
+
+
 def _leading(graph: Graph) -> set[Any]:
     """The variables from which a path may lead to an output."""
     found: set[Any] = {v for v in graph.outputs if isinstance(v, Variable) and v.differentiable}
     for equation in reversed(graph.equations):
-        if equation.name != "stop_gradient" and any(v in found for v in equation.outputs):
+        if _leads_on(equation) and any(v in found for v in equation.outputs):
             found |= {v for v in equation.inputs if isinstance(v, Variable) and v.differentiable}
     return found
 
