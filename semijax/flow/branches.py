@@ -140,7 +140,7 @@ class BranchFlow(Mapping[str, Any]):
         """Shares as stacked bars: one per site, or per token if there is one site.
 
         Shares of several tokens are averaged. Needs matplotlib; the options are those of
-        ``pictures.stacked_bars``.
+        ``pictures.stacked_bars``, as ``groups`` for labels.
         """
         shares = self.share()
         names = list(dict.fromkeys(branch for _, own in self.branches for branch in own))
@@ -161,8 +161,10 @@ class BranchFlow(Mapping[str, Any]):
         given: dict[str, Any] = {
             "unit": f"share of {of_what(self.semiring)}",
             "normalisation": f"{normalisation}; granularity {self.granularity!r}",
+            "groups": groups,
+            "group_label": "token" if len(self) == 1 else "site",
         }
-        return pictures.stacked_bars(heights, groups=groups, **(given | options))
+        return pictures.stacked_bars(heights, **(given | options))
 
     def __str__(self) -> str:
         rows = self._cells()

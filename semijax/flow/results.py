@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from semijax.elements import Elements
-from semijax.semirings import PathCount, Product, Semiring
+from semijax.semirings import AbsSumProduct, PathCount, Product, Semiring
 from semijax.semirings.expectation import LogMassSemiring
 from semijax.semirings.order import ByOperation
 
@@ -99,7 +99,7 @@ def shown(value: Any) -> str:
 
 def of_what(semiring: Semiring) -> str:
     """What the sizes of elements are sizes of, for a legend."""
-    if isinstance(semiring, LogMassSemiring):
+    if isinstance(semiring, (LogMassSemiring, AbsSumProduct)):
         return "the gradient's mass Z = Σ|path weight|"
     if isinstance(semiring, PathCount):
         return "the number of paths"
