@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from semijax import _compat
+from semijax.scope_names import Given
 
 X = jnp.ones((3, 5))
 
@@ -135,6 +137,45 @@ PARAMETERS = {
 def test_the_parameters_that_a_rule_reads(name):
     function, expected = PARAMETERS[name]
     assert expected <= set(equation(name, function, X).params)
+
+
+def scoped(x):
+    for _ in range(2):
+        with jax.named_scope("layer"):
+            x = jnp.sin(jnp.cos(x))
+    return x
+
+
+def test_each_time_a_scope_is_entered_can_be_told_from_the_next():
+    found = [list(_compat.scopes_entered(e)) for e in equations(scoped, X)]
+    assert [[name for name, _ in own] for own in found] == [["layer"]] * 4
+    first, second, third, last = (own[0][1] for own in found)
+    assert first == second != third == last
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: jax.vmap(f),
+        lambda f: lambda x: jax.jvp(f, (x,), (x,)),
+        lambda f: jax.vmap(lambda x: jax.jvp(jax.vmap(f), (x[None],), (x[None],))),
+    ],
+)
+def test_transformations_on_the_name_stack_are_no_scopes(transform):
+    for e in equations(transform(scoped), X):
+        names = [name for name, _ in _compat.scopes_entered(e)]
+        assert names == ["layer"] or (not names and e.primitive.name == "broadcast_in_dim")
+
+
+def test_a_scopes_name_is_kept_as_it_was_given():
+    (e,) = equations(lambda x: jax.named_scope(Given("a/b"))(jnp.sin)(x), X)
+    assert [name for name, _ in _compat.scopes_entered(e)] == ["a", "b"]
+    assert isinstance(e.source_info.name_stack.stack[0].name, Given)
+
+
+def test_a_named_array_is_an_equation_with_its_name():
+    (e,) = equations(lambda x: checkpoint_name(x, "hidden"), X)
+    assert e.primitive.name == "name" and e.params["name"] == "hidden"
 
 
 def test_an_equation_is_bound_with_its_own_parameters():
