@@ -182,17 +182,18 @@ def component_flow(
 
     def flow(*args: Any, **kwargs: Any) -> Any:
         call = Program(fun, args, kwargs, argnums, caller="component_flow")
-        ends = call.survey.outputs[:1]
-        graph = call.graph(ends, from_arguments=True)
+        graph = call.graph((), from_arguments=True)
         crossed = [(equation, region) for equation, region in call.survey.equations if equation.wrt]
         names = dict.fromkeys(_component(equation, depth) for equation, _ in crossed)
-        nested = {_component(equation, depth) for equation, region in crossed if region}
+        nested = dict.fromkeys(
+            _component(equation, depth) for equation, inside in crossed if inside
+        )
         between = functools.partial(call.between, graph, from_arguments=True)
 
-        entering = functools.partial(_entering, depth, names.keys() - nested)
         found = {name: checked.zero((), jnp.float32) for name in names}
-        found |= between(checked, entering)
-        for name in names.keys() & nested:
+        flat = [name for name in names if name not in nested]
+        found |= between(checked, functools.partial(_entering, depth, flat))
+        for name in nested:
             passing = Passing(checked, _Inside(name, depth))
             found[name] = between(passing, _all).get(TOTAL, passing.zero((), jnp.float32)).through
         found[TOTAL] = between(checked, _all).get(TOTAL, checked.zero((), jnp.float32))
@@ -234,13 +235,18 @@ class _Inside:
         return _component(equation, self.depth) == self.component
 
 
+def _whole(semiring: Semiring, elements: Elements) -> Elements:
+    """⊕ over all axes."""
+    return semiring.sum(elements, tuple(range(len(semiring.shape(elements)))))
+
+
 def _all(
     graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
 ) -> dict[str, Elements]:
     """⊕ over all paths from the inputs that have tangents to the outputs."""
     pulled = sweep.pull(graph, semiring, values, cotangents)
     parts = [
-        semiring.sum(element, tuple(range(len(semiring.shape(element)))))
+        _whole(semiring, element)
         for element, tangent in zip(pulled, tangents, strict=True)
         if element is not None and tangent is not None
     ]
@@ -254,7 +260,7 @@ def _masses(
     found: dict[str, Elements] = {}
 
     def add(name: str, element: Elements) -> None:
-        part = semiring.sum(element, tuple(range(len(semiring.shape(element)))))
+        part = _whole(semiring, element)
         found[name] = semiring.add(found[name], part) if name in found else part
 
     visits = {v.equation: v for v in sweep.forward(graph, semiring, values, tangents)}
@@ -321,7 +327,6 @@ def _entering(
                 if number not in members:
                     outside[v] = sent[o]
                 elif v in ahead:
-                    part = semiring.mul(sent[o], ahead[v])
-                    part = semiring.sum(part, tuple(range(len(v.shape))))
+                    part = _whole(semiring, semiring.mul(sent[o], ahead[v]))
                     found[name] = semiring.add(found[name], part) if name in found else part
     return found
