@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,7 +14,15 @@ from semijax import checks, page, pictures, scope_names, tables
 from semijax.elements import Elements
 from semijax.flow import program
 from semijax.flow.program import Argnums, Program, none
-from semijax.flow.results import for_each_member, log_size, named, provenance, result, shown
+from semijax.flow.results import (
+    for_each_member,
+    is_traced,
+    log_size,
+    named,
+    provenance,
+    result,
+    shown,
+)
 from semijax.flow.sites import SiteRow, SiteTable
 from semijax.semirings import Semiring, as_semiring
 
@@ -184,7 +191,7 @@ class SiteValues(Mapping[str, Any]):
     def _cells(self) -> list[tuple[str, ...]]:
         rows = []
         for name in self.names:
-            if isinstance(jax.tree.leaves(self.elements[name])[0], jax.core.Tracer):
+            if is_traced(self.elements[name]):
                 rows.append((name, str(self.semiring.shape(self.elements[name])), "", "", ""))
                 continue
             values = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(self[name])]

@@ -19,6 +19,7 @@ from semijax.flow import program
 from semijax.flow.program import Argnums, Program, none
 from semijax.flow.results import (
     for_each_member,
+    is_traced,
     log_size,
     named,
     of_what,
@@ -235,6 +236,8 @@ class BranchFlow(Mapping[str, Any]):
 
     def _cells(self) -> list[tuple[str, ...]]:
         names = self._header()[2:-1]
+        if is_traced(self.elements):
+            return [(site, "traced", *("" for _ in names), "") for site in self]
         cells = []
         for rows in self._rows():
             values = {row["branch"]: shown(row["value"]) for row in rows}

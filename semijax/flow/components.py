@@ -9,14 +9,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks, page, scope_names, sweep, tables
 from semijax.elements import Elements
 from semijax.flow.program import Program
-from semijax.flow.results import for_each_member, log_size, named, provenance, result, shown
+from semijax.flow.results import (
+    for_each_member,
+    is_traced,
+    log_size,
+    named,
+    provenance,
+    result,
+    shown,
+)
 from semijax.graph import Equation, Graph, Variable, bodies
 from semijax.semirings import Semiring, as_semiring
 from semijax.semirings.expectation import LogMassSemiring
@@ -126,7 +133,7 @@ _HEADER = ("component", "flow", "edges", "share")
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, (str, jax.core.Tracer)):
+    if isinstance(value, str) or is_traced(value):
         return str(value)
     array = np.asarray(value)
     return shown(array[()]) if array.ndim == 0 else np.array2string(array, precision=4)

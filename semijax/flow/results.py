@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from semijax.elements import Elements
@@ -90,6 +91,11 @@ def for_each_member(
             for n, member in enumerate(semiring.members)
         ]
     )
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether the numbers are not known yet, as under ``jit``."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def shown(value: Any) -> str:

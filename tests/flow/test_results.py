@@ -127,6 +127,20 @@ def test_results_pass_through_jit_vmap_and_pickle(flow):
     assert "net/mix" in str(components)
 
 
+def test_results_print_while_they_are_traced():
+    @jax.jit
+    def analysed(x):
+        results = (
+            sj.branch_flow(model, sj.MaxProduct(), "[0]")(x),
+            sj.site_flow(model, sj.MaxProduct(), "net/keys")(x),
+            sj.component_flow(model, sj.MaxProduct())(x),
+        )
+        assert all("MaxProduct()" in str(result) for result in results)
+        return results
+
+    analysed(X)
+
+
 def test_a_container_of_semirings_is_a_container_of_results():
     several = sj.site_flow(model, (sj.SumProduct(), [sj.TopK(2)]), "net/keys")(X)
     assert isinstance(several, tuple) and isinstance(several[1], list)
