@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.extend.core as jex_core
 
-from semijax.scope_names import Given
+from semijax import scope_names
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
@@ -95,14 +95,14 @@ def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
 
     Each comes with what tells one time that the scope was entered from the next.
     """
-    named = False
+    outer = ""
     for entry in equation.source_info.name_stack.stack:
         if type(entry).__name__ != "Scope":  # but Transform: vmap(…), jvp(…)
             continue
-        if not (named and entry.name.startswith("eqx.nn.")):  # a class name of Equinox's
+        if not scope_names.is_no_module(entry.name, outer):
             names = (name for name in entry.name.split("/") if name)
             yield from ((name, (id(entry), n)) for n, name in enumerate(names))
-        named = isinstance(entry.name, Given)
+        outer = entry.name
 
 
 Literal = jex_core.Literal

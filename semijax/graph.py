@@ -19,6 +19,7 @@ import numpy as np
 from jax.extend import source_info_util
 
 from semijax import _compat
+from semijax.scopes import made_anew
 
 _JAX_FILES = os.path.dirname(jax.__file__)
 
@@ -185,7 +186,9 @@ def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
 
     @functools.wraps(function)
     def flat(*leaves: Any) -> Any:
-        return function(*tree.unflatten(leaves))
+        given = tree.unflatten(leaves)
+        with made_anew(given):
+            return function(*given)
 
     return jax.make_jaxpr(flat, return_shape=True)(*leaves)
 

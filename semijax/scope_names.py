@@ -19,6 +19,11 @@ class Given(str):
     __slots__ = ()
 
 
+def is_no_module(name: str, outer: str) -> bool:
+    """Whether a scope within another is no module's: an einsum, a class that has a name already."""
+    return "->" in name or (isinstance(outer, Given) and name.startswith("eqx.nn."))
+
+
 def enclosing(scope: str) -> list[str]:
     """A scope and all that it lies in, from the outside in: ``"a/b"`` is in ``"a"``."""
     return list(itertools.accumulate(scope.split("/"), "{}/{}".format)) if scope else []

@@ -7,18 +7,20 @@ import contextvars
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 
 from semijax.scope_names import Given
 
-NO_MODULES = ("jax", "jaxlib", "numpy", "builtins", "functools", "types", "ml_dtypes", "jaxtyping")
-"""Packages whose objects have no modules in them."""
-
-_BASES = ("Module", "Pytree", "Object")
+_FRAMEWORKS = {"flax", "equinox"}
+_BASES = {"Module", "Pytree", "Object"}
 """Base classes of Flax and Equinox, whose own methods compute nothing."""
+
+_NO_MODULES = {"jax", "jaxlib", "numpy", "ml_dtypes", "jaxtyping", *sys.stdlib_module_names}
+"""Packages whose objects have no modules in them."""
 
 
 @contextlib.contextmanager
@@ -30,8 +32,12 @@ def scopes(model: Any) -> Iterator[None]:
     for ``model.layers[0].query``. The model's code is not touched, and JAX compiles the same
     program. Flax Linen names its modules itself; there this does nothing.
 
-    A module is named where it is called by its place in the object that calls it, so that a model
-    is known again after ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew.
+    A module is looked for in the object that calls it, so that a model is known again after
+    ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, as
+    one of several alike that ``eqx.filter_vmap`` makes anew by itself, is called by its class.
+
+    What ``jit`` has traced before keeps the names it had then: enter this context first, or call
+    ``jax.clear_caches()``. Two models of one class have the same names.
 
     Args:
         model: a Flax NNX or Equinox model, or any object that has its modules as attributes, in
@@ -39,10 +45,6 @@ def scopes(model: Any) -> Iterator[None]:
 
     Raises:
         TypeError: if there are no modules in it.
-
-    What ``jit`` has traced before keeps the names it had then: enter this context first. A module
-    within another one that was made anew outside of the caller's sight, as by ``eqx.filter_vmap``
-    of one of several alike, keeps no name of its own.
 
     Example:
         >>> import jax, jax.numpy as jnp, semijax as sj
@@ -64,119 +66,181 @@ def scopes(model: Any) -> Iterator[None]:
     if linen is not None and isinstance(model, linen.Module):
         yield
         return
-    kinds = dict.fromkeys(kind for module in _places(model).kinds for kind in module.__mro__)
-    methods = [
-        (kind, name, method)
-        for kind in kinds
-        if not (kind.__name__ in _BASES and _package(kind) in ("flax", "equinox"))
-        for name, method in vars(kind).items()
-        if inspect.isfunction(method) and (name == "__call__" or not name.startswith("_"))
-    ]
+    root = _Root(model)
+    kinds = {} if _is_leaf(model) else root.names.kinds
+    methods = dict.fromkeys(method for kind in kinds for method in _methods(kind))
     if not methods:
         raise TypeError(
             "semijax.scopes expects a model, an object with modules among its attributes, got "
             f"{model!r} of type {type(model).__name__}."
         )
-    root = _Called(model, _places(model))
-    for kind, name, method in methods:
-        setattr(kind, name, _named(method, root))
-    try:
+    with _PATCHES.of(methods), _PATCHES.knowing([root]):
         yield
-    finally:
-        for kind, name, method in methods:
-            setattr(kind, name, method)
 
 
-class _Places:
-    """Where the modules of an object are: names by identity."""
+@contextlib.contextmanager
+def made_anew(objects: Iterable[Any]) -> Iterator[None]:
+    """Know models again among some objects, as the arguments of a function that is traced."""
+    kinds = {type(root.model) for root in _PATCHES.roots}
+    roots = [_Root(model) for model in objects if type(model) in kinds]
+    with _PATCHES.knowing(roots):
+        yield
 
-    def __init__(self) -> None:
-        self.names: dict[int, str] = {}
-        self.objects: list[Any] = []  # so that no identity is given to another object
+
+class _Names:
+    """The modules in an object, by their place in it; itself is ``""``."""
+
+    def __init__(self, model: Any) -> None:
+        self._names: dict[int, str] = {}
+        self._objects: list[Any] = []  # kept, so that no identity is given to another object
+        self._add("", model)
+        seen, waiting = {id(model)}, [("", model)]
+        while waiting:
+            outer, parent = waiting.pop(0)
+            for name, child in _children(parent):
+                if id(child) in seen or _is_leaf(child):
+                    continue
+                seen.add(id(child))
+                full = f"{outer}/{name}" if outer else name
+                waiting.append((full, child))
+                if not isinstance(child, (list, tuple, dict)):
+                    self._add(full, child)
 
     @property
     def kinds(self) -> dict[type, None]:
-        """Their classes."""
-        return dict.fromkeys(map(type, self.objects))
+        """Their classes and the classes that these inherit from."""
+        return dict.fromkeys(kind for o in self._objects for kind in type(o).__mro__)
 
-    def find(self, module: Any) -> str | None:
-        """The name of a module; if it is a new one, that of the only one of its class."""
-        if id(module) in self.names:
-            return self.names[id(module)]
-        alike = [known for known in self.objects if type(known) is type(module)]
-        return self.names[id(alike[0])] if len(alike) == 1 else None
+    def of(self, module: Any) -> str | None:
+        """The place of a module; None if it is not in there."""
+        return self._names.get(id(module))
 
+    def of_one_alike(self, module: Any) -> str | None:
+        """The place of the only one that a module may be, made anew by JAX."""
+        tree = jax.tree.structure(module)
+        if jax.tree_util.treedef_is_leaf(tree):
+            return None  # no pytree: nothing has made it anew
+        alike = [known for known in self._objects if type(known) is type(module)]
+        if len(alike) != 1 or jax.tree.structure(alike[0]) != tree:
+            return None
+        return self.of(alike[0])
 
-class _Called:
-    """A module while one of its methods runs."""
-
-    def __init__(self, module: Any, places: _Places | None = None) -> None:
-        self.module = module
-        self._places = places
-
-    @property
-    def places(self) -> _Places:
-        if self._places is None:
-            self._places = _places(self.module)
-        return self._places
+    def _add(self, name: str, module: Any) -> None:
+        self._objects.append(module)
+        self._names[id(module)] = name
 
 
-_running: contextvars.ContextVar[tuple[_Called, ...]] = contextvars.ContextVar(
+class _Root:
+    """A model whose modules have names, or a module while one of its methods runs."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @functools.cached_property
+    def names(self) -> _Names:
+        return _Names(self.model)
+
+
+class _Patches:
+    """The methods that enter scopes, as long as a context needs them, and the models they know."""
+
+    def __init__(self) -> None:
+        self.roots: tuple[_Root, ...] = ()
+        self._uses: dict[tuple[type, str], int] = {}
+        self._originals: dict[tuple[type, str], Any] = {}
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def of(self, methods: Iterable[tuple[type, str]]) -> Iterator[None]:
+        taken: list[tuple[type, str]] = []
+        try:
+            with self._lock:
+                for kind, name in methods:
+                    if not self._uses.get((kind, name)):
+                        original = vars(kind)[name]
+                        setattr(kind, name, _entering_scope(original))
+                        self._originals[kind, name] = original
+                    self._uses[kind, name] = self._uses.get((kind, name), 0) + 1
+                    taken.append((kind, name))
+            yield
+        finally:
+            with self._lock:
+                for method in taken:
+                    self._uses[method] -= 1
+                    if not self._uses[method]:
+                        setattr(*method, self._originals.pop(method))
+
+    @contextlib.contextmanager
+    def knowing(self, roots: Iterable[_Root]) -> Iterator[None]:
+        added = tuple(roots)
+        with self._lock:
+            self.roots += added
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.roots = tuple(root for root in self.roots if root not in added)
+
+
+_PATCHES = _Patches()
+
+_running: contextvars.ContextVar[tuple[_Root, ...]] = contextvars.ContextVar(
     "semijax_running", default=()
 )
 
 
-def _named(method: Callable[..., Any], root: _Called) -> Callable[..., Any]:
+def _entering_scope(method: Any) -> Callable[..., Any]:
     """A method that runs within the scope of its object."""
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = method.__get__(self, type(self))
         running = _running.get()
-        if running and running[-1].module is self:  # a method of its own
-            return method(self, *args, **kwargs)
-        scope = _scope(self, running, root)
-        token = _running.set((*running, _Called(self)))
+        if running and running[-1].model is self:  # a method of its own
+            return bound(*args, **kwargs)
+        token = _running.set((*running, _Root(self)))
         try:
-            with jax.named_scope(Given(scope)) if scope else contextlib.nullcontext():
-                return method(self, *args, **kwargs)
+            with jax.named_scope(_scope(self, running)):
+                return bound(*args, **kwargs)
         finally:
             _running.reset(token)
 
     return run
 
 
-def _scope(module: Any, running: tuple[_Called, ...], root: _Called) -> str | None:
+def _scope(module: Any, running: tuple[_Root, ...]) -> str:
     """What to call a module, within the scopes of those that are running."""
-    for called in reversed(running):
-        name = called.places.find(module)
+    for outer in reversed(running):
+        name = outer.names.of(module)
         if name is not None:
-            return name
-    top = type(root.module).__name__
-    if module is root.module or (not running and type(module) is type(root.module)):
-        return top
-    name = root.places.find(module)
-    return None if name is None else f"{top}/{name}"
+            return Given(name or type(module).__name__)
+    roots = _PATCHES.roots
+    for root in roots:
+        name = root.names.of(module)
+        if name is not None:
+            return Given("/".join(filter(None, [type(root.model).__name__, name])))
+    if running and (name := running[-1].names.of_one_alike(module)):
+        return Given(name)
+    is_root = any(type(root.model) is type(module) for root in roots)
+    return Given(type(module).__name__) if is_root else type(module).__name__
 
 
-def _places(model: Any) -> _Places:
-    """The modules of a model, without itself but for its class, from the outside in."""
-    found = _Places()
-    seen = {id(model)}
-    found.objects.append(model)
-    found.names[id(model)] = ""
-    waiting = [("", model)]
-    while waiting:
-        outer, parent = waiting.pop(0)
-        for name, child in _children(parent):
-            if id(child) in seen or _is_leaf(child):
-                continue
-            seen.add(id(child))
-            full = f"{outer}/{name}" if outer else name
-            waiting.append((full, child))
-            if not isinstance(child, (list, tuple, dict)):
-                found.objects.append(child)
-                found.names[id(child)] = full
-    return found
+def _methods(kind: type) -> list[tuple[type, str]]:
+    """The public methods that a class itself defines, decorated or not."""
+    if _package(kind) in _NO_MODULES or (_package(kind) in _FRAMEWORKS and kind.__name__ in _BASES):
+        return []
+    return [
+        (kind, name)
+        for name, method in vars(kind).items()
+        if (name == "__call__" or not name.startswith("_"))
+        and not isinstance(method, (type, staticmethod, classmethod, property))
+        and (inspect.isfunction(method) or _is_decorated(method))
+    ]
+
+
+def _is_decorated(method: Any) -> bool:
+    """Whether it is a function that a ``jit`` has wrapped, or the like."""
+    return callable(method) and hasattr(method, "__wrapped__") and hasattr(method, "__get__")
 
 
 def _children(parent: Any) -> list[tuple[str, Any]]:
@@ -184,8 +248,14 @@ def _children(parent: Any) -> list[tuple[str, Any]]:
         return [(str(key), child) for key, child in parent.items()]
     if isinstance(parent, (list, tuple)):
         return [(str(n), child) for n, child in enumerate(parent)]
-    own = getattr(parent, "__dict__", {})
-    return [(name, child) for name, child in own.items() if not name.startswith("_")]
+    own = dict(getattr(parent, "__dict__", {}))
+    for kind in type(parent).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(parent, name):
+                own[name] = getattr(parent, name)
+    hidden = ("__", "_pytree__", "_object__")
+    return [(name, child) for name, child in own.items() if not name.startswith(hidden)]
 
 
 def _is_leaf(child: Any) -> bool:
@@ -195,10 +265,9 @@ def _is_leaf(child: Any) -> bool:
         return True
     if isinstance(child, (list, tuple, dict)):
         return False
-    return (
-        inspect.isroutine(child) or isinstance(child, type) or _package(type(child)) in NO_MODULES
-    )
+    kind = type(child)
+    return inspect.isroutine(child) or isinstance(child, type) or _package(kind) in _NO_MODULES
 
 
 def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+    return "" if kind.__module__ == "__main__" else kind.__module__.partition(".")[0]

@@ -15,6 +15,7 @@ from semijax.elements import Elements
 from semijax.flow.sites import Place, Survey, marks
 from semijax.graph import Graph, Variable, build, stage
 from semijax.jacobians.base import Look
+from semijax.scopes import made_anew
 from semijax.semirings.base import Semiring
 from semijax.semirings.staged import Staged
 
@@ -57,7 +58,8 @@ class Program:
             full = list(args)
             for n, tree in zip(chosen, trees, strict=True):
                 full[n] = tree.unflatten([next(leaves) for _ in range(tree.num_leaves)])
-            return fun(*full, **kwargs)
+            with made_anew(full):
+                return fun(*full, **kwargs)
 
         self.leaves = [jnp.asarray(leaf) for _, leaf in traced]
         self.closed, self.out_shapes = stage(of_traced, *self.leaves)

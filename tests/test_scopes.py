@@ -1,0 +1,199 @@
+"""``sj.scopes``: what the modules of models are called, and that nothing of it stays behind."""
+
+import contextlib
+import copy
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import semijax as sj
+
+X = jnp.array([0.3, -0.8, 0.5])
+
+
+def layers_of(fun, *args, kind="tanh"):
+    """The scopes of the equations of one kind, in the order of evaluation."""
+    return [row.scope for row in sj.list_sites(fun)(*args) if row.primitive == kind]
+
+
+class Layer:
+    def __call__(self, x):
+        return jnp.tanh(x)
+
+
+class Chain:
+    def __init__(self, *layers):
+        self.layers = list(layers)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Base:
+    def __init__(self):
+        self.first = self.again = Layer()
+        self.rest = {"a": (Layer(), [Layer()])}
+
+    def encode(self, x):
+        return self.first(x)
+
+    def __call__(self, x):
+        a, (b,) = self.rest["a"]
+        return b(a(self.again(jax.jit(self.encode)(x))))
+
+
+class Derived(Base):
+    @property
+    def offset(self):
+        return self.rest["a"][0](jnp.ones(3))
+
+    def __call__(self, x):
+        return super().__call__(x) + self.offset
+
+
+TWICE = ["first", "first", "rest/a/0", "rest/a/1/0"]
+PLAIN = {
+    "a list": (Chain(Layer(), Layer()), ["Chain/layers/0", "Chain/layers/1"]),
+    "modules in modules": (Chain(Chain(Layer())), ["Chain/layers/0/layers/0"]),
+    "containers, one used twice": (Base(), [f"Base/{name}" for name in TWICE]),
+    "a chain of super()": (Derived(), [f"Derived/{name}" for name in (*TWICE, "rest/a/0")]),
+}
+
+
+@pytest.mark.parametrize(("model", "expected"), PLAIN.values(), ids=PLAIN)
+def test_modules_are_named_by_their_place(model, expected):
+    def plain(x):
+        return model(x)
+
+    funs = {
+        "plain": plain,
+        "jit": lambda x: jax.jit(lambda x: model(x))(x),
+        "checkpoint": lambda x: jax.checkpoint(lambda x: model(x))(x),
+        "vmap": lambda x: jax.vmap(plain)(x[None]),
+        "scan": lambda x: jax.lax.scan(lambda c, _: (model(c), None), x, None, length=2)[0],
+        "a copy": lambda x: copy.deepcopy(model)(x),
+    }
+    with sj.scopes(model):
+        for case, fun in funs.items():
+            assert layers_of(fun, X) == expected, case
+
+
+def test_parts_that_a_function_calls_have_their_full_names():
+    model = Chain(Layer(), Layer())
+    with sj.scopes(model):
+        assert layers_of(lambda x: model.layers[1](x), X) == ["Chain/layers/1"]
+
+
+def equinox_models():
+    eqx = pytest.importorskip("equinox")
+
+    class Block(eqx.Module):
+        up: eqx.nn.Linear
+        down: eqx.nn.Linear
+
+        def __init__(self, key):
+            self.up, self.down = (eqx.nn.Linear(3, 3, key=k) for k in jax.random.split(key))
+
+        def encode(self, x):
+            return self.up(x)
+
+        def __call__(self, x):
+            return self.down(self.encode(x))
+
+    class Net(eqx.Module):
+        blocks: list
+
+        def __call__(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    class Scanned(eqx.Module):
+        block: Block
+
+        def __call__(self, x):
+            arrays, rest = eqx.partition(self.block, eqx.is_array)
+            step = lambda x, part: (eqx.combine(part, rest)(x), None)  # noqa: E731
+            return jax.lax.scan(step, x, arrays)[0]
+
+    keys = jax.random.split(jax.random.key(0))
+    net, scanned = Net([Block(key) for key in keys]), Scanned(eqx.filter_vmap(Block)(keys))
+    names = [f"Net/blocks/{n}/{part}" for n in range(2) for part in ("up", "down")]
+    arrays, static = eqx.partition(net, eqx.is_array)
+    run = eqx.filter_jit(lambda model, x: model(x))
+    yield "called", net, lambda x: net(x), names
+    yield "filter_jit", net, lambda x: run(net, x), names
+    yield "combined", net, lambda x: eqx.combine(arrays, static)(x), names
+    yield "vmap", net, lambda x: jax.vmap(net)(x[None]), names
+    yield "scanned", scanned, lambda x: scanned(x), ["Scanned/block/up", "Scanned/block/down"]
+
+
+def nnx_models():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.blocks = nnx.List([nnx.Linear(3, 3, rngs=rngs), nnx.Linear(3, 3, rngs=rngs)])
+            self.head = nnx.Sequential(nnx.Linear(3, 1, rngs=rngs), nnx.relu)
+
+        def __call__(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)
+
+    net = Net(nnx.Rngs(0))
+    definition, state = nnx.split(net)
+    names = ["Net/blocks/0", "Net/blocks/1", "Net/head/layers/0"]
+    run = nnx.jit(lambda model, x: model(x))
+    yield "called", net, lambda x: net(x), names
+    yield "merged", net, lambda x: nnx.merge(definition, state)(x), names
+    yield "nnx.jit", net, lambda x: run(nnx.merge(definition, state, copy=True), x), names
+
+
+@pytest.mark.parametrize("models", [equinox_models, nnx_models])
+def test_models_of_libraries(models):
+    for case, model, fun, expected in models():
+        outside = fun(X)
+        with sj.scopes(model):
+            np.testing.assert_array_equal(fun(X), outside)
+            jax.clear_caches()  # what was traced outside has no names
+            assert layers_of(fun, X, kind="dot_general") == expected, case
+
+
+def test_the_classes_are_as_before():
+    before = Layer.__call__, Chain.__call__, Base.encode
+    with sj.scopes(Chain(Layer())), sj.scopes(Base()):
+        assert Layer.__call__ is not before[0]
+        assert Layer.__call__.__qualname__ == before[0].__qualname__
+    with contextlib.suppress(KeyError), sj.scopes(Chain(Layer())):
+        raise KeyError
+    assert (Layer.__call__, Chain.__call__, Base.encode) == before
+
+
+def test_an_error_leaves_its_scopes():
+    failing = Chain(Layer(), None)
+    with sj.scopes(failing):
+        with pytest.raises(TypeError, match="not callable"):
+            failing(X)
+        assert layers_of(lambda x: failing.layers[0](x), X) == ["Chain/layers/0"]
+
+
+def test_threads_do_not_share_what_is_running():
+    model, seen = Chain(Layer(), Layer()), []
+    with sj.scopes(model):
+        work = lambda: seen.append(layers_of(lambda x: model(x), X))  # noqa: E731
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for step in (threading.Thread.start, threading.Thread.join):
+            list(map(step, threads))
+    assert seen == [["Chain/layers/0", "Chain/layers/1"]] * 3
+
+
+@pytest.mark.parametrize("model", [None, 3, "net", {}, [], np.ones(2), lambda x: x, Layer])
+def test_what_has_no_modules_is_refused(model):
+    with pytest.raises(TypeError, match="expects a model"), sj.scopes(model):
+        pass
