@@ -108,7 +108,12 @@ def check_depth(depth: int | None) -> None:
 
 def normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """Axes of an array of ``ndim`` dimensions, counted from the first."""
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    try:
+        given = (axes,) if isinstance(axes, int) else tuple(map(operator.index, axes))
+    except TypeError:
+        raise TypeError(
+            f"axes must be an integer or a sequence of integers, got {axes!r}."
+        ) from None
     for axis in given:
         if not -ndim <= axis < ndim:
             raise ValueError(f"axis {axis} is out of bounds for array of dimension {ndim}")

@@ -38,8 +38,8 @@ class Row:
     depth: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Explanation:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Explanation(tables.Printed):
     """The rows, in order of evaluation; prints as a table."""
 
     rows: tuple[Row, ...]
@@ -53,7 +53,7 @@ class Explanation:
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
 
-    def __str__(self) -> str:
+    def _table(self) -> tables.Table:
         cells = [
             (
                 "  " * row.depth + row.primitive,
@@ -66,13 +66,10 @@ class Explanation:
             for row in self.rows
         ]
         header = ("primitive", "Jacobian", "edges", "shape", "scope", "source")
-        lines = [tables.text(header, cells, right=(2,))]
         total = sum(row.edges or 0 for row in self.rows)
         fallbacks = sum(row.dense for row in self.rows)
-        lines.append(f"{len(self.rows)} equations, {total:,} edges, {fallbacks} dense fallbacks")
-        return "\n".join(lines)
-
-    __repr__ = __str__
+        legend = f"{len(self.rows)} equations, {total:,} edges, {fallbacks} dense fallbacks"
+        return tables.Table(header, cells, right=(2,), legend=legend)
 
 
 def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:

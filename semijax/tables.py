@@ -1,20 +1,62 @@
-"""Tables of text."""
+"""Tables: as text, and for notebooks."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Sequence
 
+from semijax import page
 
-def text(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Columns side by side, as wide as they need be; those in ``right`` end where they end."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells of text in columns.
 
-    return "\n".join(map(line, lines))
+    Attributes:
+        header: the columns' names.
+        rows: the cells.
+        right: the columns whose cells end where they end.
+        title: above the table.
+        legend: below it.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Collection[int] = ()
+    title: str = ""
+    legend: str = ""
+
+    def text(self) -> str:
+        """Columns side by side, as wide as they need be."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+
+        def line(cells: Sequence[str]) -> str:
+            padded = [
+                cell.rjust(width) if i in self.right else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ]
+            return "  ".join(padded).rstrip()
+
+        return "\n".join(filter(None, [self.title, *map(line, lines), self.legend]))
+
+    def html(self) -> str:
+        """The same for a page, everything escaped."""
+        cells = [[page.text(cell) for cell in row] for row in self.rows]
+        caption = ". ".join(filter(None, [self.title, self.legend]))
+        return page.table(self.header, cells, caption)
+
+
+class Printed:
+    """What prints as a table, in a terminal and in a notebook."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self._table().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self._table().html()

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semijax import checks
+from semijax import checks, scope_names
 from semijax.flow.program import Argnums, Program
 from semijax.flow.replay import replay
 from semijax.flow.sites import Site
 
 VALUES = ("zero", "mean")
+"""What an array can be replaced with by name."""
 
 
 def site_values(
@@ -46,7 +47,7 @@ def site_values(
         call = Program(fun, args, kwargs, argnums, caller="site_values")
         chosen = call.survey.choose(sites)
         found = _values(call, chosen)
-        return {site.name: found[n] for n, site in enumerate(chosen)}
+        return {site.name: value for site, value in zip(chosen, found, strict=True)}
 
     return values
 
@@ -78,9 +79,9 @@ def ablate(
 
     Raises:
         TypeError: if ``value`` or ``where`` is something else.
-        ValueError: if a name or glob matches nothing, an array does not fit its site, or the mean
-            is asked for where there is nothing to average: of a single vector, or in a
-            ``while_loop``.
+        ValueError: if a name or glob matches nothing, a mapping has other names, an array does not
+            fit its site, or the mean is asked for where there is nothing to average: of a single
+            vector, or in a ``while_loop``.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -89,44 +90,56 @@ def ablate(
         3.0 13.0
     """
     checks.check_callable(fun)
-    _check_value(value)
+    check_value(value)
 
     def ablated(*args: Any, **kwargs: Any) -> Any:
         call = Program(fun, args, kwargs, argnums, caller="ablate")
         chosen = call.survey.choose(sites)
-        values = [_of_site(value, site, "value") for site in chosen]
-        masks = [_of_site(where, site, "where") for site in chosen]
+        if len({site.place for site in chosen}) < len(chosen) and isinstance(value, Mapping):
+            raise ValueError("Two of the sites are one array, which can have one value only.")
+        values = of_sites(value, chosen, "value")
+        masks = of_sites(where, chosen, "where")
         return run_ablated(call, chosen, replacements(call, chosen, values), masks)
 
     return functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))(ablated)
 
 
 def replacements(call: Program, sites: Sequence[Site], values: Sequence[Any]) -> list[jax.Array]:
-    """The arrays to put in place of sites, of their shape or with axes of size 1."""
-    wants_mean = [isinstance(value, str) and value == "mean" for value in values]
-    found = _values(call, [s for s, w in zip(sites, wants_mean, strict=True) if w])
-    means = iter(found[n] for n in sorted(found))
-    arrays = []
-    for site, value, is_mean in zip(sites, values, wants_mean, strict=True):
-        shape = site.place.shape
-        if is_mean:
-            if len(shape) < 2:
-                raise ValueError(
-                    f"Site {site.name!r} has shape {shape}: there is nothing to average over in "
-                    "one call. Give the mean over your data as an array."
-                )
-            array = next(means).mean(tuple(range(len(shape) - 1)), keepdims=True)
-        elif isinstance(value, str):
-            array = jnp.zeros(())
-        else:
-            array = jnp.asarray(value)
-            if jnp.broadcast_shapes(array.shape, shape) != shape:
-                raise ValueError(
-                    f"The value of site {site.name!r} has shape {array.shape}, which does not "
-                    f"broadcast to {shape}."
-                )
-        arrays.append(array.reshape((1,) * (len(shape) - array.ndim) + array.shape))
-    return arrays
+    """The arrays to put in place of sites, of their shape or with axes of size 1.
+
+    Raises:
+        ValueError: if one does not fit, or there is nothing to average.
+    """
+    averaged = [site for site, v in zip(sites, values, strict=True) if _is(v, "mean")]
+    clean = dict(zip(averaged, _values(call, averaged), strict=True))
+    return [
+        _mean(site, clean[site]) if site in clean else _array(site, value)
+        for site, value in zip(sites, values, strict=True)
+    ]
+
+
+def _mean(site: Site, value: jax.Array) -> jax.Array:
+    if value.ndim < 2:
+        raise ValueError(
+            f"Site {site.name!r} has shape {value.shape}: there is nothing to average over in one "
+            "call. Give the mean over your data as an array."
+        )
+    return value.mean(tuple(range(value.ndim - 1)), keepdims=True)
+
+
+def _array(site: Site, value: Any) -> jax.Array:
+    array, shape = jnp.zeros(()) if _is(value, "zero") else jnp.asarray(value), site.place.shape
+    padded = (1,) * (len(shape) - array.ndim) + array.shape
+    if len(padded) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
+        raise ValueError(
+            f"The value of site {site.name!r} has shape {array.shape}, which does not broadcast to "
+            f"{shape}."
+        )
+    return array.reshape(padded)
+
+
+def _is(value: Any, name: str) -> bool:
+    return isinstance(value, str) and value == name
 
 
 def run_ablated(
@@ -149,9 +162,9 @@ def run_ablated(
     return jax.tree.unflatten(tree, [jnp.asarray(output) for output in outputs])
 
 
-def _values(call: Program, sites: Sequence[Site]) -> dict[int, jax.Array]:
+def _values(call: Program, sites: Sequence[Site]) -> list[jax.Array]:
     if not sites:
-        return {}
+        return []
     for site in sites:
         if site.place.in_while:
             raise ValueError(
@@ -159,25 +172,41 @@ def _values(call: Program, sites: Sequence[Site]) -> dict[int, jax.Array]:
                 "iterations, which is known only when the loop has run."
             )
     graph = call.graph([site.place for site in sites])
-    return replay(graph, call.leaves, lambda number, iterations, value: value)[1]
+    found = replay(graph, call.leaves, lambda number, iterations, value: value)[1]
+    return [found[n] for n in range(len(sites))]
 
 
-def _check_value(value: Any) -> None:
+def check_value(value: Any) -> None:
+    """Raise unless it is what ``ablate`` can put in place of an array."""
     for each in value.values() if isinstance(value, Mapping) else [value]:
-        if isinstance(each, str) and each not in VALUES:
-            raise ValueError(f"value must be one of {VALUES} or an array, got {each!r}.")
+        if isinstance(each, str):
+            if each not in VALUES:
+                raise ValueError(f"value must be one of {VALUES} or an array, got {each!r}.")
+        elif not isinstance(each, (int, float)) and not hasattr(each, "__array__"):
+            raise TypeError(
+                f"value must be one of {VALUES} or an array, got {each!r} of type "
+                f"{type(each).__name__}."
+            )
 
 
-def _of_site(given: Any, site: Site, what: str) -> Any:
-    """What a mapping has for a site, by its name or without its number."""
+def of_sites(given: Any, sites: Sequence[Site], what: str) -> list[Any]:
+    """What a mapping has for each site, by its name with or without its number; else the same.
+
+    Raises:
+        ValueError: if it has nothing for a site, or something for none.
+    """
     if not isinstance(given, Mapping):
-        return given
-    for name in (site.name, site.base):
-        if name in given:
-            return given[name]
-    raise ValueError(
-        f"{what} has nothing for site {site.name!r}; it has {', '.join(map(repr, given))}."
-    )
+        return [given] * len(sites)
+    used = [next((n for n in (s.name, s.base) if n in given), None) for s in sites]
+    known = ", ".join(map(repr, given))
+    for site, name in zip(sites, used, strict=True):
+        if name is None:
+            raise ValueError(f"{what} has nothing for site {site.name!r}; it has {known}.")
+    for name in given:
+        if name not in used:
+            likely = ", ".join(map(repr, scope_names.nearest(str(name), [s.name for s in sites])))
+            raise ValueError(f"{what} has {name!r}, which is none of the sites. Near: {likely}.")
+    return [given[name] for name in used]
 
 
 def _mask(mask: Any, site: Site) -> jax.Array:

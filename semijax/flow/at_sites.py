@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, page, pictures, scope_names, tables
+from semijax import checks, pictures, scope_names, tables
 from semijax.elements import Elements
-from semijax.flow import program
-from semijax.flow.program import Argnums, Program, none
+from semijax.flow import looks
+from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
+    TOTAL,
+    Result,
     for_each_member,
+    fraction,
     is_traced,
     log_size,
     named,
-    provenance,
     result,
     shown,
 )
@@ -83,7 +84,7 @@ def list_sites(fun: Callable[..., Any], argnums: Argnums = None) -> Callable[...
 
 @result("elements", "total")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class SiteValues(Mapping[str, Any]):
+class SiteValues(Result):
     """A number, or several, for every element of some intermediate arrays.
 
     A mapping from the names of the sites to arrays, in the order of the program; it passes through
@@ -104,16 +105,10 @@ class SiteValues(Mapping[str, Any]):
     granularity: str
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.elements:
-            known = ", ".join(map(repr, self.names))
-            raise KeyError(f"no site is called {name!r}; there are: {known}")
-        return self.semiring.readout(self.elements[name])
+        return self.semiring.readout(self.elements[self.checked(name)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def share(self) -> dict[str, jax.Array]:
         """How much of all complete paths pass each element: of the mass, of their number.
@@ -130,14 +125,9 @@ class SiteValues(Mapping[str, Any]):
             raise ValueError("Only complete paths have shares, those of semijax.site_flow.")
         total = log_size(self.semiring, self.total)
         return {
-            name: jnp.exp(log_size(self.semiring, e) - _behind(total, self.semiring.shape(e)))
+            name: fraction(log_size(self.semiring, e), _behind(total, self.semiring.shape(e)))
             for name, e in ((name, self.elements[name]) for name in self.names)
         }
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """The semiring, the granularity and the versions it was computed with."""
-        return provenance(self.semiring, self.granularity)
 
     def to_dataframe(self) -> Any:
         """A ``pandas.DataFrame`` with a row per number: ``site``, ``index``, ``value``."""
@@ -179,16 +169,7 @@ class SiteValues(Mapping[str, Any]):
         }
         return pictures.heat_map(np.stack(rows), **(given | options))
 
-    def __str__(self) -> str:
-        return tables.text(_HEADER, self._cells(), right=(2, 3, 4)) + f"\n{self._legend()}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        cells = [[page.text(cell) for cell in row] for row in self._cells()]
-        return page.table(_HEADER, cells, self._legend())
-
-    def _cells(self) -> list[tuple[str, ...]]:
+    def _table(self) -> tables.Table:
         rows = []
         for name in self.names:
             if is_traced(self.elements[name]):
@@ -198,13 +179,11 @@ class SiteValues(Mapping[str, Any]):
             flat = np.concatenate([v.ravel() for v in values])
             stats = [shown(f(flat)) for f in (np.min, np.mean, np.max)] if flat.size else [""] * 3
             rows.append((name, "×".join(map(str, values[0].shape)) or "scalar", *stats))
-        return rows
+        header = ("site", "shape", "min", "mean", "max")
+        return tables.Table(header, rows, right=(2, 3, 4), legend=self._legend())
 
     def _legend(self) -> str:
         return f"{named(self.semiring)}, granularity {self.granularity!r}"
-
-
-_HEADER = ("site", "shape", "min", "mean", "max")
 
 
 def _behind(total: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -316,10 +295,10 @@ def _at_sites(
         places = [site.place for site in chosen]
         wanted = [*places, *call.survey.outputs[:complete]]  # all complete paths end in the output
         graph = call.graph(wanted, from_arguments=complete)
-        look = program.through_sites if complete else program.from_sites
+        look = looks.through_sites if complete else looks.from_sites
         found = call.between(graph, checked, look, from_arguments=complete)
         elements = [
-            found[n] if n in found else none(checked, place) for n, place in enumerate(wanted)
+            found[n] if n in found else looks.none(checked, place) for n, place in enumerate(wanted)
         ]
         names = tuple(site.name for site in chosen)
         by_name = {
@@ -334,10 +313,6 @@ def _at_sites(
         return for_each_member(checked, build, by_name | total)
 
     return values
-
-
-TOTAL = ""
-"""The key of what no site is called."""
 
 
 def _sum(semiring: Semiring, elements: Elements, axes: int | Sequence[int]) -> Elements:

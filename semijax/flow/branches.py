@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,18 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, page, pictures, scope_names, tables
+from semijax import checks, pictures, scope_names, tables
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.flow import program
-from semijax.flow.program import Argnums, Program, none
+from semijax.flow import looks
+from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
+    Result,
+    check_concrete,
     for_each_member,
+    fraction,
+    is_no_path,
     is_traced,
     log_size,
     named,
     of_what,
-    provenance,
     result,
     shown,
 )
@@ -36,13 +40,16 @@ from semijax.semirings.order import ByOperation, SignedSemiring
 OUTPUT = "(output)"
 """The consumer of what a function, or one iteration of a loop, returns."""
 
+NOBODY = "(nobody)"
+"""The only branch of an array that nothing reads."""
+
 SHOWN = 40
 """How many rows are printed."""
 
 
 @result("elements")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BranchFlow(Mapping[str, Any]):
+class BranchFlow(Result):
     """What each consumer of some arrays contributes to the semiring gradient there.
 
     A mapping from the names of the sites to mappings from the names of their branches to arrays, of
@@ -64,17 +71,12 @@ class BranchFlow(Mapping[str, Any]):
     granularity: str
     reduce: str
 
-    def __getitem__(self, site: str) -> dict[str, Any]:
-        if site not in self.elements:
-            raise KeyError(f"no site is called {site!r}; there are: {', '.join(map(repr, self))}")
-        own = self.elements[site]
-        return {branch: self._read(own[branch]) for branch in dict(self.branches)[site]}
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        own = self.elements[self.checked(name)]
+        return {branch: self._read(own[branch]) for branch in dict(self.branches)[name]}
 
     def __iter__(self) -> Iterator[str]:
         return iter(site for site, _ in self.branches)
-
-    def __len__(self) -> int:
-        return len(self.branches)
 
     def share(self) -> dict[str, dict[str, jax.Array]]:
         """The fraction of each branch, by site and branch: its size over the sum of all sizes.
@@ -89,8 +91,7 @@ class BranchFlow(Mapping[str, Any]):
         for site, branches in self.branches:
             logs = self._log_sizes(site)
             total = jax.nn.logsumexp(logs, 0)
-            some = jnp.where(total == -jnp.inf, 0, total)
-            shares[site] = dict(zip(branches, jnp.exp(logs - some), strict=True))
+            shares[site] = dict(zip(branches, fraction(logs, total), strict=True))
         return shares
 
     def winner(self) -> dict[str, np.ndarray]:
@@ -99,7 +100,9 @@ class BranchFlow(Mapping[str, Any]):
         That is the branch whose contribution is the largest (for ``MinProduct`` the smallest), of
         masses and counts the largest too; of equal ones the first. For a max it attains the
         gradient's own value: the branch through which the top path of the best hidden unit goes.
+        Outside of ``jit`` only; ``only_winners`` works inside too.
         """
+        check_concrete(self.elements, "winner()")
         names = {}
         for site, branches in self.branches:
             best, any_path = self._best(site)
@@ -124,8 +127,8 @@ class BranchFlow(Mapping[str, Any]):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The semiring, the granularity and the versions it was computed with."""
-        return provenance(self.semiring, self.granularity) | {"reduce": self.reduce}
+        """The semiring, the granularity, the reduction and the versions it was computed with."""
+        return super().provenance | {"reduce": self.reduce}
 
     def to_dataframe(self) -> Any:
         """A ``pandas.DataFrame`` with a row per number.
@@ -167,25 +170,29 @@ class BranchFlow(Mapping[str, Any]):
         }
         return pictures.stacked_bars(heights, **(given | options))
 
-    def __str__(self) -> str:
-        rows = self._cells()
-        cut = f"\n… and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-        header, right = self._header(), range(1, len(self._header()) - 1)
-        return f"{tables.text(header, rows[:SHOWN], right)}{cut}\n{self._legend()}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        cells = [[page.text(cell) for cell in row] for row in self._cells()[:SHOWN]]
-        return page.table(self._header(), cells, self._legend())
+    def _table(self) -> tables.Table:
+        names = list(dict.fromkeys(branch for _, own in self.branches for branch in own))
+        legend = self._legend()
+        cells = [*itertools.islice(self._cells(names), SHOWN)]
+        more = 0 if is_traced(self.elements) else sum(1 for _ in self._tokens()) - len(cells)
+        if more > 0:
+            legend = f"… and {more} more\n{legend}"
+        right = range(1, len(names) + 2)
+        return tables.Table(("site", "token", *names, "winner"), cells, right, legend=legend)
 
     def _read(self, elements: Elements) -> Any:
         if self.reduce == "oplus":
             return self.semiring.readout(elements)
-        return jax.tree.map(
-            lambda leaf: leaf.sum(len(self.semiring.shape(elements)) - 1),
-            self.semiring.readout(elements),
-        )
+        # Hidden units that no path leads from add nothing to the others.
+        none = is_no_path(self.semiring, elements)
+        axis = none.ndim - 1
+
+        def total(leaf: jax.Array) -> jax.Array:
+            missing = none.reshape(none.shape + (1,) * (leaf.ndim - none.ndim))
+            some = jnp.where(missing, 0, leaf).sum(axis)
+            return jnp.where(missing.all(axis), leaf.max(axis), some)
+
+        return jax.tree.map(total, self.semiring.readout(elements))
 
     def _log_sizes(self, site: str) -> jax.Array:
         """The logarithms of the branches' sizes, along a first axis."""
@@ -193,6 +200,8 @@ class BranchFlow(Mapping[str, Any]):
         sizes = (log_size(self.semiring, own[branch]) for branch in dict(self.branches)[site])
         if self.reduce == "oplus":
             return jnp.stack([*sizes])
+        if self.semiring.units != "weight":  # masses and numbers of paths
+            return jnp.stack([jax.nn.logsumexp(size, -1) for size in sizes])
         none = jnp.stack([size.max(-1) == -jnp.inf for size in sizes])
         values = jnp.stack([*self[site].values()])
         return jnp.where(none | (values == 0), -jnp.inf, jnp.log(jnp.abs(values)))
@@ -209,43 +218,39 @@ class BranchFlow(Mapping[str, Any]):
         reached = (jnp.abs(values) < jnp.inf).any(0) | any_path
         return (values.argmin(0) if isinstance(of, MinProduct) else values.argmax(0)), reached
 
-    def _header(self) -> tuple[str, ...]:
-        names = dict.fromkeys(branch for _, own in self.branches for branch in own)
-        return ("site", "token", *names, "winner")
+    def _tokens(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for site in self:
+            shape = np.shape(jax.tree.leaves(next(iter(self[site].values())))[0])
+            yield from ((site, index) for index in np.ndindex(shape))
 
-    def _rows(self) -> list[list[dict[str, Any]]]:
+    def _rows(self) -> Iterator[list[dict[str, Any]]]:
         """For every site and token a row per branch."""
         try:
             shares, winners = self.share(), self.winner()
         except TypeError:  # there are values then, and no comparison
             shares, winners = None, None
-        found = []
-        for site in self:
-            values = {branch: np.asarray(value) for branch, value in self[site].items()}
-            for index in np.ndindex(next(iter(values.values())).shape):
+        values = {site: {b: np.asarray(v) for b, v in self[site].items()} for site in self}
+        for site, index in self._tokens():
+            rows = []
+            for branch, array in values[site].items():
                 token = index[0] if len(index) == 1 else index
-                rows = []
-                for branch, array in values.items():
-                    row = {"site": site, "token": token, "branch": branch, "value": array[index]}
-                    if shares is not None and winners is not None:
-                        row["share"] = float(shares[site][branch][index])
-                        row["winner"] = bool(winners[site][index] == branch)
-                    rows.append(row)
-                found.append(rows)
-        return found
+                row = {"site": site, "token": token, "branch": branch, "value": array[index]}
+                if shares is not None and winners is not None:
+                    row["share"] = float(shares[site][branch][index])
+                    row["winner"] = bool(winners[site][index] == branch)
+                rows.append(row)
+            yield rows
 
-    def _cells(self) -> list[tuple[str, ...]]:
-        names = self._header()[2:-1]
+    def _cells(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         if is_traced(self.elements):
-            return [(site, "traced", *("" for _ in names), "") for site in self]
-        cells = []
+            yield from ((site, "traced", *("" for _ in names), "") for site in self)
+            return
         for rows in self._rows():
             values = {row["branch"]: shown(row["value"]) for row in rows}
             winner = next((row["branch"] for row in rows if row.get("winner")), "")
             token = rows[0]["token"]
             own = [values.get(name, "") for name in names]
-            cells.append((rows[0]["site"], "" if token == () else str(token), *own, winner))
-        return cells
+            yield (rows[0]["site"], "" if token == () else str(token), *own, winner)
 
     def _legend(self) -> str:
         how = "⊕" if self.reduce == "oplus" else "sum"
@@ -307,7 +312,9 @@ def branch_flow(
     checked = as_semiring(semiring, granularity)
     if reduce not in ("oplus", "sum"):
         raise ValueError(f"reduce must be 'oplus' or 'sum', got {reduce!r}.")
-    if branches is not None and not isinstance(branches, Mapping):
+    if branches is not None and not (
+        isinstance(branches, Mapping) and all(isinstance(name, str) for name in branches)
+    ):
         raise TypeError(f"branches must be a mapping from names to globs, got {branches!r}.")
 
     def flow(*args: Any, **kwargs: Any) -> Any:
@@ -315,12 +322,14 @@ def branch_flow(
         chosen = call.survey.choose(at)
         grouped = _named if branches is None else _matched(chosen, branches)
         graph = call.graph([site.place for site in chosen])
-        parts = call.between(graph, checked, program.to_consumers)
+        parts = call.between(graph, checked, looks.to_consumers)
         found: dict[Any, Elements] = {}
         for n, site in enumerate(chosen):
             for branch, consumed in grouped(site).items():
                 own = [parts[key] for c in consumed if (key := (n, *c)) in parts]
-                total = functools.reduce(checked.add, own) if own else none(checked, site.place)
+                total = (
+                    functools.reduce(checked.add, own) if own else looks.none(checked, site.place)
+                )
                 shape = checked.shape(total)
                 # A scalar is one hidden unit; a complex number has two nodes.
                 tokens = max(len(site.place.shape) - 1, len(site.place.loop_shape))
@@ -353,19 +362,19 @@ def _named(site: Site) -> Groups:
     # As seen from what they have in common; a single one as seen from the array.
     seen_from = [] if len(scopes) > 1 else [site.scope]
     short = dict(zip(scopes, scope_names.without_common([*scopes, *seen_from]), strict=False))
-    alike: dict[str, list[Equation]] = collections.defaultdict(list)
-    for equation in equations:
-        if not short[equation.scope]:  # beside the other modules, in what they all lie in
-            alike[equation.name].append(equation)
+    beside = [equation for equation in equations if not short[equation.scope]]
     names: dict[Equation | None, str] = {None: OUTPUT}
-    for equation in equations:
-        same = alike[equation.name]
-        numbered = f"{equation.name}#{same.index(equation) + 1}" if len(same) > 1 else equation.name
-        names[equation] = short[equation.scope] or numbered
+    names |= {equation: short[equation.scope] for equation in equations}
+    taken = collections.Counter([*filter(None, short.values()), *(e.name for e in beside)])
+    counts: collections.Counter[str] = collections.Counter()
+    for equation in beside:  # what all the modules lie in, or the only one
+        counts[equation.name] += 1
+        several = taken[equation.name] > 1
+        names[equation] = f"{equation.name}#{counts[equation.name]}" if several else equation.name
     groups: Groups = collections.defaultdict(list)
     for equation, *consumed in site.consumers:
         groups[names[equation]].append((consumed[0], consumed[1]))
-    return groups
+    return groups or {NOBODY: []}
 
 
 def _matched(
@@ -380,7 +389,7 @@ def _matched(
             rest = name
             matchers[name] = []
             continue
-        given = [globs] if isinstance(globs, str) else list(globs)
+        given: list[Any] = list(globs) if isinstance(globs, (list, tuple)) else [globs]
         matchers[name] = [scope_names.check_pattern(glob, known, "consumer") for glob in given]
 
     def branch_of(consumer: str) -> str:

@@ -12,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, page, scope_names, sweep, tables
+from semijax import checks, scope_names, sweep, tables
 from semijax.elements import Elements
 from semijax.flow.program import Program
 from semijax.flow.results import (
+    TOTAL,
+    Result,
     for_each_member,
+    fraction,
     is_traced,
     log_size,
     named,
-    provenance,
     result,
     shown,
 )
@@ -32,7 +34,7 @@ from semijax.semirings.passing import Passing
 
 @result("elements", "total", "edges")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ComponentFlow(Mapping[str, Any]):
+class ComponentFlow(Result):
     """What flows through the components of a function; scalars by name of the component.
 
     A mapping from names to what the semiring reads of all complete paths that enter the component.
@@ -56,16 +58,10 @@ class ComponentFlow(Mapping[str, Any]):
     granularity: str
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.elements:
-            known = ", ".join(map(repr, self.names))
-            raise KeyError(f"no component is called {name!r}; there are: {known}")
-        return self.semiring.readout(self.elements[name])
+        return self.semiring.readout(self.elements[self.checked(name)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def share(self) -> dict[str, jax.Array]:
         """The fraction of all complete paths that enter each component: of the mass, of the number.
@@ -78,14 +74,9 @@ class ComponentFlow(Mapping[str, Any]):
         """
         total = log_size(self.semiring, self.total)
         return {
-            name: jnp.exp(log_size(self.semiring, self.elements[name]) - total)
+            name: fraction(log_size(self.semiring, self.elements[name]), total)
             for name in self.names
         }
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """The semiring, the granularity and the versions it was computed with."""
-        return provenance(self.semiring, self.granularity)
 
     def to_dataframe(self) -> Any:
         """A ``pandas.DataFrame``: ``component``, ``flow``, ``edges``, and ``share`` if any."""
@@ -99,37 +90,27 @@ class ComponentFlow(Mapping[str, Any]):
         shares = self._shares()
         return pandas.DataFrame(columns if shares is None else columns | {"share": shares})
 
-    def __str__(self) -> str:
-        return f"{tables.text(_HEADER, self._cells(), right=(1, 2, 3))}\n{self._legend()}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        cells = [[page.text(cell) for cell in row] for row in self._cells()]
-        return page.table(_HEADER, cells, self._legend())
-
     def _shares(self) -> list[Any] | None:
+        if is_traced(self.elements):
+            return None
         try:
             shares = self.share()
         except TypeError:
             return None
         return [np.asarray(shares[name])[()] for name in self.names]
 
-    def _cells(self) -> list[tuple[str, ...]]:
+    def _table(self) -> tables.Table:
         shares = self._shares() or [""] * len(self)
-        return [
+        cells = [
             (name, _text(self[name]), _text(self.edges[name]), _text(share))
             for name, share in zip(self.names, shares, strict=True)
         ]
-
-    def _legend(self) -> str:
-        return (
+        legend = (
             f"{named(self.semiring)} over all paths that enter the component, and its share of all "
             f"paths; expected edges per path; granularity {self.granularity!r}"
         )
-
-
-_HEADER = ("component", "flow", "edges", "share")
+        header = ("component", "flow", "edges", "share")
+        return tables.Table(header, cells, (1, 2, 3), legend=legend)
 
 
 def _text(value: Any) -> str:
@@ -208,9 +189,8 @@ def component_flow(
         masses = LogMassSemiring()
         logs = between(masses, functools.partial(_masses, depth))
         total = between(masses, _all).get(TOTAL, masses.zero((), jnp.float32)).log_mass
-        some = jnp.where(total == -jnp.inf, 0, total)
         edges = {
-            name: jnp.exp(logs[name].log_mass - some) if name in logs else jnp.zeros(())
+            name: fraction(logs[name].log_mass, total) if name in logs else jnp.zeros(())
             for name in names
         }
 
@@ -221,10 +201,6 @@ def component_flow(
         return for_each_member(checked, build, found)
 
     return flow
-
-
-TOTAL = ""
-"""The key of what no component is called."""
 
 
 def _component(equation: Equation, depth: int | None) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
-from semijax import checks, page, pictures, tables
-from semijax.flow import program
-from semijax.flow.ablation import _check_value, _of_site, replacements, run_ablated
+from semijax import checks, pictures, tables
+from semijax.flow import looks
+from semijax.flow.ablation import check_value, of_sites, replacements, run_ablated
 from semijax.flow.program import Argnums, Program
-from semijax.flow.results import shown
+from semijax.flow.results import check_concrete, shown
 from semijax.flow.sites import Site
 from semijax.semirings import SumProduct
 
@@ -24,7 +22,7 @@ GIVEN, GRADIENT, RANDOM = "ranking", "|grad|", "random"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Faithfulness:
+class Faithfulness(tables.Printed):
     """Deletion and insertion curves of a ranking, and of others to compare it with.
 
     Attributes:
@@ -35,7 +33,8 @@ class Faithfulness:
             ``[steps + 1]``. It falls fast where the ranking is right.
         insertion: the function's value when only the first of a ranking are left as they are. It
             rises fast where the ranking is right.
-        stderr: the standard error of the mean over random rankings, of the two curves.
+        stderr: the standard error of the mean over random rankings, by curve: ``"deletion"`` and
+            ``"insertion"``.
         components: how many components there are.
         value: what they are replaced with.
     """
@@ -43,7 +42,7 @@ class Faithfulness:
     fraction: np.ndarray
     deletion: Mapping[str, np.ndarray]
     insertion: Mapping[str, np.ndarray]
-    stderr: tuple[np.ndarray, np.ndarray]
+    stderr: Mapping[str, np.ndarray]
     components: int
     value: str
 
@@ -81,34 +80,22 @@ class Faithfulness:
             "normalisation": "none; random: mean and standard error",
         }
         own = self.deletion if curve == "deletion" else self.insertion
-        error = self.stderr[curve == "insertion"]
-        return pictures.curves(self.fraction, own, errors={RANDOM: error}, **(given | options))
+        errors = {RANDOM: self.stderr[curve]}
+        return pictures.curves(self.fraction, own, errors=errors, **(given | options))
 
-    def __str__(self) -> str:
-        return f"{tables.text(_HEADER, self._cells(), right=(1, 2))}\n{self._legend()}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        cells = [[page.text(cell) for cell in row] for row in self._cells()]
-        return page.table(_HEADER, cells, self._legend())
-
-    def _cells(self) -> list[tuple[str, ...]]:
+    def _table(self) -> tables.Table:
         areas = self.auc()
-        return [
+        cells = [
             (name, shown(areas["deletion"][name]), shown(areas["insertion"][name]))
             for name in self.deletion
         ]
-
-    def _legend(self) -> str:
         whole, none = self.insertion[GIVEN][-1], self.insertion[GIVEN][0]
-        return (
+        legend = (
             f"{self.components} components replaced by {self.value}; the function's value is "
             f"{shown(whole)} as it is and {shown(none)} without any"
         )
-
-
-_HEADER = ("", "deletion AUC (low is good)", "insertion AUC (high is good)")
+        header = ("", "deletion AUC (low is good)", "insertion AUC (high is good)")
+        return tables.Table(header, cells, right=(1, 2), legend=legend)
 
 
 def faithfulness(
@@ -160,13 +147,14 @@ def faithfulness(
         [5.89, 2.52, 0.84, 0.0]
     """
     checks.check_callable(fun)
-    _check_value(value)
+    check_value(value)
     checks.check_positive("steps", steps)
     checks.check_positive("n_random", n_random)
     if not isinstance(ranking, Mapping):
         raise TypeError(f"A ranking is a mapping from sites to scores, got {ranking!r}.")
 
     def measured(*args: Any, **kwargs: Any) -> Faithfulness:
+        check_concrete((args, kwargs), "faithfulness")
         call = Program(fun, args, kwargs, argnums, caller="faithfulness")
         checks.check_scalar(call.out_shapes, "faithfulness")
         parts = [_Part(name, scores, call.survey.choose(name)) for name, scores in ranking.items()]
@@ -198,7 +186,7 @@ def faithfulness(
             counts / total,
             by_name(deletion),
             by_name(insertion),
-            (error(deletion), error(insertion)),
+            {"deletion": error(deletion), "insertion": error(insertion)},
             total,
             value if isinstance(value, str) else "given values",
         )
@@ -211,6 +199,8 @@ class _Part:
 
     def __init__(self, name: str, scores: Any, sites: list[Site]) -> None:
         self.sites = sites
+        if np.iscomplexobj(scores):
+            raise TypeError(f"The scores of {name!r} are complex.")
         self.scores = np.asarray(scores, np.float64)
         self.size = self.scores.size
         if np.isnan(self.scores).any():
@@ -234,16 +224,17 @@ def _gradients(call: Program, parts: Sequence[_Part]) -> np.ndarray:
     """Σ |gradient| over the elements of each component."""
     sites = [site for part in parts for site in part.sites]
     graph = call.graph([site.place for site in sites])
-    found = call.between(graph, SumProduct(), program.from_sites)
-    sums = []
-    numbers = iter(range(len(sites)))
-    for part in parts:
-        own = np.zeros(part.scores.shape)
-        for site in part.sites:
-            gradient = np.abs(np.asarray(found.get(next(numbers), np.zeros(site.place.shape))))
-            own += gradient.sum(tuple(range(part.scores.ndim, gradient.ndim)))
-        sums.append(own.ravel())
-    return np.concatenate(sums)
+    found = call.between(graph, SumProduct(), looks.from_sites)
+    gradients = [
+        np.abs(np.asarray(found[n])) if n in found else np.zeros(site.place.shape)
+        for n, site in enumerate(sites)
+    ]
+    of = dict(zip(sites, gradients, strict=True))
+    sums = [
+        sum(of[site].sum(tuple(range(part.scores.ndim, of[site].ndim))) for site in part.sites)
+        for part in parts
+    ]
+    return np.concatenate([np.ravel(total) for total in sums])
 
 
 def _curves(
@@ -251,7 +242,7 @@ def _curves(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The function's values, ``[rankings, counts]``, by deletion and by insertion."""
     sites = [site for part in parts for site in part.sites]
-    arrays = replacements(call, sites, [_of_site(value, site, "value") for site in sites])
+    arrays = replacements(call, sites, of_sites(value, sites, "value"))
     ends = np.cumsum([part.size for part in parts])[:-1]
 
     @jax.jit
@@ -273,132 +264,3 @@ def _curves(
     values = all_values(np.repeat(ranks, 2 * m, 0), np.tile(np.repeat(counts, 2), n))
     values = np.asarray(values, np.float64).reshape(n, m, 2)
     return values[..., 0], values[..., 1]
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class RandomizationTest:
-    """How much an analysis has changed when parameters were shuffled.
-
-    Attributes:
-        shuffled: the groups of parameters, in the order of shuffling; each with all before it.
-        correlation: Spearman's rank correlation with the analysis of the true model, from -1 to 1.
-        absolute: the same, of absolute values.
-        size: how many numbers were compared.
-    """
-
-    shuffled: tuple[str, ...]
-    correlation: tuple[float, ...]
-    absolute: tuple[float, ...]
-    size: int
-
-    def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame``: ``shuffled``, ``correlation``, ``absolute``."""
-        import pandas
-
-        return pandas.DataFrame(
-            {
-                "shuffled": self.shuffled,
-                "correlation": self.correlation,
-                "absolute": self.absolute,
-            }
-        )
-
-    def __str__(self) -> str:
-        rows = [
-            (name, shown(rho), shown(absolute))
-            for name, rho, absolute in zip(
-                self.shuffled, self.correlation, self.absolute, strict=True
-            )
-        ]
-        header = ("shuffled, with all above", "rank correlation", "of absolute values")
-        legend = f"Spearman, over {self.size} numbers; near 1: the weights do not matter to it"
-        return f"{tables.text(header, rows, right=(1, 2))}\n{legend}"
-
-    __repr__ = __str__
-
-
-def randomization_test(
-    analysis: Callable[..., Any],
-    params: Any,
-    groups: Sequence[str] = ("*",),
-    *,
-    seed: int = 0,
-) -> Callable[..., RandomizationTest]:
-    """Whether an analysis depends on what the model has learned: the model parameter randomization.
-
-    The entries of each parameter array are shuffled, group after group, and the analysis is
-    compared with that of the true model. One that hardly changes shows the architecture.
-
-    Args:
-        analysis: a function of parameters and further arguments that returns numbers: arrays, a
-            pytree of such, a ``SiteValues``, ``BranchFlow`` or ``ComponentFlow``.
-        params: the parameters, a pytree of arrays.
-        groups: globs over the names of parameters, as ``"*['layer_1']*"``, in the order in which
-            they are shuffled: from the output to the input. All at once by default.
-        seed: of the shuffling.
-
-    Returns:
-        A function of the further arguments that returns a ``RandomizationTest``.
-
-    Raises:
-        TypeError: if the analysis is not callable.
-        ValueError: if a group has no parameters, or there are fewer than two numbers to compare.
-
-    Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim 2018, §3.1.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, semijax as sj
-        >>> loss = lambda w, x: jnp.tanh(x @ w).sum()
-        >>> saliency = lambda w, x: jax.grad(loss, 1)(w, x)
-        >>> w = jax.random.normal(jax.random.key(0), (20, 5))
-        >>> test = sj.randomization_test(saliency, w)(jnp.ones(20))
-        >>> -1 <= test.correlation[0] < 0.9
-        True
-    """
-    checks.check_callable(analysis)
-    named = jax.tree.leaves(params)
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for group in groups:
-        if not any(fnmatch.fnmatchcase(name, group) for name in names):
-            known = ", ".join(map(repr, names[:8]))
-            raise ValueError(f"No parameter matches {group!r}. Their names are {known}, ….")
-
-    def tested(*args: Any, **kwargs: Any) -> RandomizationTest:
-        rng = np.random.default_rng(seed)
-        leaves = list(named)
-        true = _numbers(analysis(params, *args, **kwargs))
-        if true.size < 2:
-            raise ValueError("A rank correlation needs at least two numbers to compare.")
-        signed, absolute = [], []
-        for group in groups:
-            for n, name in enumerate(names):
-                if fnmatch.fnmatchcase(name, group):
-                    leaves[n] = _shuffled(rng, leaves[n])
-            tree = jax.tree.unflatten(jax.tree.structure(params), leaves)
-            other = _numbers(analysis(tree, *args, **kwargs))
-            signed.append(_spearman(true, other))
-            absolute.append(_spearman(np.abs(true), np.abs(other)))
-        return RandomizationTest(tuple(groups), tuple(signed), tuple(absolute), true.size)
-
-    return tested
-
-
-def _shuffled(rng: np.random.Generator, leaf: Any) -> jax.Array:
-    array = np.asarray(leaf)
-    return jnp.asarray(rng.permutation(array.ravel()).reshape(array.shape))
-
-
-def _numbers(result: Any) -> np.ndarray:
-    """All numbers of a result, in one row."""
-    if isinstance(result, Mapping):
-        parts = [_numbers(result[key]) for key in result]
-    else:
-        parts = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(result)]
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's ρ; NaN where all ranks are equal."""
-    if a.min() == a.max() or b.min() == b.max():
-        return float("nan")
-    return float(np.asarray(scipy.stats.spearmanr(a, b))[0])

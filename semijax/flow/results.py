@@ -11,6 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
+from semijax import tables
 from semijax.elements import Elements
 from semijax.semirings import AbsSumProduct, PathCount, Product, Semiring
 from semijax.semirings.expectation import LogMassSemiring
@@ -29,10 +30,43 @@ def result(*arrays: str) -> Callable[[_Result], _Result]:
     return register
 
 
-def provenance(semiring: Semiring, granularity: str) -> dict[str, str]:
-    """What a number depends on besides the model and its input."""
-    versions = {name: importlib.metadata.version(name) for name in ("semijax", "jax", "jaxlib")}
-    return {"semiring": named(semiring), "granularity": granularity, **versions}
+class Result(tables.Printed, Mapping[str, Any]):
+    """A mapping from names to what a semiring reads there; prints as a table.
+
+    Attributes:
+        elements: the semiring's elements, by name.
+        semiring: whose elements they are.
+        granularity: ``"element"`` or ``"op"``.
+    """
+
+    elements: Mapping[str, Any]
+    semiring: Semiring
+    granularity: str
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # arrays are neither equal nor not
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+    def checked(self, name: str) -> str:
+        """A name that is there; a KeyError that names those that are, if it is not."""
+        if name not in self.elements:
+            raise KeyError(f"nothing is called {name!r}; there are: {', '.join(map(repr, self))}")
+        return name
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The semiring, the granularity and the versions it was computed with."""
+        versions = {name: importlib.metadata.version(name) for name in ("semijax", "jax", "jaxlib")}
+        return {"semiring": named(self.semiring), "granularity": self.granularity, **versions}
+
+
+TOTAL = ""
+"""The key of what is summed over everything; nothing else is called so."""
 
 
 def named(semiring: Semiring) -> str:
@@ -56,6 +90,11 @@ def log_size(semiring: Semiring, elements: Elements) -> jax.Array:
     if weights.ndim != len(semiring.shape(elements)):
         raise _no_share(semiring)
     return jnp.where(is_no_path(semiring, elements), -jnp.inf, jnp.log(jnp.abs(weights)))
+
+
+def fraction(logs: jax.Array, log_total: jax.Array) -> jax.Array:
+    """From logarithms; 0 where there is nothing at all."""
+    return jnp.exp(logs - jnp.where(log_total == -jnp.inf, 0, log_total))
 
 
 def is_no_path(semiring: Semiring, elements: Elements) -> jax.Array:
@@ -96,6 +135,15 @@ def for_each_member(
 def is_traced(tree: Any) -> bool:
     """Whether the numbers are not known yet, as under ``jit``."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_concrete(tree: Any, caller: str) -> None:
+    """Raise under a transformation, where no numbers are known."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.core.Tracer):
+            raise jax.errors.ConcretizationTypeError(
+                leaf, f"{caller} looks at the numbers. Call it outside of jit, vmap and grad."
+            )
 
 
 def shown(value: Any) -> str:

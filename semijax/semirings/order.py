@@ -157,7 +157,8 @@ class ByOperation(SignedSemiring):
         return _Linear()
 
     def settle(self, elements: Interval) -> Interval:
-        return Interval(jnp.maximum(*elements), jnp.minimum(*elements))
+        hull = Interval(jnp.maximum(*elements), jnp.minimum(*elements))
+        return el.where(_is_no_path(elements), elements, hull)
 
     def by_operation(self) -> Semiring:
         return self
@@ -171,7 +172,10 @@ class ByOperation(SignedSemiring):
 
 @dataclasses.dataclass(frozen=True)
 class _Linear(Semiring):
-    """Two vectors that a linear map acts on; what no path has reached is 0."""
+    """Two vectors that a linear map acts on; an element that no path has reached is 0.
+
+    But where none of an array's is reached, no path leads on from it.
+    """
 
     def zero(self, shape: Shape, dtype: Any) -> Interval:
         return Interval(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
@@ -201,8 +205,11 @@ class _Linear(Semiring):
         return self._each(lambda end: SumProduct().segment_sum(end, segments, count), elements)
 
     def _each(self, operation: Callable[..., jax.Array], *elements: Interval) -> Interval:
-        ends = [_ends_or_0(_is_no_path(e), e) for e in elements]
-        return Interval(*(operation(*of_each) for of_each in zip(*ends, strict=True)))
+        missing = [_is_no_path(e) for e in elements]
+        ends = [_ends_or_0(*pair) for pair in zip(missing, elements, strict=True)]
+        high, low = (operation(*of_each) for of_each in zip(*ends, strict=True))
+        none = functools.reduce(jnp.logical_and, [m.all() for m in missing])
+        return Interval(jnp.where(none, -jnp.inf, high), jnp.where(none, jnp.inf, low))
 
 
 def _is_no_path(interval: Interval) -> jax.Array:

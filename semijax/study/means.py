@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from semijax import page, tables
+from semijax import tables
 
 Label = str | int | bool
 """The name of a group."""
@@ -69,8 +69,8 @@ class Moments:
         return math.sqrt(self.squares / (self.count - 1) / self.count)
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Study(tables.Printed):
     """What ``run_study`` found: ``study["entropy"]["nouns"].mean``.
 
     Attributes:
@@ -105,21 +105,13 @@ class Study:
 
         return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
 
-    def __str__(self) -> str:
-        return f"{self._title()}\n{tables.text(COLUMNS, self._cells(), right=(2, 3, 4))}"
-
-    def _repr_html_(self) -> str:
-        cells = [[page.text(cell) for cell in row] for row in self._cells()]
-        return page.table(COLUMNS, cells, self._title())
-
-    def _title(self) -> str:
-        return f"{self.provenance.get('function', 'Study')} over {self.batches} batches"
-
-    def _cells(self) -> list[list[str]]:
-        return [
+    def _table(self) -> tables.Table:
+        cells = [
             [format(v, ".6g") if isinstance(v, float) else str(v) for v in row]
             for row in self.rows()
         ]
+        title = f"{self.provenance.get('function', 'Study')} over {self.batches} batches"
+        return tables.Table(COLUMNS, cells, right=(2, 3, 4), title=title)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a JSON file, whole or not at all."""
