@@ -90,8 +90,12 @@ def randomization_test(
     """
     checks.check_callable(analysis)
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    keys = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
+    names = [key or "(all)" for key in keys]
     given = [groups] if isinstance(groups, str) else list(groups)
+    for group in given:
+        if isinstance(group, str) and "['" in group:
+            raise ValueError(f"Keys of parameters are joined by /, as in 'a/b', got {group!r}.")
     matchers = [scope_names.check_pattern(group, names, "parameter") for group in given]
 
     def tested(*args: Any, **kwargs: Any) -> RandomizationTest:

@@ -208,7 +208,9 @@ class _Linear(Semiring):
         missing = [_is_no_path(e) for e in elements]
         ends = [_ends_or_0(*pair) for pair in zip(missing, elements, strict=True)]
         high, low = (operation(*of_each) for of_each in zip(*ends, strict=True))
-        none = functools.reduce(jnp.logical_and, [m.all() for m in missing])
+        # Of summands all must be missing, of factors one.
+        both = jnp.logical_or if operation is jnp.multiply else jnp.logical_and
+        none = functools.reduce(both, [m.all() for m in missing])
         return Interval(jnp.where(none, -jnp.inf, high), jnp.where(none, jnp.inf, low))
 
 

@@ -62,8 +62,10 @@ class Passing(Semiring):
         return self.of.readout(elements.through)
 
     def at(self, equation: Any) -> Semiring:
-        kind = _Within if self.inside(equation) else Passing
-        return kind(self.of.at(equation), self.inside)
+        there = self.of.at(equation)
+        if not self.inside(equation):
+            return Passing(there, self.inside)
+        return _Within(there, self.inside, outside=self.of)
 
     def settle(self, elements: Passed) -> Passed:
         return Passed(*(self.of.settle(part) for part in elements))
@@ -86,7 +88,13 @@ class Passing(Semiring):
 
 @dataclasses.dataclass(frozen=True)
 class _Within(Passing):
-    """The same on edges inside: whatever path takes one has been there."""
+    """The same on edges inside: whatever path takes one has been there.
+
+    Attributes:
+        outside: the semiring whose 0̄ the paths around are then.
+    """
+
+    outside: Semiring = dataclasses.field(kw_only=True)
 
     def lift(self, weights: jax.Array) -> Passed:
         return self._entered(self.of.lift(weights))
@@ -101,5 +109,5 @@ class _Within(Passing):
         return self._entered(self.of.contract(weights, self.of.add(*elements)))
 
     def _entered(self, elements: Elements) -> Passed:
-        none = self.of.zero(self.of.shape(elements), self.of.dtype(elements))
+        none = self.outside.zero(self.of.shape(elements), self.of.dtype(elements))
         return Passed(none, elements)
