@@ -197,3 +197,75 @@ def test_threads_do_not_share_what_is_running():
 def test_what_has_no_modules_is_refused(model):
     with pytest.raises(TypeError, match="expects a model"), sj.scopes(model):
         pass
+
+
+def test_models_and_modules_that_others_would_be_taken_for():
+    """The root's class used again inside, two models at once, a module that is not the model's."""
+    again = Chain(Chain(Layer()), Chain(Layer()))
+    with sj.scopes(again):
+        assert scopes_of(lambda x: again.layers[1](x)) == ["Chain/layers/1/layers/0"]
+    one, other = Pair(), Chain(Layer())
+    with sj.scopes(one), sj.scopes(other):
+        assert scopes_of(lambda x: one.left(x)) == ["Pair/left"]
+    foreign = Layer()
+    with sj.scopes(one):
+        assert scopes_of(lambda x: one(foreign(x))) == ["Layer", "Pair/left", "Pair/right"]
+
+
+def test_private_and_slotted_modules():
+    class Slotted:
+        __slots__ = ("_inner", "outer")
+
+        def __init__(self):
+            self._inner, self.outer = Layer(), Layer()
+
+        def __call__(self, x):
+            return self.outer(self._inner(x))
+
+    model = Slotted()
+    with sj.scopes(model):
+        assert scopes_of(model) == ["Slotted/_inner", "Slotted/outer"]
+
+
+def test_contexts_need_not_end_in_turn():
+    before = Layer.__call__
+    one, other = sj.scopes(Chain(Layer())), sj.scopes(Chain(Layer()))
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert Layer.__call__ is not before
+    other.__exit__(None, None, None)
+    assert Layer.__call__ is before
+
+
+@pytest.mark.parametrize("bad", [jnp.ones(3), jax.jit(jnp.sin), 3, {}], ids=str)
+def test_what_is_no_model_is_refused(bad):
+    with pytest.raises(TypeError, match="expects a model"), sj.scopes(bad):
+        pass
+
+
+class Layer:
+    def __call__(self, x):
+        return jnp.tanh(x)
+
+
+class Chain:
+    def __init__(self, *layers):
+        self.layers = list(layers)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Pair:
+    def __init__(self):
+        self.left, self.right = Layer(), Layer()
+
+    def __call__(self, x):
+        return self.right(self.left(x))
+
+
+def scopes_of(function):
+    return [row.scope for row in sj.list_sites(function)(jnp.ones(2)) if row.primitive == "tanh"]

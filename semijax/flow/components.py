@@ -181,8 +181,9 @@ def component_flow(
         found = {name: checked.zero((), jnp.float32) for name in names}
         flat = [name for name in names if name not in nested]
         found |= between(checked, functools.partial(_entering, depth, flat))
+        apart = checked if granularity == "element" else checked.by_operation(absent=True)
         for name in nested:
-            passing = Passing(checked, _Inside(name, depth))
+            passing = Passing(apart, _Inside(name, depth))
             found[name] = between(passing, _all).get(TOTAL, passing.zero((), jnp.float32)).through
         found[TOTAL] = between(checked, _all).get(TOTAL, checked.zero((), jnp.float32))
 

@@ -122,6 +122,11 @@ class Site:
         return self.base.endswith(INPUT)
 
     @property
+    def is_argument(self) -> bool:
+        """Whether it is named as an argument of the function."""
+        return self.place.made_by is None and self.module is None
+
+    @property
     def scoped(self) -> str:
         """The name without what says that it is an input: that of a module, or of an equation."""
         return self.base.removesuffix(INPUT)

@@ -76,9 +76,11 @@ class Survey:
     def _matching(self, pattern: str) -> list[Site]:
         """The sites that a glob picks: a tap by its own name too, and of modules the outermost.
 
+        An argument is called by its own name only.
         A module that matches stands for what comes out of it, and hides what lies in it.
         """
-        kind = [site for site in self.sites if site.is_input == pattern.endswith(INPUT)]
+        inputs = pattern.endswith(INPUT)
+        kind = [site for site in self.sites if site.is_input == inputs and not site.is_argument]
         glob = re.compile(fnmatch.translate(pattern.removesuffix(INPUT)))
         scopes = {site.scoped for site in kind if site.module is not None}
         matching = {scope for scope in scopes if glob.match(scope)}

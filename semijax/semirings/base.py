@@ -89,11 +89,14 @@ class Semiring:
         """What comes out of an equation, as ⊕ is to combine it with what comes from others."""
         return elements
 
-    def by_operation(self) -> Semiring:
+    def by_operation(self, absent: bool = False) -> Semiring:
         """The same statistic with whole equations for edges: ⊕ only where branches of arrays meet.
 
         Inside an equation contributions are added, as in an ordinary pullback. Where ⊕ adds, that
         makes no difference.
+
+        Args:
+            absent: whether to look for arrays that no path leads on from, see ``ByOperation``.
 
         Raises:
             TypeError: where nobody has said what the statistic is then.

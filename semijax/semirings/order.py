@@ -54,8 +54,8 @@ class SignedSemiring(Semiring):
         high, low = functools.reduce(jnp.maximum, products), functools.reduce(jnp.minimum, products)
         return Interval(jnp.where(empty, -jnp.inf, high), jnp.where(empty, jnp.inf, low))
 
-    def by_operation(self) -> Semiring:
-        return ByOperation(self)
+    def by_operation(self, absent: bool = False) -> Semiring:
+        return ByOperation(self, absent)
 
     def scale(self, weights: jax.Array, elements: Interval) -> Interval:
         return _scale(weights, elements)
@@ -149,19 +149,22 @@ class ByOperation(SignedSemiring):
 
     Attributes:
         of: whose statistic it reads, that of a signed maximum or of ``AbsMaxProduct``.
+        absent: whether to look for arrays that no path leads on from, which takes time. A sweep
+            leaves them out by itself, but for a ``Passing`` one.
     """
 
     of: Semiring
+    absent: bool = False
 
     def at(self, equation: Any) -> Semiring:
-        return _Linear()
+        return _Linear(self.absent)
 
     def settle(self, elements: Interval) -> Interval:
         hull = Interval(jnp.maximum(*elements), jnp.minimum(*elements))
         return el.where(_is_no_path(elements), elements, hull)
 
-    def by_operation(self) -> Semiring:
-        return self
+    def by_operation(self, absent: bool = False) -> Semiring:
+        return ByOperation(self.of, absent)
 
     def readout(self, elements: Interval) -> jax.Array:
         if isinstance(self.of, SignedSemiring):
@@ -174,8 +177,11 @@ class ByOperation(SignedSemiring):
 class _Linear(Semiring):
     """Two vectors that a linear map acts on; an element that no path has reached is 0.
 
-    But where none of an array's is reached, no path leads on from it.
+    Attributes:
+        absent: whether no path leads on from an array where none of its elements is reached.
     """
+
+    absent: bool
 
     def zero(self, shape: Shape, dtype: Any) -> Interval:
         return Interval(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
@@ -208,6 +214,8 @@ class _Linear(Semiring):
         missing = [_is_no_path(e) for e in elements]
         ends = [_ends_or_0(*pair) for pair in zip(missing, elements, strict=True)]
         high, low = (operation(*of_each) for of_each in zip(*ends, strict=True))
+        if not self.absent:
+            return Interval(high, low)
         # Of summands all must be missing, of factors one.
         both = jnp.logical_or if operation is jnp.multiply else jnp.logical_and
         none = functools.reduce(both, [m.all() for m in missing])
@@ -246,8 +254,8 @@ class AbsMaxProduct(Semiring):
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a * b
 
-    def by_operation(self) -> Semiring:
-        return ByOperation(self)
+    def by_operation(self, absent: bool = False) -> Semiring:
+        return ByOperation(self, absent)
 
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements

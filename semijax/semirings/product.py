@@ -46,8 +46,8 @@ class Product(Semiring):
     def settle(self, elements: Elements) -> Elements:
         return self._each(lambda s, x: s.settle(x), elements)
 
-    def by_operation(self) -> Semiring:
-        return Product(tuple(s.by_operation() for s in self.members), self.container)
+    def by_operation(self, absent: bool = False) -> Semiring:
+        return Product(tuple(s.by_operation(absent) for s in self.members), self.container)
 
     def scale(self, weights: jax.Array, elements: Elements) -> Elements:
         return self._each(lambda s, x: s.scale(weights, x), elements)
