@@ -238,7 +238,7 @@ def test_contexts_need_not_end_in_turn():
     assert Layer.__call__ is before
 
 
-@pytest.mark.parametrize("bad", [jnp.ones(3), jax.jit(jnp.sin), 3, {}], ids=str)
+@pytest.mark.parametrize("bad", [jnp.ones(3), jax.jit(jnp.sin), 3, {}], ids=range(4))
 def test_what_is_no_model_is_refused(bad):
     with pytest.raises(TypeError, match="expects a model"), sj.scopes(bad):
         pass
