@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -103,12 +103,6 @@ class SiteValues(Result):
     names: tuple[str, ...]
     semiring: Semiring
     granularity: str
-
-    def __getitem__(self, name: str) -> Any:
-        return self.semiring.readout(self.elements[self.checked(name)])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
 
     def share(self) -> dict[str, jax.Array]:
         """How much of all complete paths pass each element: of the mass, of their number.

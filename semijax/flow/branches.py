@@ -75,8 +75,10 @@ class BranchFlow(Result):
         own = self.elements[self.checked(name)]
         return {branch: self._read(own[branch]) for branch in dict(self.branches)[name]}
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(site for site, _ in self.branches)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sites."""
+        return tuple(site for site, _ in self.branches)
 
     def share(self) -> dict[str, dict[str, jax.Array]]:
         """The fraction of each branch, by site and branch: its size over the sum of all sizes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -56,12 +56,6 @@ class ComponentFlow(Result):
     names: tuple[str, ...]
     semiring: Semiring
     granularity: str
-
-    def __getitem__(self, name: str) -> Any:
-        return self.semiring.readout(self.elements[self.checked(name)])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
 
     def share(self) -> dict[str, jax.Array]:
         """The fraction of all complete paths that enter each component: of the mass, of the number.

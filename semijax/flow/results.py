@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -35,11 +35,13 @@ class Result(tables.Printed, Mapping[str, Any]):
 
     Attributes:
         elements: the semiring's elements, by name.
+        names: the names, in the order of the program.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
     """
 
     elements: Mapping[str, Any]
+    names: tuple[str, ...]
     semiring: Semiring
     granularity: str
 
@@ -49,8 +51,14 @@ class Result(tables.Printed, Mapping[str, Any]):
     def __hash__(self) -> int:
         return id(self)
 
+    def __getitem__(self, name: str) -> Any:
+        return self.semiring.readout(self.elements[self.checked(name)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
     def __len__(self) -> int:
-        return len(self.elements)
+        return len(self.names)
 
     def checked(self, name: str) -> str:
         """A name that is there; a KeyError that names those that are, if it is not."""

@@ -206,12 +206,12 @@ class _Modules:
     def inputs(self, module: Module, origins: Mapping[Variable, str]) -> list[Variable]:
         """What it reads of what was computed before, see ``COMPUTED``.
 
-        Of these, what a path to an output leads from: not a mask that is only compared.
+        Of that, what a path to an output leads from, if anything: not a mask that is compared.
         """
         read = [v for v in self._read[module] if v.differentiable and not self._made_in(v, module)]
-        kinds = ([v for v in read if origins.get(v) == o] for o in (COMPUTED, ARGUMENT, MADE))
-        found = next(filter(None, kinds), [])
-        return [v for v in found if v in self._leading] or found
+        leading = [v for v in read if v in self._leading] or read
+        kinds = ([v for v in leading if origins.get(v) == o] for o in (COMPUTED, ARGUMENT, MADE))
+        return next(filter(None, kinds), [])
 
     def left_by(self, variable: Variable, maker: Equation) -> list[Module]:
         """The uses of modules that an array comes out of, from the inside out."""

@@ -124,6 +124,18 @@ def test_weights_and_masks_are_no_inputs():
     assert names(cast, "layer_1:input", X) == ["layer_1:input"]
 
 
+def test_what_is_only_compared_is_no_input():
+    def f(x):
+        with jax.named_scope("net"):
+            everything = jnp.ones(3) * 2
+            with jax.named_scope("layer"):
+                return jnp.where(everything > 0, jnp.sin(x), 0).sum()
+
+    assert list(sj.site_grads(f, sj.SumProduct(), "*/layer:input")(X)) == ["net/layer:input"]
+    (row,) = (row for row in sj.list_sites(f)(X) if "net/layer:input" in row.names)
+    assert row.primitive == "argument"
+
+
 def test_an_einsum_is_no_module():
     def f(x):
         with jax.named_scope("net"):
