@@ -100,7 +100,7 @@ class Faithfulness(tables.Printed):
 
 def faithfulness(
     fun: Callable[..., Any],
-    ranking: Mapping[str, Any],
+    ranking: Mapping[str, Any] | Sequence[str],
     *,
     value: Any = "zero",
     steps: int = 20,
@@ -120,7 +120,8 @@ def faithfulness(
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         ranking: scores, the highest first, by site: names or globs as for ``ablate``, all of whose
             arrays are one component, or as many as the scores have elements: an array whose axes
-            are the first of the site's, as a number per token. A ``SiteValues`` is one.
+            are the first of the site's, as a number per token. A ``SiteValues`` is one. Or just
+            names, the most important first.
         value: what to replace with, as for ``ablate``.
         steps: how many steps from nothing to everything; not more than there are components.
         n_random: how many random rankings to average.
@@ -150,14 +151,19 @@ def faithfulness(
     check_value(value)
     checks.check_positive("steps", steps)
     checks.check_positive("n_random", n_random)
+    if isinstance(ranking, (list, tuple)):
+        ranking = {name: -place for place, name in enumerate(ranking)}
     if not isinstance(ranking, Mapping):
-        raise TypeError(f"A ranking is a mapping from sites to scores, got {ranking!r}.")
+        raise TypeError(
+            f"A ranking is a mapping from sites to scores, or a list of sites, got {ranking!r}."
+        )
+    scored = dict(ranking)
 
     def measured(*args: Any, **kwargs: Any) -> Faithfulness:
         check_concrete((args, kwargs), "faithfulness")
         call = Program(fun, args, kwargs, argnums, caller="faithfulness")
         checks.check_scalar(call.out_shapes, "faithfulness")
-        parts = [_Part(name, scores, call.survey.choose(name)) for name, scores in ranking.items()]
+        parts = [_Part(name, scores, call.survey.choose(name)) for name, scores in scored.items()]
         sites = [site for part in parts for site in part.sites]
         if len({site.place for site in sites}) < len(sites):
             raise ValueError("Two names of the ranking stand for the same array.")

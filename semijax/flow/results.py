@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -78,8 +79,9 @@ TOTAL = ""
 
 
 def named(semiring: Semiring) -> str:
-    """A semiring as it was given."""
-    return repr(semiring.of if isinstance(semiring, ByOperation) else semiring)
+    """A semiring as it was given; the same in every process."""
+    own = semiring.of if isinstance(semiring, ByOperation) else semiring
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(own))
 
 
 def log_size(semiring: Semiring, elements: Elements) -> jax.Array:

@@ -191,3 +191,32 @@ def test_randomisation_shuffles_group_after_group():
     assert test.size == 6 and test.shuffled == ("*top*", "*low*")
     with pytest.raises(ValueError, match="No parameter matches"):
         sj.randomization_test(analysis, params, ["*middle*"])
+
+
+def test_a_ranking_may_be_a_list_of_names():
+    def f(x):
+        return (jnp.sin(x) + 2 * jnp.cos(x) + jnp.exp(x)).sum()
+
+    x = jnp.array([0.3, 0.7])
+    listed = sj.faithfulness(f, ["exp", "cos", "sin"])(x)
+    scored = sj.faithfulness(f, {"sin": 0.1, "cos": 0.2, "exp": 3.0})(x)
+    np.testing.assert_array_equal(listed.deletion["ranking"], scored.deletion["ranking"])
+    assert listed.components == 3
+
+
+def test_what_is_shuffled_has_a_name():
+    params = {"a": {"w": np.arange(5.0), "n": np.arange(5)}, "b": np.arange(5.0) + 1}
+    seen = []
+
+    def analysis(params, x):
+        seen.append(params)
+        return x * params["b"] + params["a"]["w"]
+
+    test = sj.randomization_test(analysis, params, ["a", "b"])(np.ones(5))
+    assert test.correlation[0] != 1 and test.shuffled == ("a", "b") and test.size == 5
+    assert (seen[1]["b"] == params["b"]).all() and (seen[2]["b"] != params["b"]).any()
+    assert all((each["a"]["n"] == params["a"]["n"]).all() for each in seen)
+    with pytest.raises(ValueError, match="No parameter matches 'c'. The nearest are"):
+        sj.randomization_test(analysis, params, "c")
+    with pytest.raises(ValueError, match="Keys of parameters are joined by /"):
+        sj.randomization_test(analysis, params, "['a']")

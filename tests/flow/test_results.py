@@ -106,6 +106,14 @@ def test_results_say_where_they_are_from(flow):
     assert sites.provenance["granularity"] == "op"
 
 
+def test_a_semiring_is_called_the_same_in_every_process():
+    def feature(equation):
+        return 1.0
+
+    said = sj.site_grads(model, sj.Expectation(feature), "net/keys")(X).provenance["semiring"]
+    assert "feature" in said and "0x" not in said
+
+
 def test_results_pass_through_jit_vmap_and_pickle(flow):
     batch = jnp.stack([X, X + 1])
     analysis = sj.branch_flow(model, sj.MaxProduct(), "[0]")
