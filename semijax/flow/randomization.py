@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
 from semijax import checks, scope_names, tables
 from semijax.flow.results import shown
@@ -145,6 +144,8 @@ def _numbers(result: Any) -> np.ndarray:
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    import scipy.stats  # JAX has it; it takes long to import
+
     if a.min() == a.max() or b.min() == b.max():
         return float("nan")
     return float(np.asarray(scipy.stats.spearmanr(a, b))[0])
