@@ -104,6 +104,25 @@ def ablate(
     return functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))(ablated)
 
 
+def program_from(
+    fun: Callable[..., Any],
+    source: str | Sequence[str] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    argnums: int | Sequence[int],
+    caller: str,
+) -> Program:
+    """A call whose paths start at its arguments, or at intermediate arrays in their place."""
+    if source is None:
+        return Program(fun, args, kwargs, argnums, caller=caller)
+    values = site_values(fun, source)(*args, **kwargs)
+
+    def onwards(values: dict[str, jax.Array]) -> Any:
+        return ablate(fun, source, values)(*args, **kwargs)
+
+    return Program(onwards, (values,), {}, 0, caller=caller)
+
+
 def replacements(call: Program, sites: Sequence[Site], values: Sequence[Any]) -> list[jax.Array]:
     """The arrays to put in place of sites, of their shape or with axes of size 1.
 
@@ -146,16 +165,21 @@ def run_ablated(
     call: Program, sites: Sequence[Site], arrays: Sequence[jax.Array], masks: Sequence[Any]
 ) -> Any:
     """The output of a call with sites replaced by arrays, where masks say so (None: everywhere)."""
-    checked = [_mask(mask, site) for mask, site in zip(masks, sites, strict=True)]
+    checked = [
+        None if mask is None else _mask(mask, site) for mask, site in zip(masks, sites, strict=True)
+    ]
     graph = call.graph([site.place for site in sites])
 
     def change(number: int, iterations: tuple[Any, ...], value: jax.Array) -> jax.Array:
         array, mask = arrays[number], checked[number]
         for iteration in iterations:
             array = array[jnp.minimum(iteration, array.shape[0] - 1)]
-            mask = mask[jnp.minimum(iteration, mask.shape[0] - 1)]
+            mask = None if mask is None else mask[jnp.minimum(iteration, mask.shape[0] - 1)]
+        array = array.astype(value.dtype)
+        if mask is None:
+            return jnp.broadcast_to(array, value.shape)
         mask = mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim))
-        return jnp.where(mask, array.astype(value.dtype), value)
+        return jnp.where(mask, array, value)
 
     outputs, _ = replay(graph, call.leaves, change)
     tree = jax.tree.structure(call.out_shapes)
@@ -213,7 +237,7 @@ def _mask(mask: Any, site: Site) -> jax.Array:
     """A mask with an axis for each loop at least."""
     shape = site.place.shape
     loops = len(site.place.loop_shape)
-    array = jnp.asarray(True if mask is None else mask)
+    array = jnp.asarray(mask)
     if array.dtype != bool:
         raise TypeError(f"The mask of site {site.name!r} must be boolean, got {array.dtype}.")
     if array.ndim and array.shape != shape[: array.ndim]:

@@ -12,6 +12,7 @@ import numpy as np
 from semijax import checks, pictures, scope_names, tables
 from semijax.elements import Elements
 from semijax.flow import looks
+from semijax.flow.ablation import program_from
 from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
     TOTAL,
@@ -225,7 +226,12 @@ def site_grads(
         >>> print(sj.site_grads(f, sj.SumProduct(), "sin")(jnp.zeros(2))["sin"])
         [0. 0.]
     """
-    return _at_sites(fun, semiring, sites, argnums, aggregate, granularity, complete=False)
+    checks.check_callable(fun)
+
+    def program(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        return Program(fun, args, kwargs, argnums, caller="site_grads")
+
+    return _at_sites(program, semiring, sites, aggregate, granularity, complete=False)
 
 
 def site_flow(
@@ -234,6 +240,7 @@ def site_flow(
     sites: str | Sequence[str],
     argnums: int | Sequence[int] = 0,
     *,
+    source: str | Sequence[str] | None = None,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
 ) -> Callable[..., Any]:
@@ -249,6 +256,8 @@ def site_flow(
         semiring: a ``Semiring``, or a tuple, list or dict of them.
         sites: names or globs, see ``list_sites``.
         argnums: the positional argument(s) where paths start; only these are traced.
+        source: names or globs of arrays where paths start in place of the arguments, which may be
+            integers then: ``"*/embeddings"``. What is computed before them has no paths.
         aggregate: axes to ⊕-combine, as for ``site_grads``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
 
@@ -266,25 +275,27 @@ def site_flow(
         >>> {name: float(share) for name, share in flow.share().items()}
         {'sin': 0.25, 'mul': 0.75}
     """
-    return _at_sites(fun, semiring, sites, argnums, aggregate, granularity, complete=True)
+    checks.check_callable(fun)
+
+    def program(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        return program_from(fun, source, args, kwargs, argnums, "site_flow")
+
+    return _at_sites(program, semiring, sites, aggregate, granularity, complete=True)
 
 
 def _at_sites(
-    fun: Callable[..., Any],
+    program: Callable[[tuple[Any, ...], dict[str, Any]], Program],
     semiring: Any,
     sites: str | Sequence[str],
-    argnums: Argnums,
     aggregate: int | Sequence[int] | None,
     granularity: str,
     *,
     complete: bool,
 ) -> Callable[..., Any]:
-    checks.check_callable(fun)
     checked = as_semiring(semiring, granularity)
 
     def values(*args: Any, **kwargs: Any) -> Any:
-        caller = "site_flow" if complete else "site_grads"
-        call = Program(fun, args, kwargs, argnums, caller=caller)
+        call = program(args, kwargs)
         chosen = call.survey.choose(sites)
         places = [site.place for site in chosen]
         wanted = [*places, *call.survey.outputs[:complete]]  # all complete paths end in the output

@@ -14,7 +14,7 @@ import numpy as np
 
 from semijax import checks, scope_names, sweep, tables
 from semijax.elements import Elements
-from semijax.flow.program import Program
+from semijax.flow.ablation import program_from
 from semijax.flow.results import (
     TOTAL,
     Result,
@@ -120,6 +120,7 @@ def component_flow(
     depth: int | None = None,
     argnums: int | Sequence[int] = 0,
     *,
+    source: str | Sequence[str] | None = None,
     granularity: str = "element",
 ) -> Callable[..., Any]:
     """What flows through each module on its way from the inputs to the output.
@@ -135,6 +136,8 @@ def component_flow(
             outside; by all names for None. Each edge lies in one: the module whose equation makes
             the node it leads to. What lies in none is ``"(outside)"``.
         argnums: the positional argument(s) where paths start.
+        source: names or globs of arrays where paths start in place of the arguments, see
+            ``site_flow``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
 
     Returns:
@@ -163,7 +166,7 @@ def component_flow(
     checked = as_semiring(semiring, granularity)
 
     def flow(*args: Any, **kwargs: Any) -> Any:
-        call = Program(fun, args, kwargs, argnums, caller="component_flow")
+        call = program_from(fun, source, args, kwargs, argnums, "component_flow")
         graph = call.graph((), from_arguments=True)
         crossed = [(equation, region) for equation, region in call.survey.equations if equation.wrt]
         names = dict.fromkeys(_component(equation, depth) for equation, _ in crossed)

@@ -209,15 +209,12 @@ def test_each_module_is_a_branch(name):
 def test_what_flows_through_a_layer_is_all_there_is(name):
     """Every path from the embeddings to the output passes each layer's input: its share is 1."""
     function, x, site = model(name)
-    embedded = sj.site_values(function, "*/embeddings")(x)
-    (at, value), *_ = embedded.items()
-
-    def from_embeddings(value):
-        return sj.ablate(function, at, value)(x)
-
-    flow = sj.site_flow(from_embeddings, sj.Entropy(), site)(value)
+    flow = sj.site_flow(function, sj.Entropy(), site, source="*/embeddings")(x)
     for share in flow.share().values():
         np.testing.assert_allclose(share.sum(), 1, rtol=1e-4)
+    components = sj.component_flow(function, sj.Entropy(), 3, source="*/embeddings")(x)
+    embedded = [part for part in components if part.endswith("/embeddings")]
+    assert not embedded and any("/encoder" in part for part in components)
 
 
 def test_both_uses_of_a_module_count():

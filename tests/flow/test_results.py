@@ -79,6 +79,24 @@ def test_where_there_is_no_path_nobody_wins():
     np.testing.assert_allclose(shares.sum(0), [1, 0, 0])
 
 
+def test_paths_may_start_at_an_array():
+    """As from an argument in its place: no edge more, and nothing from before."""
+
+    def later(keys):
+        with jax.named_scope("net"):
+            with jax.named_scope("mix"):
+                mixed = keys.sum(0) * X
+            return ((X + mixed) * jnp.array([1.0, -2.0])).sum()
+
+    semirings = sj.AbsSumProduct(), sj.PathLength(), sj.MaxProduct()
+    found = sj.site_flow(model, semirings, "net/mix", source="net/keys")(X)
+    expected = sj.site_flow(later, semirings, "net/mix")(jnp.sin(X))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one["net/mix"], other["net/mix"], rtol=1e-6)
+    flow = sj.component_flow(model, sj.PathCount(), source="net/keys")(X)
+    assert "net/keys" not in flow
+
+
 def test_hidden_units_are_summed_if_told():
     units = sj.site_grads(model, sj.MaxProduct(), "net/keys")(X)["net/keys"]
     flow = sj.branch_flow(model, sj.MaxProduct(), "net/keys", reduce="sum")(X)
