@@ -43,6 +43,11 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     return params["num_consts"], params["num_carry"]
 
 
+def while_layout(params: dict[str, Any]) -> tuple[Any, int, int]:
+    """The test of a ``while`` equation, and the numbers of constants of test and body."""
+    return params["cond_jaxpr"], params["cond_nconsts"], params["body_nconsts"]
+
+
 INLINED = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",

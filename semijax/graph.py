@@ -233,6 +233,12 @@ def bodies(equation: Equation) -> tuple[Any, ...]:
     return _compat.bodies(equation.eqn)
 
 
+def build_body(equation: Equation, number: int, active: Sequence[bool] | None = None) -> Graph:
+    """The graph of one body of a region, with the arrays that were asked for in it."""
+    marks = equation.marks.get(number, NO_MARKS)
+    return build(bodies(equation)[number], within=equation, active=active, marks=marks)
+
+
 class _Builder:
     def __init__(self, marks: Marks) -> None:
         self.marks = marks

@@ -18,7 +18,7 @@ from jax import lax
 from semijax import _compat, sweep
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.graph import NO_MARKS, Equation, Graph, Variable, bodies, build
+from semijax.graph import Equation, Graph, Variable, bodies, build, build_body
 from semijax.jacobians.base import EquationJacobian, Look, rule_for
 from semijax.semirings.base import Semiring
 
@@ -34,19 +34,13 @@ def _placed(n: int, places: Sequence[int], elements: Sequence[Elements]) -> list
     return [found.get(i) for i in range(n)]
 
 
-def _body(equation: Equation, number: int, active: Sequence[bool]) -> Graph:
-    """The graph of one body of a region."""
-    marks = equation.marks.get(number, NO_MARKS)
-    return build(bodies(equation)[number], within=equation, active=active, marks=marks)
-
-
 def _loop_body(equation: Equation, active: Sequence[bool], first: int, carries: int) -> Graph:
     """The graph of a loop's body; what one iteration makes active is active in the next.
 
     The carried values are its inputs from ``first`` on, and its first outputs.
     """
     while True:
-        body = _body(equation, 0, active)
+        body = build_body(equation, 0, active)
         grown = list(active)
         for j, v in enumerate(body.outputs[:carries]):
             grown[first + j] |= isinstance(v, Variable) and v in body.active
@@ -308,7 +302,7 @@ class Cond(EquationJacobian):
 def cond_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through the branch that was taken."""
     active = [i in equation.wrt for i in range(1, len(values))]
-    branches = tuple(_body(equation, n, active) for n in range(len(bodies(equation))))
+    branches = tuple(build_body(equation, n, active) for n in range(len(bodies(equation))))
     return Cond(equation, branches, values)
 
 
@@ -384,9 +378,8 @@ class While(EquationJacobian):
 @rule_for("while")
 def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations, forward only."""
-    params = equation.params
-    t, b = params["cond_nconsts"], params["body_nconsts"]
+    test_jaxpr, t, b = _compat.while_layout(equation.params)
     active = [i in equation.wrt for i in range(t, len(values))]
     body = _loop_body(equation, active, b, len(equation.outputs))
-    test = build(params["cond_jaxpr"], within=equation)
+    test = build(test_jaxpr, within=equation)
     return While(equation, test, body, values, t, b)

@@ -100,6 +100,11 @@ def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:
     return sorted(names, key=likeness, reverse=True)[:n]
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names in a message."""
+    return ", ".join(map(repr, names))
+
+
 def check_pattern(pattern: str, known: Iterable[str], what: str = "scope") -> Callable[[str], bool]:
     """The matcher of a pattern that matches one of some scopes, or of ``what`` has such names.
 
@@ -114,7 +119,7 @@ def check_pattern(pattern: str, known: Iterable[str], what: str = "scope") -> Ca
     matches = matcher(pattern)
     names = list(dict.fromkeys(name for scope in known for name in enclosing(scope)))
     if not any(map(matches, names)):
-        likely = ", ".join(map(repr, nearest(pattern, names)))
+        likely = listed(nearest(pattern, names))
         hint = f"The nearest are {likely}." if likely else f"The function has no {what}s."
         raise ValueError(f"No {what} matches {pattern!r}. {hint}")
     return matches

@@ -222,13 +222,13 @@ def of_sites(given: Any, sites: Sequence[Site], what: str) -> list[Any]:
     if not isinstance(given, Mapping):
         return [given] * len(sites)
     used = [next((n for n in (s.name, s.base) if n in given), None) for s in sites]
-    known = ", ".join(map(repr, given))
+    known = scope_names.listed(given)
     for site, name in zip(sites, used, strict=True):
         if name is None:
             raise ValueError(f"{what} has nothing for site {site.name!r}; it has {known}.")
     for name in given:
         if name not in used:
-            likely = ", ".join(map(repr, scope_names.nearest(str(name), [s.name for s in sites])))
+            likely = scope_names.listed(scope_names.nearest(str(name), [s.name for s in sites]))
             raise ValueError(f"{what} has {name!r}, which is none of the sites. Near: {likely}.")
     return [given[name] for name in used]
 

@@ -20,6 +20,7 @@ from semijax.flow import looks
 from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
     Result,
+    as_given,
     check_concrete,
     for_each_member,
     fraction,
@@ -35,7 +36,7 @@ from semijax.flow.sites import Site
 from semijax.graph import Equation
 from semijax.scope_names import REST
 from semijax.semirings import MinProduct, Semiring, as_semiring
-from semijax.semirings.order import ByOperation, SignedSemiring
+from semijax.semirings.order import SignedSemiring
 
 OUTPUT = "(output)"
 """The consumer of what a function, or one iteration of a loop, returns."""
@@ -149,7 +150,7 @@ class BranchFlow(Result):
         ``pictures.stacked_bars``, as ``groups`` for labels.
         """
         shares = self.share()
-        names = list(dict.fromkeys(branch for _, own in self.branches for branch in own))
+        names = self._branch_names()
         if len(self) == 1:
             ((site, own),) = shares.items()
             bars = {branch: np.atleast_1d(np.asarray(own[branch])) for branch in names}
@@ -172,8 +173,12 @@ class BranchFlow(Result):
         }
         return pictures.stacked_bars(heights, **(given | options))
 
+    def _branch_names(self) -> list[str]:
+        """Those of all sites."""
+        return list(dict.fromkeys(branch for _, own in self.branches for branch in own))
+
     def _table(self) -> tables.Table:
-        names = list(dict.fromkeys(branch for _, own in self.branches for branch in own))
+        names = self._branch_names()
         legend = self._legend()
         cells = [*itertools.islice(self._cells(names), SHOWN)]
         more = 0 if is_traced(self.elements) else sum(1 for _ in self._tokens()) - len(cells)
@@ -212,7 +217,7 @@ class BranchFlow(Result):
         """The number of the winning branch, and where there is one."""
         logs = self._log_sizes(site)
         any_path = (logs > -jnp.inf).any(0)
-        of = self.semiring.of if isinstance(self.semiring, ByOperation) else self.semiring
+        of = as_given(self.semiring)
         if not isinstance(of, SignedSemiring):
             return logs.argmax(0), any_path
         values = jnp.stack([*self[site].values()])

@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend import source_info_util
 
 from semijax import _compat, sweep
-from semijax.graph import NO_MARKS, Equation, Graph, Module, Variable, bodies, build
+from semijax.graph import Equation, Graph, Module, Variable, bodies, build, build_body
 from semijax.scope_names import Given
 
 Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
@@ -84,16 +84,8 @@ class _Scopes:
             self._entered.pop()[1].__exit__(None, None, None)
 
 
-def _bodies(equation: Equation) -> list[Graph]:
-    return [
-        build(body, within=equation, marks=equation.marks.get(n, NO_MARKS))
-        for n, body in enumerate(bodies(equation))
-    ]
-
-
 def _scan(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    (body,) = _bodies(equation)
-    params = equation.params
+    body, params = build_body(equation, 0), equation.params
     c, k = _compat.scan_layout(params)
     consts, carry, xs = operands[:c], operands[c : c + k], operands[c + k :]
 
@@ -109,7 +101,7 @@ def _scan(equation: Equation, operands: Sequence[Any], change: Change, iteration
 
 def _cond(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
     index, *inputs = operands
-    branches = _bodies(equation)
+    branches = [build_body(equation, n) for n in range(len(bodies(equation)))]
     shapes: dict[int, Any] = {}
     for branch in branches:
         shapes |= jax.eval_shape(lambda *x, b=branch: replay(b, x, change, iterations), *inputs)[1]
@@ -126,9 +118,8 @@ def _cond(equation: Equation, operands: Sequence[Any], change: Change, iteration
 
 
 def _while(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    (body,) = _bodies(equation)
-    test = build(equation.params["cond_jaxpr"], within=equation)
-    t, b = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+    test_jaxpr, t, b = _compat.while_layout(equation.params)
+    body, test = build_body(equation, 0), build(test_jaxpr, within=equation)
     test_consts, body_consts, carry = operands[:t], operands[t : t + b], operands[t + b :]
 
     def again(carry: Any) -> Any:

@@ -12,7 +12,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from semijax import tables
+from semijax import scope_names, tables
 from semijax.elements import Elements
 from semijax.semirings import AbsSumProduct, PathCount, Product, Semiring
 from semijax.semirings.expectation import LogMassSemiring
@@ -64,7 +64,7 @@ class Result(tables.Printed, Mapping[str, Any]):
     def checked(self, name: str) -> str:
         """A name that is there; a KeyError that names those that are, if it is not."""
         if name not in self.elements:
-            raise KeyError(f"nothing is called {name!r}; there are: {', '.join(map(repr, self))}")
+            raise KeyError(f"nothing is called {name!r}; there are: {scope_names.listed(self)}")
         return name
 
     @property
@@ -78,10 +78,14 @@ TOTAL = ""
 """The key of what is summed over everything; nothing else is called so."""
 
 
+def as_given(semiring: Semiring) -> Semiring:
+    """A semiring as it was before it was given a granularity."""
+    return semiring.of if isinstance(semiring, ByOperation) else semiring
+
+
 def named(semiring: Semiring) -> str:
     """A semiring as it was given; the same in every process."""
-    own = semiring.of if isinstance(semiring, ByOperation) else semiring
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(own))
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(as_given(semiring)))
 
 
 def log_size(semiring: Semiring, elements: Elements) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 from semijax import _compat, scope_names
 from semijax.flow.sites import INPUT, TAP, Consumer, Place, Region, Site
-from semijax.graph import Equation, Graph, Module, Variable, bodies, build
+from semijax.graph import Equation, Graph, Module, Variable, bodies, build, build_body
 
 
 class Survey:
@@ -66,7 +66,7 @@ class Survey:
         found = self._matching(pattern)
         if not found:
             names = dict.fromkeys(site.name for site in self.sites)
-            likely = ", ".join(map(repr, scope_names.nearest(pattern, names)))
+            likely = scope_names.listed(scope_names.nearest(pattern, names))
             hint = f"The nearest are {likely}." if likely else "The function has none."
             raise ValueError(
                 f"No site matches {pattern!r}. {hint} semijax.list_sites(fun)(*args) lists all."
@@ -131,8 +131,8 @@ class Survey:
             for n, v in enumerate(equation.outputs):
                 places[v] = Place(region, number, n, v, loops, equation)
                 origins[v] = _origin(equation, origins)
-            for n, body in enumerate(bodies(equation)):
-                inner = build(body, within=equation)
+            for n in range(len(bodies(equation))):
+                inner = build_body(equation, n)
                 length = -1 if equation.name == "while" else equation.params.get("length")
                 inside = (*region, (number, n)), (*loops, length)
                 self._visit(inner, *inside, equation.module, _origins(equation, inner, origins))
