@@ -4,6 +4,7 @@ Every picture states its sign, unit and normalisation. Needs the ``plot`` extra.
 """
 
 from semijax.pictures.bars import curves as curves
+from semijax.pictures.bars import grouped_bars as grouped_bars
 from semijax.pictures.bars import stacked_bars as stacked_bars
 from semijax.pictures.grid import path_grid as path_grid
 from semijax.pictures.picture import Picture as Picture

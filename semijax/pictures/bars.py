@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,14 @@ from semijax.pictures.picture import (
     wrapped,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 BRANCHES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 """Colours of branches that colour-blind people tell apart: Okabe and Ito's."""
+
+ERROR_BAR: dict[str, Any] = {"fmt": "none", "ecolor": "0.15", "elinewidth": 1, "capsize": 2}
 
 
 def stacked_bars(
@@ -71,49 +77,129 @@ def stacked_bars(
         figure, axes = new_figure(width, 2.6, title, labels=(None, group_label))
         base, drawn = np.zeros(len(names)), []
         for number, (branch, heights) in enumerate(stacks.items()):
-            turn, colour = divmod(number, len(BRANCHES))
-            style: dict[str, Any] = {
-                "color": BRANCHES[colour],
-                "hatch": ("", "//", "..", "xx")[turn % 4],
-            }
-            # An edge, though hatches have its colour, would hide thin branches.
-            style |= {"edgecolor": "white", "linewidth": 0}
+            style = _style(number)
             drawn.append(axes.bar(range(len(names)), heights, 0.7, bottom=base, **style))
             base = base + heights
             if branch in bars:
                 # Side by side, since those of thin branches are at almost the same height.
                 shift = 0.5 * ((number + 0.5) / len(stacks) - 0.5)
-                places = np.arange(len(names)) + shift
-                axes.errorbar(
-                    places, base, bars[branch], fmt="none", ecolor="0.15", elinewidth=1, capsize=2
-                )
-        axes.spines[["top", "right"]].set_visible(False)
-        label_ticks(axes.xaxis, names, width, 0.16, rotation=90 if max(map(len, names)) > 7 else 0)
+                axes.errorbar(np.arange(len(names)) + shift, base, bars[branch], **ERROR_BAR)
         note = f"sign: all ≥ 0; normalisation: {in_one_line(normalisation)}"
-        axes.set_ylabel(wrapped(unit, 2.6, 9))
-        figure.supxlabel(wrapped(note, width + 1, 8), fontsize=8)
-        branches = [in_one_line(str(branch)) for branch in stacks]
-        axes.legend(
-            drawn[::-1], branches[::-1], loc="upper left", bbox_to_anchor=(1, 1), title="branch"
-        )
-        fit_around(figure, axes, width, 2.6)
+        legend = dict(zip([*stacks][::-1], drawn[::-1], strict=True))
+        _label(figure, axes, names, legend, width, unit, note)
         caption = (
             f"Share of each branch per {in_one_line(group_label)}: {in_one_line(unit)}; {note}"
         )
         return finished(figure, title, caption + ("; with error bars" if bars else ""))
 
 
+def grouped_bars(
+    values: Mapping[str, Any],
+    *,
+    groups: Sequence[str],
+    unit: str,
+    normalisation: str,
+    group_label: str = "kind of token",
+    errors: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> Picture:
+    """The branches' values in each group side by side, as Fig. 2 of the paper.
+
+    Args:
+        values: of each branch, real ``[len(groups)]``, finite.
+        groups: the groups' labels.
+        unit: the values'.
+        normalisation: what they were divided by.
+        group_label: what the groups are.
+        errors: of branches, half the length of an error bar; NaN for none.
+        title: above the bars.
+
+    Returns:
+        The picture.
+
+    Raises:
+        TypeError, ValueError: if there is no branch, or not one finite value per group.
+
+    Example:
+        >>> values = {"keys": [0.1, 0.4], "skip": [0.2, -0.1]}
+        >>> labels = {"unit": "logit", "normalisation": "none"}
+        >>> grouped_bars(values, groups=["first", "others"], **labels).caption
+        'logit of each branch per kind of token; sign: as it is; normalisation: none.'
+    """
+    names = as_labels("groups", groups)
+    heights = _numbers("values", values, len(names))
+    bars = _numbers("errors", {} if errors is None else errors, len(names))
+    if not heights or not bars.keys() <= heights.keys():
+        raise ValueError("values is empty, or errors has branches that values has not.")
+    for branch, numbers in heights.items():
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"values[{branch!r}] must be finite, got {numbers}.")
+    check_texts(unit=unit, normalisation=normalisation)
+    with drawing():
+        width = max(3.0, extent(len(names), 0.25 * (len(heights) + 1)))
+        figure, axes = new_figure(width, 2.6, title, labels=(None, group_label))
+        thickness, drawn = 0.8 / len(heights), {}
+        for number, (branch, numbers) in enumerate(heights.items()):
+            places = np.arange(len(names)) + thickness * (number + 0.5) - 0.4
+            drawn[branch] = axes.bar(places, numbers, thickness, **_style(number))
+            if branch in bars:
+                axes.errorbar(places, numbers, bars[branch], **ERROR_BAR)
+        axes.axhline(0, color="0.15", linewidth=0.8)
+        note = f"sign: as it is; normalisation: {in_one_line(normalisation)}"
+        _label(figure, axes, names, drawn, width, unit, note)
+        caption = f"{in_one_line(unit)} of each branch per {in_one_line(group_label)}; {note}"
+        return finished(figure, title, caption + ("; with error bars" if bars else ""))
+
+
+def _style(number: int) -> dict[str, Any]:
+    """How the bars of a branch are filled."""
+    turn, colour = divmod(number, len(BRANCHES))
+    # An edge, though hatches have its colour, would hide thin branches.
+    filling: dict[str, Any] = {"color": BRANCHES[colour], "hatch": ("", "//", "..", "xx")[turn % 4]}
+    return filling | {"edgecolor": "white", "linewidth": 0}
+
+
+def _label(
+    figure: Figure,
+    axes: Axes,
+    names: Sequence[str],
+    drawn: Mapping[str, Any],
+    width: float,
+    unit: str,
+    note: str,
+) -> None:
+    """Say what bars are of, what they measure and how."""
+    axes.spines[["top", "right"]].set_visible(False)
+    label_ticks(axes.xaxis, names, width, 0.16, rotation=90 if max(map(len, names)) > 7 else 0)
+    axes.set_ylabel(wrapped(unit, 2.6, 9))
+    figure.supxlabel(wrapped(note, width + 1, 8), fontsize=8)
+    axes.legend(
+        [*drawn.values()],
+        [in_one_line(str(branch)) for branch in drawn],
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        title="branch",
+    )
+    fit_around(figure, axes, width, 2.6)
+
+
 def _shares(name: str, shares: Mapping[str, Any], groups: int) -> dict[str, np.ndarray]:
+    found = _numbers(name, shares, groups)
+    for branch, numbers in found.items():
+        if not (np.isfinite(numbers) & (numbers >= 0)).all():
+            raise ValueError(f"{name}[{branch!r}] must be finite and ≥ 0, got {numbers}.")
+    return found
+
+
+def _numbers(name: str, values: Mapping[str, Any], groups: int) -> dict[str, np.ndarray]:
     found = {}
-    for branch, values in shares.items():
-        numbers = as_numbers(f"{name}[{branch!r}]", values, 1)
+    for branch, given in values.items():
+        numbers = as_numbers(f"{name}[{branch!r}]", given, 1)
         if len(numbers) != groups:
             raise ValueError(
                 f"{name}[{branch!r}] must have one number per group, got shape {numbers.shape} for "
                 f"{groups} groups."
             )
-        if not (np.isfinite(numbers) & (numbers >= 0)).all():
-            raise ValueError(f"{name}[{branch!r}] must be finite and ≥ 0, got {numbers}.")
         found[branch] = numbers
     return found
 

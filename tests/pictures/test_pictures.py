@@ -217,6 +217,37 @@ def test_more_branches_than_colours_differ_in_hatches():
     assert {f"_{n}" for n in range(10)} <= set(texts(picture))
 
 
+# grouped_bars
+
+VALUES = {"keys": [0.25, -0.5], "skip": [0.0, 0.375], "values": [0.25, 0.125]}
+
+
+def test_bars_stand_side_by_side():
+    picture = pictures.grouped_bars(VALUES, groups=["first", "other"], **TEXTS)
+    axes = picture.figure.axes[0]
+    for number, (bars, heights) in enumerate(zip(axes.containers, VALUES.values(), strict=True)):
+        assert [bar.get_height() for bar in bars] == heights
+        assert all(same_color(bar.get_facecolor(), BRANCHES[number]) for bar in bars)
+        assert all(bar.get_y() == 0 for bar in bars)
+    for group in range(2):
+        bars = [container[group] for container in axes.containers]
+        ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
+        assert all(a[1] == pytest.approx(b[0]) for a, b in itertools.pairwise(ends))
+        assert sum(ends[1]) / 2 == pytest.approx(group)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == [*VALUES]
+    assert axes.get_ylabel() == "logit per unit"
+    assert "sign: as it is; normalisation: sum to 1" in texts(picture)
+
+
+def test_error_bars_stand_around_the_bars_ends():
+    errors = {"skip": [0.125, np.nan]}
+    picture = pictures.grouped_bars(VALUES, groups=["first", "other"], errors=errors, **TEXTS)
+    (lines,) = picture.figure.axes[0].findobj(LineCollection)
+    ends = [segment[:, 1].tolist() for segment in lines.get_segments() if len(segment)]
+    assert ends[0] == [-0.125, 0.125] and np.isnan(ends[1:]).all()
+    assert picture.caption.endswith("; with error bars.")
+
+
 # path_grid
 
 
@@ -345,6 +376,7 @@ def all_pictures(name="[CLS] $x$ <b>&\"'"):
         pictures.token_strip([name, "b"], [1.0, -np.inf], **texts),
         pictures.heat_map([[1.0, -2.0]], rows=[name], columns=[name, "b"], **texts),
         pictures.stacked_bars({name: [1.0]}, groups=[name], group_label=name, **texts),
+        pictures.grouped_bars({name: [1.0]}, groups=[name], group_label=name, **texts),
         pictures.path_grid(
             small_path(), layers=LAYERS | {name: "*"}, tokens=[name, "", "日"], title=name
         ),
@@ -356,7 +388,7 @@ def svg(picture):
     return base64.b64decode(data).decode()
 
 
-@pytest.mark.parametrize("n", range(4))
+@pytest.mark.parametrize("n", range(5))
 def test_html_is_escaped_and_needs_nothing_else(n, tmp_path):
     name = "[CLS] $x$ <b>&\"'"
     picture = all_pictures()[n]
@@ -371,7 +403,7 @@ def test_html_is_escaped_and_needs_nothing_else(n, tmp_path):
     assert html in document and document.startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("n", range(4))
+@pytest.mark.parametrize("n", range(5))
 @pytest.mark.parametrize(
     "suffix, magic", [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")]
 )
@@ -400,6 +432,7 @@ def test_nothing_lies_on_the_other():
         pictures.token_strip(tokens, numbers, **shown),
         pictures.heat_map([numbers] * 4, rows=list("abcd"), columns=tokens, **shown),
         pictures.stacked_bars({"a": [1] * 15, "b" * 30: [2] * 15}, groups=tokens, **shown),
+        pictures.grouped_bars({"a": [1] * 15, "b" * 30: [2] * 15}, groups=tokens, **shown),
         pictures.path_grid([small_path()] * 3, layers=LAYERS, tokens=tokens[:3], title=title),
     ):
         drawn = [t for t in picture.figure.findobj(Text) if t.get_text() and t.get_visible()]
@@ -443,6 +476,7 @@ def test_a_picture_is_frozen():
 STRIP = {"tokens": ["a", "b"], "values": [1, 2], **TEXTS}
 HEAT = {"values": [[1, 2]], "rows": ["r"], "columns": ["a", "b"], **TEXTS}
 BARS = {"shares": {"b": [1.0]}, "groups": ["g"], **TEXTS}
+GROUPED = {"values": {"b": [1.0]}, "groups": ["g"], **TEXTS}
 GRID = {"path_or_paths": small_path(), "layers": LAYERS, "tokens": ["x", "y", "z"]}
 
 
@@ -525,6 +559,25 @@ GRID = {"path_or_paths": small_path(), "layers": LAYERS, "tokens": ["x", "y", "z
             BARS | {"errors": {"c": [1]}},
             ValueError,
             "errors has no shares for 'c'.",
+        ),
+        ("grouped_bars", GROUPED | {"values": {}}, ValueError, "values is empty"),
+        (
+            "grouped_bars",
+            GROUPED | {"values": {"b": [np.inf]}},
+            ValueError,
+            "values['b'] must be finite, got [inf].",
+        ),
+        (
+            "grouped_bars",
+            GROUPED | {"values": {"b": [1, 2]}},
+            ValueError,
+            "values['b'] must have one number per group, got shape (2,) for 1 groups.",
+        ),
+        (
+            "grouped_bars",
+            GROUPED | {"errors": {"c": [1]}},
+            ValueError,
+            "errors has branches that values has not.",
         ),
         ("path_grid", GRID | {"path_or_paths": []}, ValueError, "path_or_paths is empty."),
         (
