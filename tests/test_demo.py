@@ -2,88 +2,67 @@
 
 import re
 
-import jax
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
+import semijax as sj
 from semijax import demo, zoo
+from semijax.experiments import first_token
 
-QUICK = ["--sequences", "320", "--epochs", "1"]
-
-
-def tables(output):
-    """The rows of all tables, split into cells."""
-    return [line.split() for line in output.splitlines() if re.match(r" +\d+ +\d+", line)]
+QUICK = ["--sequences", "320", "--epochs", "1", "--seed", "0"]
 
 
-def test_it_shows_every_token_and_a_rerun_uses_the_saved_model(tmp_path, capsys):
+def test_it_tells_and_draws_and_a_rerun_reads_its_trainings(tmp_path, capsys):
     demo.main([*QUICK, "--out", str(tmp_path)])
     first = capsys.readouterr().out
-    assert "Training a transformer on 224 sequences, seed 0." in first
-    assert "None of 3 seeds reached 100%" in first
-    assert f"Saved the model to {tmp_path / 'first_token_repeated_once.msgpack'}." in first
+    assert "Training on 224 sequences, seed 0" in first
+    assert "None of 3 seeds gets all of them right" in first
+    trainings = [tmp_path / f"training_{seed}.msgpack" for seed in range(3)]
+    assert all(str(path) in first and path.exists() for path in trainings)
 
-    headers = re.findall(r"^position.*", first, re.MULTILINE)
-    assert [header.split() for header in headers] == [["position", "token", *demo.STATISTICS]] * 4
-    rows = tables(first)
-    assert [row[0] for row in rows] == [str(position) for position in range(10)] * 4
-    assert np.isfinite([[float(value) for value in row[2:]] for row in rows]).all()
-    assert len(re.findall(r"^Example .* comes back", first, re.MULTILINE)) == 2
-    assert len(re.findall(r"^Example .* does not come back", first, re.MULTILINE)) == 2
+    rows = re.findall(r"^(all tokens|first|other|repeat) +(.*)", first, re.MULTILINE)
+    assert [kind for kind, _ in rows] == ["all tokens", "first", "other", "repeat"] * 2
+    numbers = np.array([numbers.split() for _, numbers in rows], float)
+    assert numbers.shape == (8, 4) and (numbers >= 0).all()
+    for granularity in ("element", "op"):
+        picture = tmp_path / f"branches_{granularity}.png"
+        assert str(picture) in first and imread(picture).std() > 0
 
-    paths = re.findall(
-        r"^The strongest path: ([+-]\S+), from position \d: (.*)", first, re.MULTILINE
-    )
-    assert len(paths) == 4
-    assert all(told.endswith("squeeze") or "classifier" in told for _, told in paths)
+    sentences = re.findall(r"^The strongest path from token .*", first, re.MULTILINE)
+    assert len(sentences) == 2 and all("classifier" in sentence for sentence in sentences)
 
-    picture = tmp_path / "token_gradients.png"
-    assert f"Wrote the picture to {picture}." in first
-    height, width, _ = imread(picture).shape
-    assert width > height > 500
-
-    picture.unlink()
+    before = [path.read_bytes() for path in trainings]
     demo.main([*QUICK, "--out", str(tmp_path)])
     again = capsys.readouterr().out
-    assert "Using the saved model" in again
-    assert "Training" not in again
-    assert tables(again) == rows
-    assert picture.exists()
+    assert again == first
+    assert [path.read_bytes() for path in trainings] == before
 
 
-def test_retrain_ignores_the_saved_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "ATTEMPTS", 1)
-    splits = zoo.split(zoo.first_token_repeated_once(320))
-    path = tmp_path / "model"
-    path.write_text("not a model")
-    trained = demo.trained_model(path, splits, seed=5, epochs=1, retrain=True)
-    assert trained.seed == zoo.load(path).seed == 5
+@pytest.mark.parametrize("position", [0, 4])
+def test_the_strongest_path_is_the_tokens_own(position):
+    model = first_token.untrained_model()
+    tokens = np.arange(1, 11)
+    path = demo.strongest_path(model, tokens, 1, position)
+    embeddings = model.bert.embeddings(tokens)
+    best = sj.semiring_grad(
+        lambda x: model.classify(model.bert.encoder(x))[1], sj.MaxProduct(), aggregate=-1
+    )(embeddings)
+    assert path.nodes[0].index[0] == position
+    assert path.weight == pytest.approx(float(best[position]), rel=1e-4)
+    told = demo.as_sentence(path, tokens, 1)
+    assert told.startswith(f"The strongest path from token {position + 1} at position {position}")
+    assert ("skip connection" in told) == (position == 0)  # only position 0 is pooled
 
 
-def test_a_perfect_seed_ends_the_search(tmp_path, capsys, monkeypatch):
-    splits = zoo.split(zoo.first_token_repeated_once(100))
-    accuracies = {3: 0.9, 4: 1.0}
-
-    def train(model, training, validation, *, seed, epochs):
-        return zoo.Trained(model, {}, seed, (0.1,), (accuracies[seed],))
-
-    monkeypatch.setattr(zoo, "train", train)
-    trained = demo.trained_model(tmp_path / "model", splits, seed=3, epochs=1)
-    assert trained.seed == 4
-    assert "Seed 3: 90.00%" in capsys.readouterr().out
-
-
-def test_the_gradient_column_is_the_gradient():
-    splits = zoo.split(zoo.first_token_repeated_once(100))
-    model = zoo.SequenceClassifier()
-    variables = model.init(jax.random.key(0), splits.train.tokens[:1])
-    data = zoo.Dataset(splits.test.tokens[:3], splits.test.labels[:3])
-    trained = zoo.Trained(model, variables["params"], 0, (), ())
-
-    def correct_logit(embeddings, label):
-        return model.apply(variables, embeddings, method="classify")[label]
-
-    for example in demo.explain_examples(trained, data):
-        embeddings = model.apply(variables, example.tokens, method="embed")
-        expected = jax.grad(correct_logit)(embeddings, example.label).sum(axis=-1)
-        np.testing.assert_allclose(example.statistics["gradient"], expected, rtol=1e-4, atol=1e-6)
+def test_of_several_seeds_the_best_is_taken(tmp_path):
+    splits = zoo.split(first_token.TASK.sample(320))
+    model = demo.trained_model(splits, tmp_path, 0, 1)
+    runs = [
+        first_token.trained_model(
+            splits, seed, epochs=1, checkpoint=tmp_path / f"training_{seed}.msgpack", progress=False
+        )
+        for seed in range(demo.ATTEMPTS)
+    ]
+    best, _ = max(runs, key=lambda run: run[1].scores[-1])
+    np.testing.assert_array_equal(model(splits.test.tokens), best(splits.test.tokens))

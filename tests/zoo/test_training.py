@@ -1,101 +1,181 @@
-"""The classifier and its trainer: it learns, stops in time, and survives being saved."""
-
-import dataclasses
+"""The trainer: it learns, stops in time, and goes on where it was killed."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import serialization
+from flax import nnx, serialization
 
 from semijax import zoo
 
-SMALL = zoo.SequenceClassifier(vocabulary=7, length=5, width=6, heads=3, intermediate=11, layers=2)
+N = 203
+
+
+class Classifier(nnx.Module):
+    """With dropout and batch statistics: variables that are no parameters."""
+
+    def __init__(self, seed=0, dropout=0.2):
+        rngs = nnx.Rngs(seed)
+        self.hidden = nnx.Linear(4, 11, rngs=rngs)
+        self.norm = nnx.BatchNorm(11, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.output = nnx.Linear(11, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.output(self.dropout(nnx.relu(self.norm(self.hidden(x)))))
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return zoo.split(zoo.first_token_repeated_once(500, length=5, vocabulary=7))
+def data():
+    x = jax.random.normal(jax.random.key(0), (N, 4))
+    return zoo.Dataset(np.asarray(x), np.asarray(x[:, 0] > 0, np.int32))
 
 
-@pytest.fixture(scope="module")
-def trained(splits):
-    return zoo.train(SMALL, splits.train, splits.validation, epochs=3, progress=False)
+def trained(data, *, model=0, **options):
+    model = Classifier(model)
+    options = {"epochs": 5, "progress": False} | options
+    history = zoo.train(model, zoo.cross_entropy, data, **options)
+    return model, history
 
 
-def test_classify_after_embed_is_the_whole_model(trained, splits):
-    variables = {"params": trained.params}
-    tokens = splits.test.tokens[:3]
-    embeddings = SMALL.apply(variables, tokens, method="embed")
-    logits = SMALL.apply(variables, embeddings, method="classify")
-    assert embeddings.shape == (3, 5, 6)
-    assert logits.shape == (3, 2)
-    np.testing.assert_array_equal(logits, zoo.predict(SMALL, trained.params, tokens))
-    one = SMALL.apply(variables, tokens[1])
-    np.testing.assert_allclose(one, logits[1], rtol=1e-5)
+def variables(model):
+    """All numbers in a model."""
+    leaves = jax.tree.leaves(nnx.state(model))
+    return [
+        np.asarray(
+            jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        )
+        for leaf in leaves
+    ]
 
 
-def test_training_lowers_the_loss(trained):
-    assert len(trained.losses) == len(trained.accuracies) == 3
-    assert trained.losses[-1] < trained.losses[0]
-    assert all(0 <= accuracy <= 1 for accuracy in trained.accuracies)
+def assert_same(model, other):
+    for a, b in zip(variables(model), variables(other), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
-def test_the_seed_decides(trained, splits):
-    again, other = (
-        zoo.train(SMALL, splits.train, splits.validation, seed=seed, epochs=3, progress=False)
-        for seed in (0, 1)
-    )
-    assert again.losses == trained.losses
-    jax.tree.map(np.testing.assert_array_equal, again.params, trained.params)
-    assert other.losses != trained.losses
+def test_it_learns(data):
+    model, history = trained(data, epochs=30, optimizer=optax.adam(1e-2))
+    assert history.losses[-1] < 0.5 * history.losses[0]
+    assert zoo.accuracy(model, data) > 0.9
+    assert history.scores == () and not history.reached
 
 
-def test_training_stops_when_every_validation_example_is_right(splits):
-    # One label only: the classifier's bias learns it within an epoch or two.
-    ones = zoo.Dataset(splits.train.tokens, np.ones_like(splits.train.labels))
-    trained = zoo.train(SMALL, ones, ones, epochs=50, progress=False)
-    assert trained.accuracies[-1] == 1
-    assert 1 not in trained.accuracies[:-1]
-    assert len(trained.accuracies) < 50
+def test_other_variables_are_trained_along(data):
+    untrained = Classifier()
+    model, _ = trained(data)
+    assert (model.norm.mean[...] != untrained.norm.mean[...]).all()
+    assert model.dropout.rngs.count[...] > untrained.dropout.rngs.count[...]
 
 
-def test_mistakes_are_counted(trained, splits):
-    predicted = np.argmax(zoo.predict(SMALL, trained.params, splits.test.tokens), axis=-1)
-    right = zoo.Dataset(splits.test.tokens, predicted)
-    wrong = zoo.Dataset(splits.test.tokens, 1 - predicted)
-    assert zoo.mistakes(SMALL, trained.params, right) == 0
-    assert zoo.mistakes(SMALL, trained.params, wrong) == len(predicted)
+def test_it_ends_in_evaluation_mode(data):
+    model, _ = trained(data)
+    np.testing.assert_array_equal(model(data.tokens), model(data.tokens))  # no dropout
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": 351}])
-def test_nothing_to_train_is_refused(splits, options):
-    with pytest.raises(ValueError, match="at least one epoch, one full batch"):
-        zoo.train(SMALL, splits.train, splits.validation, progress=False, **options)
+def test_the_score_is_of_evaluation_mode(data):
+    model, history = trained(data, evaluate=lambda model: zoo.accuracy(model, data))
+    assert len(history.scores) == len(history.losses) == 5
+    assert history.scores[-1] == pytest.approx(float(zoo.accuracy(model, data)))
 
 
-def test_a_saved_model_comes_back_unchanged(trained, tmp_path):
-    path = tmp_path / "new" / "folder" / "model.msgpack"
-    zoo.save(trained, path)
-    loaded = zoo.load(path)
-    assert [file.name for file in path.parent.iterdir()] == ["model.msgpack"]
-    for field in dataclasses.fields(zoo.Trained):
-        if field.name != "params":
-            assert getattr(loaded, field.name) == getattr(trained, field.name)
-    jax.tree.map(np.testing.assert_array_equal, loaded.params, trained.params)
+def test_it_stops_at_a_score(data):
+    scores = trained(data, evaluate=lambda model: zoo.accuracy(model, data))[1].scores
+    until = sorted(scores)[-1]
+    _, history = trained(data, evaluate=lambda model: zoo.accuracy(model, data), until=until)
+    assert history.reached and history.scores[-1] >= until
+    assert all(score < until for score in history.scores[:-1])
+    assert not trained(data, evaluate=lambda model: zoo.accuracy(model, data), until=2)[1].reached
 
 
-def test_another_format_is_refused(tmp_path):
-    path = tmp_path / "model.msgpack"
-    path.write_bytes(serialization.msgpack_serialize({"format": 0}))
-    with pytest.raises(ValueError, match="doesn't hold a classifier saved in format 1"):
-        zoo.load(path)
+def test_the_seed_decides(data):
+    (a, _), (again, _), (other, _) = (trained(data, seed=seed) for seed in (0, 0, 1))
+    assert_same(a, again)
+    assert (a.output.kernel[...] != other.output.kernel[...]).any()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_demos_model_learns_its_task(seed):
-    splits = zoo.split(zoo.first_token_repeated_once())
-    trained = zoo.train(
-        zoo.SequenceClassifier(), splits.train, splits.validation, seed=seed, progress=False
-    )
-    assert trained.accuracies[-1] == 1
-    assert zoo.mistakes(trained.model, trained.params, splits.test) < 0.01 * 2_000
+def test_every_full_batch_is_read_once(data):
+    seen = []
+
+    def loss(model, batch):
+        jax.debug.callback(lambda labels: seen.append(np.asarray(labels)), batch["number"])
+        return jnp.sum(model.output.bias[...] ** 2)
+
+    numbered = {"number": np.arange(N)}
+    zoo.train(Classifier(), loss, numbered, epochs=2, batch_size=7, progress=False)
+    jax.effects_barrier()
+    assert len(seen) == 2 * (N // 7)
+    epochs = np.concatenate(seen).reshape(2, -1)
+    assert all(len(set(epoch)) == N // 7 * 7 for epoch in epochs)
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_resumed_equals_never_killed(data, tmp_path):
+    path = tmp_path / "folder" / "training.msgpack"
+    whole, history = trained(data, evaluate=lambda model: zoo.accuracy(model, data))
+
+    calls = []
+
+    def observed(model):
+        jax.debug.callback(lambda: calls.append(1))
+        return zoo.accuracy(model, data)
+
+    trained(data, epochs=2, evaluate=observed, checkpoint=path)
+    resumed, resumed_history = trained(data, evaluate=observed, checkpoint=path)
+    assert_same(whole, resumed)
+    assert resumed_history == history
+    jax.effects_barrier()
+    count = len(calls)
+    again, again_history = trained(data, evaluate=observed, checkpoint=path)
+    jax.effects_barrier()
+    assert len(calls) == count  # it was finished
+    assert_same(whole, again)
+    assert again_history == history
+
+
+@pytest.mark.parametrize("change", ["model", "seed", "batch_size", "data"])
+def test_a_checkpoint_of_another_training_is_refused(data, tmp_path, change):
+    path = tmp_path / "training.msgpack"
+    trained(data, epochs=1, checkpoint=path)
+    other = data._replace(labels=1 - data.labels) if change == "data" else data
+    options = {} if change == "data" else {change: 3}
+    with pytest.raises(ValueError, match="is of another training"):
+        trained(other, checkpoint=path, **options)
+
+
+def test_a_checkpoint_of_more_epochs_is_refused(data, tmp_path):
+    path = tmp_path / "training.msgpack"
+    trained(data, epochs=2, checkpoint=path)
+    with pytest.raises(ValueError, match="is of 2 epochs already, got epochs=1"):
+        trained(data, epochs=1, checkpoint=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", serialization.msgpack_serialize({"a": 1})])
+def test_other_files_are_no_checkpoints(data, tmp_path, content):
+    path = tmp_path / "training.msgpack"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a checkpoint of a training"):
+        trained(data, checkpoint=path)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": N + 1}])
+def test_training_without_a_step_is_refused(data, options):
+    with pytest.raises(ValueError, match="at least one epoch and one full batch"):
+        trained(data, **options)
+
+
+def test_arrays_of_different_lengths_are_refused(data):
+    with pytest.raises(ValueError, match=r"differ in length: \[202, 203\]"):
+        trained(data._replace(labels=data.labels[1:]))
+
+
+def test_a_loss_that_is_not_finite_is_refused(data):
+    with pytest.raises(FloatingPointError, match="mean loss of epoch 1 is nan"):
+        zoo.train(
+            Classifier(),
+            lambda model, batch: zoo.cross_entropy(model, batch) * jnp.nan,
+            data,
+            epochs=2,
+            progress=False,
+        )

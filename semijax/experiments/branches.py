@@ -1,0 +1,165 @@
+"""Which branch does the strongest path take where a layer begins? By layer and kind of token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import semijax as sj
+from semijax.study.means import Moments
+
+LAYERS = "*/layer/*:input"
+"""The arrays that branch, in a BERT: the inputs of its layers."""
+
+BRANCHES = {"key": "*/key", "query": "*/query", "value": "*/value", "skip": sj.REST}
+"""What reads them."""
+
+GRANULARITIES = ("element", "op")
+"""Eq. 5 of the paper, and what its code computes."""
+
+ALL = "all tokens"
+"""The kind of all of them together."""
+
+
+def branch_study(
+    model: Any,
+    quantity: Callable[[Any], jax.Array],
+    batches: Iterable[Any],
+    kinds: Callable[[Any], Any],
+    *,
+    granularities: Sequence[str] = GRANULARITIES,
+    layers: str = LAYERS,
+    branches: Mapping[str, Any] = BRANCHES,
+    **options: Any,
+) -> sj.Study:
+    """Mean branch values, by layer and kind of token.
+
+    Where a layer begins, the strongest path from each hidden unit to the quantity goes on by one of
+    the branches. The hidden unit of a token with the largest max-gradient gives its value to its
+    branch, the other branches get 0 (Du et al. 2023, §5.1); these values are averaged over tokens.
+
+    Args:
+        model: what the quantity is of, for the names of its modules.
+        quantity: a function of one example that returns a real scalar.
+        batches: pytrees of arrays ``[batch, ...]``: examples of the same length.
+        kinds: a function of a batch that returns what each token is, str ``[batch, length]``;
+            ``""`` is none.
+        granularities: of ``semiring_grad``: ``"element"``, ``"op"`` or both.
+        layers: a glob of the arrays that branch.
+        branches: what reads them, as for ``branch_flow``.
+        **options: of ``run_study``, as ``checkpoint`` and ``progress``.
+
+    Returns:
+        A study of statistics ``"granularity/layer/branch"``, grouped by kind.
+    """
+    flows = {
+        granularity: sj.branch_flow(
+            quantity, sj.MaxProduct(), layers, branches, granularity=granularity
+        )
+        for granularity in granularities
+    }
+
+    def branch_values(batch: Any) -> dict[str, list[dict[str, jax.Array]]]:
+        """By granularity and layer: lists, since JAX sorts the keys of dicts."""
+
+        def of_one(example: Any) -> Any:
+            return {name: [*flow(example).only_winners().values()] for name, flow in flows.items()}
+
+        return jax.vmap(of_one)(batch)
+
+    def kinds_of(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of all tokens, and which of the batch's places hold one."""
+        found = np.asarray(kinds(batch), object)
+        return found[found != ""], found != ""
+
+    def per_token(granularity: str) -> Callable[[Any, Any], dict[str, np.ndarray]]:
+        def values(output: Any, batch: Any) -> dict[str, np.ndarray]:
+            _, is_token = kinds_of(batch)
+            return {
+                f"{layer}/{branch}": found[branch][: len(is_token), : is_token.shape[1]][is_token]
+                for layer, found in enumerate(output[granularity])
+                for branch in sorted(found, key=[*branches, *found].index)
+            }
+
+        return values
+
+    reducers = {granularity: per_token(granularity) for granularity in granularities}
+    with sj.scopes(model):
+        return sj.run_study(
+            branch_values, batches, reducers=reducers, group_by=lambda b: kinds_of(b)[0], **options
+        )
+
+
+def branch_table(study: sj.Study) -> Any:
+    """What ``branch_study`` found, as a ``pandas.DataFrame``.
+
+    Its columns: ``granularity``, ``layer``, ``kind`` (of token; ``"all tokens"`` too), ``branch``,
+    ``count``, ``mean``, ``stderr``, and ``share``, the mean over the sum of the branches' means.
+    """
+    import pandas
+
+    rows = []
+    for statistic, groups in study.statistics.items():
+        granularity, layer, branch = statistic.split("/")
+        together = Moments()
+        for moments in groups.values():
+            together = together.merged(moments)
+        for kind, moments in {**groups, ALL: together}.items():
+            numbers = (moments.count, moments.mean, moments.stderr)
+            rows.append((granularity, int(layer), kind, branch, *numbers))
+    columns = ["granularity", "layer", "kind", "branch", "count", "mean", "stderr"]
+    table = pandas.DataFrame(rows, columns=columns)
+    totals = table.groupby(columns[:3])["mean"].transform("sum").to_numpy()
+    shares = np.divide(table["mean"], totals, out=np.full(len(table), np.nan), where=totals > 0)
+    return table.assign(share=shares)
+
+
+def branch_bars(values: Any, kinds: Sequence[str], **options: Any) -> sj.pictures.Picture:
+    """Draws the branch values of one layer, as Fig. 2 of the paper: bars by kind of token.
+
+    Args:
+        values: rows of a ``branch_table``, of one granularity and one layer.
+        kinds: of token, in this order.
+        **options: of ``pictures.grouped_bars``, as ``title``.
+    """
+    means, errors = _by_branch(values, "kind", kinds)
+    return sj.pictures.grouped_bars(
+        means, errors=errors, groups=kinds, **_labels(values), **options
+    )
+
+
+def branch_curves(values: Any, **options: Any) -> sj.pictures.Picture:
+    """Draws the branch values of one kind of token, as Fig. 4 of the paper: curves over the layers.
+
+    Args:
+        values: rows of a ``branch_table``, of one granularity and one kind of token.
+        **options: of ``pictures.curves``, as ``title``.
+    """
+    layers = sorted(set(values["layer"]))
+    means, errors = _by_branch(values, "layer", layers)
+    options = {"errors": errors, "x_label": "layer", **_labels(values), **options}
+    return sj.pictures.curves(layers, means, **options)
+
+
+def _by_branch(values: Any, column: str, order: Sequence[Any]) -> Any:
+    """The means of each branch, and half the widths of their 95% confidence intervals."""
+    branches = list(dict.fromkeys(values["branch"]))
+    means, errors = (
+        values.pivot(index="branch", columns=column, values=statistic)[list(order)].loc[branches]
+        for statistic in ("mean", "stderr")
+    )
+    return (
+        {branch: means.loc[branch].to_numpy() for branch in branches},
+        {branch: 1.96 * errors.loc[branch].to_numpy() for branch in branches},
+    )
+
+
+def _labels(values: Any) -> dict[str, str]:
+    (granularity,) = set(values["granularity"])
+    return {
+        "unit": "mean branch value [output per unit of the layer's input]",
+        "normalisation": f"none; granularity {granularity!r}; 95% confidence over tokens",
+    }
