@@ -19,7 +19,7 @@ NEWEST_PYTHON ?= $(shell \
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(VENV)/demo.installed  ## train the small transformer, show its tokens' gradients, write a picture
+demo: $(VENV)/demo.installed  ## train a small BERT, tell by which branch its gradients flow, write pictures
 	$(VENV)/bin/python -m semijax.demo
 
 test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's examples
@@ -28,10 +28,10 @@ test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's
 test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
 
-# It is about what differs between versions: XLA's optimizations are left to `test`, and time is saved.
+# It is about what differs between versions: XLA's optimizations and the notebooks are left to `test`.
 # The native kernels are tested with both versions, what rests on them with the XLA form here.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --ignore=tests/test_notebooks.py
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) tests/native tests/test_devices.py
 
 test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests under sanitizers
@@ -41,6 +41,9 @@ test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests un
 
 bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the README's table
 	$(VENV)/bin/python -m benchmarks --readme README.md
+
+notebooks: $(VENV)/notebooks.installed  ## run the notebooks in full and store them with their pictures
+	$(VENV)/bin/python notebooks/build.py
 
 readme: $(VENV)/test.installed  ## run the README's python blocks
 	$(VENV)/bin/python -m pytest tests/test_readme.py
@@ -53,7 +56,7 @@ types: $(VENV)/test.installed $(VENV)/lint.installed  ## check the types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 clean:  ## delete the environments, the caches and what the demo wrote
-	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $* is the extra to install.
@@ -78,6 +81,6 @@ $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-newest test-sanitized bench readme lint types clean
+.PHONY: help demo notebooks test test-slow test-newest test-sanitized bench readme lint types clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed

@@ -36,6 +36,9 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
         yield from table.flow(Workload(6, 32), repeats)
         yield from table.study()
         return
+    if only == "agreement":
+        yield from table.agreement()
+        return
     if quick:
         yield from table.cost(Workload(layers=1), names, repeats)
         yield from table.paths(Workload(layers=1), repeats)
@@ -56,6 +59,7 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
     yield from table.paths(Workload(12, 32, width=768), repeats)
     yield from table.flow(Workload(6, 32), repeats)
     yield from table.study()
+    yield from table.agreement()
     yield from table.contractions(repeats)
     yield from table.against_fixed_shape(repeats)
     yield from table.against_torch(repeats)
@@ -64,7 +68,7 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one layer, and no torch")
-    parser.add_argument("--only", choices=("paths", "flow"), help="one part alone")
+    parser.add_argument("--only", choices=("paths", "flow", "agreement"), help="one part alone")
     parser.add_argument("--repeats", type=int, default=11, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
     parser.add_argument("--readme", type=Path, help="the file whose table to replace")

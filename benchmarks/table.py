@@ -222,6 +222,16 @@ def study() -> Iterator[Figure]:
     yield Figure("compilations of a study / buckets", "200 sentences", len(traced) / 3, 1)
 
 
+def agreement() -> Iterator[Figure]:
+    """The whole analysis of a sentence of 16 tokens, over what the paper's code took for it."""
+    from semijax.experiments import agreement
+
+    seconds = agreement.seconds_per_sentence(agreement.PAPER_CONFIG)
+    ratio = seconds / agreement.REFERENCE_SECONDS
+    yield Figure("agreement pipeline, seconds", "a sentence of 16 tokens", seconds)
+    yield Figure("agreement pipeline / the paper's code", "a sentence of 16 tokens", ratio, 0.001)
+
+
 def path_memory(workload: Workload) -> float:
     """Resident memory at the peak of a search, over what its sweep needs and what it keeps."""
     embeddings, params = workload.arguments()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 import semijax as sj
 from semijax.study.means import Moments
@@ -23,16 +25,19 @@ GRANULARITIES = ("element", "op")
 ALL = "all tokens"
 """The kind of all of them together."""
 
+Quantity = Callable[[Any, Any], jax.Array]
+"""Of a model and an example, what is differentiated: a real scalar."""
+
 
 def branch_study(
-    model: Any,
-    quantity: Callable[[Any], jax.Array],
+    model: nnx.Module,
+    quantity: Quantity,
     batches: Iterable[Any],
     kinds: Callable[[Any], Any],
     *,
     granularities: Sequence[str] = GRANULARITIES,
     layers: str = LAYERS,
-    branches: Mapping[str, Any] = BRANCHES,
+    branches: Mapping[str, str] = BRANCHES,
     **options: Any,
 ) -> sj.Study:
     """Mean branch values, by layer and kind of token.
@@ -42,33 +47,24 @@ def branch_study(
     branch, the other branches get 0 (Du et al. 2023, §5.1); these values are averaged over tokens.
 
     Args:
-        model: what the quantity is of, for the names of its modules.
-        quantity: a function of one example that returns a real scalar.
+        model: a Flax NNX model. Models that differ in their parameters only are compiled once.
+        quantity: a function of the model and one example that returns a real scalar.
         batches: pytrees of arrays ``[batch, ...]``: examples of the same length.
         kinds: a function of a batch that returns what each token is, str ``[batch, length]``;
             ``""`` is none.
         granularities: of ``semiring_grad``: ``"element"``, ``"op"`` or both.
         layers: a glob of the arrays that branch.
-        branches: what reads them, as for ``branch_flow``.
+        branches: globs of what reads them, as for ``branch_flow``.
         **options: of ``run_study``, as ``checkpoint`` and ``progress``.
 
     Returns:
         A study of statistics ``"granularity/layer/branch"``, grouped by kind.
     """
-    flows = {
-        granularity: sj.branch_flow(
-            quantity, sj.MaxProduct(), layers, branches, granularity=granularity
-        )
-        for granularity in granularities
-    }
+    structure, state = nnx.split(model)
+    asked = tuple(granularities), layers, tuple(branches.items())
 
     def branch_values(batch: Any) -> dict[str, list[dict[str, jax.Array]]]:
-        """By granularity and layer: lists, since JAX sorts the keys of dicts."""
-
-        def of_one(example: Any) -> Any:
-            return {name: [*flow(example).only_winners().values()] for name, flow in flows.items()}
-
-        return jax.vmap(of_one)(batch)
+        return _branch_values(structure, quantity, asked, state, batch)
 
     def kinds_of(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         """Of all tokens, and which of the batch's places hold one."""
@@ -89,8 +85,39 @@ def branch_study(
     reducers = {granularity: per_token(granularity) for granularity in granularities}
     with sj.scopes(model):
         return sj.run_study(
-            branch_values, batches, reducers=reducers, group_by=lambda b: kinds_of(b)[0], **options
+            branch_values,
+            batches,
+            reducers=reducers,
+            group_by=lambda batch: kinds_of(batch)[0],
+            jit=False,
+            **options,
         )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _branch_values(
+    structure: Any, quantity: Quantity, asked: Any, state: Any, batch: Any
+) -> dict[str, list[dict[str, jax.Array]]]:
+    """By granularity and layer: a list, since JAX sorts the keys of dicts."""
+    granularities, layers, branches = asked
+    model = nnx.merge(structure, state)
+
+    def of_one(example: Any) -> Any:
+        return {
+            granularity: [*flow(granularity)(example).only_winners().values()]
+            for granularity in granularities
+        }
+
+    def flow(granularity: str) -> Callable[[Any], sj.BranchFlow]:
+        return sj.branch_flow(
+            functools.partial(quantity, model),
+            sj.MaxProduct(),
+            layers,
+            dict(branches),
+            granularity=granularity,
+        )
+
+    return jax.vmap(of_one)(batch)
 
 
 def branch_table(study: sj.Study) -> Any:

@@ -73,6 +73,11 @@ def trained_model(
     return model, history
 
 
+def correct_logit(model: zoo.BertForSequenceClassification, example: zoo.Dataset) -> jax.Array:
+    """The logit of the correct class of one example, tokens ``[length]`` and a label."""
+    return model(example.tokens)[example.labels]
+
+
 def kinds(data: zoo.Dataset) -> np.ndarray:
     """What each token is, one of ``KINDS``: str ``[n, length]``."""
     found = np.where(data.tokens == data.tokens[:, :1], "repeat", "other").astype(object)
@@ -100,17 +105,13 @@ def branch_values(
     Returns:
         What ``branch_study`` does; ``branch_table`` makes a table of it.
     """
-    model = with_maximum_in_softmax(model)
-
-    def correct_logit(example: zoo.Dataset) -> jax.Array:
-        return model(example.tokens)[example.labels]
 
     def batches() -> Iterator[zoo.Dataset]:
         for start in range(0, len(data.labels), batch_size):
             yield zoo.Dataset(*(array[start : start + batch_size] for array in data))
 
     return branch_study(
-        model,
+        with_maximum_in_softmax(model),
         correct_logit,
         batches(),
         kinds,

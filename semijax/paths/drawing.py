@@ -74,26 +74,28 @@ def svg(names: Sequence[str], hints: Sequence[str], edges: Sequence[Edge]) -> st
     """
     columns = _columns(len(names), edges)
     boxes = [CHARACTER * len(name) + 12 for name in names]
-    left, x = 10.0, {}
-    for column in range(max(columns, default=-1) + 1):
-        x[column] = left
-        left += max(w for w, c in zip(boxes, columns, strict=True) if c == column) + COLUMN_GAP
-    rows = [columns[:n].count(column) for n, column in enumerate(columns)]
-    tallest = max(rows, default=0) + 1
-    filled = {column: columns.count(column) for column in columns}
-    y = [
-        20 + ROW * (row + (tallest - filled[column]) / 2)
-        for row, column in zip(rows, columns, strict=True)
-    ]
+    room = [0.0] * (max(columns, default=-1) + 1)
+    for column, box in zip(columns, boxes, strict=True):
+        room[column] = max(room[column], box)
+    x = [10 + sum(room[:column]) + COLUMN_GAP * column for column in range(len(room))]
+    y, lanes, height = _heights(columns, edges)
     parts = []
-    for edge, width in zip(edges, widths(edges), strict=True):
-        ax, ay = x[columns[edge.tail]] + boxes[edge.tail], y[edge.tail]
-        bx, by = x[columns[edge.head]], y[edge.head]
-        bend = max(abs(bx - ax) / 2, 30)
-        curve = (ax, ay), (ax + bend, ay), (bx - bend, by), (bx, by)
+    for number, (edge, width) in enumerate(zip(edges, widths(edges), strict=True)):
+        tail, head = columns[edge.tail], columns[edge.head]
+        # Where it passes a column it goes straight, in a row of its own.
+        starts = [(x[tail] + boxes[edge.tail], y[edge.tail])]
+        ends = []
+        for column, lane in lanes[number].items():
+            ends.append((x[column], lane))
+            starts.append((x[column] + room[column], lane))
+        ends.append((x[head], y[edge.head]))
+        curves = [_curve(*pair) for pair in zip(starts, ends, strict=True)]
+        path = f"M{starts[0][0]:.0f},{starts[0][1]:.0f}"
+        for points in curves:
+            (ax, ay), *others = points
+            path += f" L{ax:.0f},{ay:.0f} C" + " ".join(f"{px:.0f},{py:.0f}" for px, py in others)
         hint = f"{names[edge.tail]} → {names[edge.head]}: {label(edge)}"
-        path = "M{} C{} {} {}".format(*(f"{px:.0f},{py:.0f}" for px, py in curve))
-        tx, ty = _on_curve(curve, 0.3)
+        tx, ty = _on_curve(curves[0], 0.4)
         short = f"{edge.weight:.3g}" if edge.share is None else f"{edge.share:.0%}"
         parts.append(
             f'<path d="{path}" fill="none" stroke="{colour(edge)}" stroke-width="{width:.2f}" '
@@ -109,11 +111,44 @@ def svg(names: Sequence[str], hints: Sequence[str], edges: Sequence[Edge]) -> st
             f'<text x="{at + 6:.0f}" y="{y[n] + 4:.0f}" font-size="12" font-family="monospace" '
             f'pointer-events="none">{page.text(name)}</text>'
         )
-    height = 40 + ROW * tallest
+    width = x[-1] + room[-1] + 10 if room else 20
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left:.0f}" height="{height:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'style="background:white">{"".join(parts)}</svg>'
     )
+
+
+def _heights(
+    columns: Sequence[int], edges: Sequence[Edge]
+) -> tuple[list[float], list[dict[int, float]], float]:
+    """The height of each node, of each edge in each column that it passes, and of all.
+
+    In a column they are in the order of the mean height of what leads there: few edges cross.
+    """
+    nodes = [0.0] * len(columns)
+    lanes: list[dict[int, float]] = [{} for _ in edges]
+    spans = [(columns[edge.tail], columns[edge.head]) for edge in edges]
+    count = max(columns, default=-1) + 1
+    passing = [[n for n, (a, b) in enumerate(spans) if a < c < b] for c in range(count)]
+    sizes = [columns.count(c) + len(passing[c]) for c in range(count)]
+
+    def came_from(number: int, column: int) -> float:
+        return lanes[number].get(column - 1, nodes[edges[number].tail])
+
+    for column in range(count):
+        standing: list[tuple[float, int, int | None]] = []
+        for node in (n for n, c in enumerate(columns) if c == column):
+            own = [n for n, edge in enumerate(edges) if edge.head == node and spans[n][0] < column]
+            heights = [came_from(n, column) for n in own]
+            standing.append((sum(heights) / len(heights) if heights else 0.0, node, None))
+        standing += [(came_from(n, column), len(columns), n) for n in passing[column]]
+        first = 20 + ROW * (max(sizes) - sizes[column]) / 2
+        for row, (_, node, edge) in enumerate(sorted(standing, key=lambda s: s[:2])):
+            if edge is None:
+                nodes[node] = first + ROW * row
+            else:
+                lanes[edge][column] = first + ROW * row
+    return nodes, lanes, 40 + ROW * max(max(sizes, default=1) - 1, 0)
 
 
 def _columns(count: int, edges: Sequence[Edge]) -> list[int]:
@@ -123,6 +158,13 @@ def _columns(count: int, edges: Sequence[Edge]) -> list[int]:
         if edge.tail < edge.head:
             columns[edge.head] = max(columns[edge.head], columns[edge.tail] + 1)
     return columns
+
+
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> Sequence[tuple[float, float]]:
+    """A cubic Bézier curve that starts and ends level."""
+    (ax, ay), (bx, by) = start, end
+    bend = max(abs(bx - ax) / 2, 30)
+    return start, (ax + bend, ay), (bx - bend, by), end
 
 
 def _on_curve(points: Sequence[tuple[float, float]], t: float) -> tuple[float, float]:

@@ -41,6 +41,7 @@ def run_study(
     buckets: Sequence[int] | None = None,
     pad: Any = 0,
     axis: int = 0,
+    jit: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> Study:
     """Means, with standard errors, of what a function says of many batches of any lengths.
@@ -75,6 +76,8 @@ def run_study(
             leaves, as masks, are padded with False (with ``pad=True``, True). ``pad=None`` pads
             nothing; every new shape compiles.
         axis: the axis in which leaves differ in length.
+        jit: whether to compile ``fn``; False if it has compiled all of its work itself, as one that
+            calls a jitted function with a model's parameters, for several studies to share.
         provenance: what else to remember of where the numbers come from, as the model's name. A
             checkpoint knows functions by name only: this tells changed ones apart.
 
@@ -128,7 +131,7 @@ def run_study(
         else:
             state.write(path)  # what cannot be written fails now, not hours later
     done, seen = state.study.batches, 0
-    jitted = jax.jit(fn)
+    run = jax.jit(fn) if jit else fn
     try:
         with _bar(batches, progress) as stream:
             for batch in stream:
@@ -137,7 +140,7 @@ def run_study(
                     if seen < done:
                         _check_seen(state, seen, batch)
                     else:
-                        state = _after(state, batch, jitted, pad_one, reducers, group_by)
+                        state = _after(state, batch, run, pad_one, reducers, group_by)
                 except Exception as error:
                     error.add_note(f"In batch {seen} of the study.")
                     raise
@@ -176,7 +179,7 @@ class _State:
 def _after(
     state: _State,
     batch: Any,
-    jitted: Callable[[Any], Any],
+    run: Callable[[Any], Any],
     pad_one: Callable[[Any], Any],
     reducers: Reducers,
     group_by: Callable[[Any], Any] | None,
@@ -186,7 +189,7 @@ def _after(
     padded = pad_one(batch)
     signature = jax.tree.structure(padded), [jax.typeof(leaf) for leaf in jax.tree.leaves(padded)]
     shapes = tuple(dict.fromkeys([*state.shapes, _short(repr(signature).encode())]))
-    output = jitted(padded)
+    output = run(padded)
     provenance = {**state.study.provenance, "compiled": len(shapes)}
     for key, value in _provenance_of(output).items():
         # Numbers of two semirings have no mean in common.

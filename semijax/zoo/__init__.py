@@ -22,6 +22,8 @@ from semijax.zoo.code_length import interleave as interleave
 from semijax.zoo.code_length import online_code_length as online_code_length
 from semijax.zoo.code_length import paper_blocks as paper_blocks
 from semijax.zoo.grammar import Grammar as Grammar
+from semijax.zoo.language_model import LSTMLanguageModel as LSTMLanguageModel
+from semijax.zoo.language_model import next_word_loss as next_word_loss
 from semijax.zoo.tasks import AdjacentDuplicate as AdjacentDuplicate
 from semijax.zoo.tasks import BinCountOnes as BinCountOnes
 from semijax.zoo.tasks import Contains1 as Contains1

@@ -31,9 +31,11 @@ class Gate(nnx.Module):
 
 
 class LSTMCell(nnx.Module):
-    """One time step of a long short-term memory (Hochreiter and Schmidhuber 1997, Gers et al. 2000).
+    """One time step of a long short-term memory (LSTM).
 
     What it computes outside of its gates has the names ``cell`` and ``hidden``.
+
+    Source: Hochreiter and Schmidhuber 1997; the forget gate is that of Gers et al. 2000.
 
     Attributes:
         input_gate: how much of the candidate enters the cell.
@@ -118,9 +120,7 @@ class LSTMLanguageModel(nnx.Module):
         return self.head(jnp.moveaxis(x, 0, -2))
 
 
-def next_word_loss(
-    model: LSTMLanguageModel, tokens: jax.Array, *, padding: int = 0
-) -> jax.Array:
+def next_word_loss(model: LSTMLanguageModel, tokens: jax.Array, *, padding: int = 0) -> jax.Array:
     """The mean cross-entropy of each next token, in nats: a loss for ``train``.
 
     Args:

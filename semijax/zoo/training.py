@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx, serialization
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from semijax.zoo.tasks import Dataset
 

@@ -1,12 +1,12 @@
 """Branch values: against their definition, written out for one token at a time."""
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 import semijax as sj
 from semijax import zoo
+from semijax.experiments import branches
 from semijax.experiments.branches import (
     ALL,
     BRANCHES,
@@ -39,10 +39,11 @@ def kinds(tokens):
     return found
 
 
-def study_of(model, **options):
-    def logit(tokens):
-        return model(tokens)[1]
+def logit(model, tokens):
+    return model(tokens)[1]
 
+
+def study_of(model, **options):
     batches = [TOKENS[:4], TOKENS[4:]]
     return branch_study(model, logit, batches, kinds, pad=None, progress=False, **options)
 
@@ -109,7 +110,7 @@ def test_the_table_has_all_tokens_and_shares(study):
 def test_where_nothing_flows_there_is_no_share(model):
     study = branch_study(
         model,
-        lambda tokens: 0 * model(tokens)[1],
+        lambda model, tokens: 0 * logit(model, tokens),
         [TOKENS],
         kinds,
         pad=None,
@@ -139,7 +140,7 @@ def test_pictures_show_the_means_and_their_intervals(study):
 
 
 def test_more_than_ten_layers_are_in_order():
-    class Doubling:
+    class Doubling(nnx.Module):
         def __call__(self, x):
             for layer in range(12):
                 x = 2 * sj.tap(x, f"layer_{layer}")
@@ -147,7 +148,7 @@ def test_more_than_ten_layers_are_in_order():
 
     study = branch_study(
         Doubling(),
-        Doubling(),
+        lambda model, x: model(x),
         [np.ones((1, 1, 1))],
         lambda batch: [["only"]],
         layers="layer_*",
@@ -172,18 +173,9 @@ def test_nothing_is_read_of_a_site_that_is_not_there(model):
         study_of(model, layers="*/layers/*:input")
 
 
-def test_jit_and_one_by_one_agree(model):
-    """Each batch is one compiled program; a batch of one example gives the same."""
-    whole = study_of(model, granularities=("element",))
-    single = branch_study(
-        model,
-        jax.tree_util.Partial(lambda tokens: model(tokens)[1]),
-        [tokens[None] for tokens in TOKENS],
-        kinds,
-        pad=None,
-        progress=False,
-        granularities=("element",),
-    )
-    for name, groups in whole.statistics.items():
-        for kind, moments in groups.items():
-            assert single[name][kind].mean == pytest.approx(moments.mean, rel=1e-5, abs=1e-7)
+def test_models_of_one_architecture_are_compiled_once(model):
+    first = study_of(model)
+    compiled = branches._branch_values._cache_size()
+    other = study_of(zoo.BertForSequenceClassification(CONFIG, rngs=nnx.Rngs(1)))
+    assert branches._branch_values._cache_size() == compiled
+    assert other.statistics != first.statistics

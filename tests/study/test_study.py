@@ -66,6 +66,28 @@ def assert_moments(moments: Moments, observations, rtol: float = 1e-12) -> None:
 # Padding
 
 
+def test_a_function_that_compiles_itself_is_called_as_it_is():
+    traced = []
+
+    @jax.jit
+    def scaled(scale, batch):
+        traced.append(1)
+        return scale * batch
+
+    batches = [np.arange(3.0), np.arange(5.0)]
+    for scale in (2.0, 3.0):
+        study = run_study(
+            lambda batch, scale=scale: scaled(scale, batch),
+            batches,
+            reducers={"value": lambda output, batch: output[: len(batch)]},
+            jit=False,
+            progress=False,
+        )
+        assert study["value"]["all"].mean == pytest.approx(scale * 13 / 8)
+        assert study.provenance["compiled"] == 1
+    assert len(traced) == 1
+
+
 def test_200_sentences_compile_at_most_once_per_bucket():
     traced = []
 
