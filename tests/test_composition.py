@@ -358,6 +358,25 @@ def test_training_on_an_entropy():
     np.testing.assert_allclose(-negative_entropy(w), np.log(3), rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["Entropy", "PathLength", "PathCount", "AbsSumProduct"])
+def test_grad_of_vmap_is_the_mean_of_grads(name):
+    """As where one trains on the mean entropy of a batch."""
+    key = jax.random.key(5)
+    weights, batch = 0.3 * jax.random.normal(key, (5, 5)), jax.random.normal(key, (7, 5))
+    statistic = getattr(sj, name)()
+
+    def mean(weights, batch):
+        def of_one(x):
+            return sj.semiring_grad(lambda x: (x + jnp.tanh(x @ weights)).sum(), statistic)(x).sum()
+
+        return jax.vmap(of_one)(batch).mean()
+
+    found = jax.grad(mean)(weights, batch)
+    expected = sum(jax.grad(mean)(weights, x[None]) for x in batch) / len(batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert name == "PathCount" or jnp.abs(found).max() > 0
+
+
 def test_zero_weights_have_finite_derivatives():
     """Dead units, unused inputs, absent paths: no NaN from a logarithm of 0."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -314,11 +314,28 @@ def _contract_tangent(
     row, column = _scales(weights, elements.log_mass)
     least = column + jnp.log(row) + np.log(_least_trusted(weights))
     return lax.cond(
-        jnp.any((result.log_mass > -jnp.inf) & (result.log_mass < least)),
+        _anywhere((result.log_mass > -jnp.inf) & (result.log_mass < least)),
         lambda tangents: _looped_tangent(semiring, primals, tangents, result),
         lambda tangents: jax.jvp(scaled, primals, tangents)[1],
         tangents,
     )
+
+
+@jax.custom_batching.custom_vmap
+def _anywhere(flags: jax.Array) -> jax.Array:
+    """Whether one of them holds; under vmap, whether one does in all of the batch.
+
+    So a ``lax.cond`` stays one under vmap. JAX would make a select of it, which evaluates both
+    branches, and whose operands, as tangents, can then not be transposed.
+    """
+    return jnp.any(flags)
+
+
+@_anywhere.def_vmap
+def _anywhere_in_batch(
+    size: int, batched: Sequence[bool], flags: jax.Array
+) -> tuple[jax.Array, bool]:
+    return _anywhere(flags), False
 
 
 def _looped_tangent(
