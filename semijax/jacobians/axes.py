@@ -20,7 +20,7 @@ _ELEMENTWISE = {
     *ELEMENTWISE,
     *UNIT,
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
-    *("real", "imag", "complex", "conj", "stop_gradient", "optimization_barrier"),
+    *("real", "imag", "complex", "conj", "stop_gradient", "optimization_barrier", "polynomial"),
 }
 _REDUCTIONS = {f"reduce_{kind}" for kind in ("sum", "max", "min", "prod", "and", "or", "xor")} | {
     "argmax",
@@ -121,7 +121,8 @@ class _Labels:
         out = equation.outputs[0].shape if equation.outputs else ()
         if name in _CALLS or equation.is_atomic:
             return self.run(build(params[_CALLS.get(name, "jaxpr")]), inputs)
-        if name in _ELEMENTWISE and len(equation.outputs) == 1:
+        same_bits = name == "bitcast_convert_type" and len(inputs[0]) == len(out)
+        if (name in _ELEMENTWISE or same_bits) and len(equation.outputs) == 1:
             rank = len(out)
             aligned = [
                 self._aligned(equation, i, labels, range(rank - len(labels), rank))
