@@ -240,17 +240,17 @@ class BertSelfAttention(nnx.Module):
         return jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
 
 
-class BertSelfOutput(nnx.Module):
-    """What the attention adds to its input, normalised."""
+class BertOutput(nnx.Module):
+    """What a block adds to its input, normalised."""
 
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.dense = _linear(config, config.hidden_size, config.hidden_size, rngs)
+    def __init__(self, config: BertConfig, inputs: int, *, rngs: nnx.Rngs) -> None:
+        self.dense = _linear(config, inputs, config.hidden_size, rngs)
         self.LayerNorm = _layer_norm(config, rngs)
         self.dropout = _dropout(config.hidden_dropout_prob, rngs)
 
-    def __call__(self, attended: jax.Array, x: jax.Array) -> jax.Array:
-        """Maps ``[..., length, hidden_size]``, twice, to the same shape."""
-        return self.LayerNorm(x + self.dropout(self.dense(attended)))
+    def __call__(self, hidden: jax.Array, x: jax.Array) -> jax.Array:
+        """Maps ``[..., inputs]`` and the block's input, ``[..., hidden_size]``, to the latter."""
+        return self.LayerNorm(x + self.dropout(self.dense(hidden)))
 
 
 class BertAttention(nnx.Module):
@@ -258,7 +258,7 @@ class BertAttention(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.self = BertSelfAttention(config, rngs=rngs)
-        self.output = BertSelfOutput(config, rngs=rngs)
+        self.output = BertOutput(config, config.hidden_size, rngs=rngs)
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
         """Maps ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
@@ -277,26 +277,13 @@ class BertIntermediate(nnx.Module):
         return self.activation(self.dense(x))
 
 
-class BertOutput(nnx.Module):
-    """What the feed-forward block adds to its input, normalised."""
-
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.dense = _linear(config, config.intermediate_size, config.hidden_size, rngs)
-        self.LayerNorm = _layer_norm(config, rngs)
-        self.dropout = _dropout(config.hidden_dropout_prob, rngs)
-
-    def __call__(self, hidden: jax.Array, x: jax.Array) -> jax.Array:
-        """Maps ``[..., intermediate_size]`` and ``[..., hidden_size]`` to the latter."""
-        return self.LayerNorm(x + self.dropout(self.dense(hidden)))
-
-
 class BertLayer(nnx.Module):
     """A transformer layer: the attention block, then the feed-forward block."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.attention = BertAttention(config, rngs=rngs)
         self.intermediate = BertIntermediate(config, rngs=rngs)
-        self.output = BertOutput(config, rngs=rngs)
+        self.output = BertOutput(config, config.intermediate_size, rngs=rngs)
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
         """Maps ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
