@@ -23,16 +23,16 @@ demo: $(VENV)/demo.installed  ## train a small BERT, tell by which branch its gr
 	$(VENV)/bin/python -m semijax.demo
 
 test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's examples
-	$(VENV)/bin/python -m pytest -n $(WORKERS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/test.installed  ## run the tests that take minutes
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 # It is about what differs between versions: XLA's optimizations and the notebooks are left to `test`.
 # The native kernels are tested with both versions, what rests on them with the XLA form here.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --ignore=tests/test_notebooks.py
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) tests/native tests/test_devices.py
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/test_notebooks.py
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native tests/test_devices.py
 
 test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests under sanitizers
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
