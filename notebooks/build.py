@@ -16,6 +16,8 @@ import nbformat
 
 HERE = Path(__file__).parent
 
+KERNEL_FILE = re.compile(r"[\w/.-]*ipykernel_\d+/\d+\.py")
+
 
 def run(path: Path) -> nbformat.NotebookNode:
     """Execute a notebook in full, in its own folder."""
@@ -29,7 +31,8 @@ def run(path: Path) -> nbformat.NotebookNode:
     client.execute()
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # not random: what did not change does not differ
-    return notebook
+    # Nor the kernel's number and folder, where an output names the source lines of a cell.
+    return nbformat.reads(KERNEL_FILE.sub("cell", nbformat.writes(notebook)), as_version=4)
 
 
 def picture(notebook: nbformat.NotebookNode) -> tuple[str, bytes]:
