@@ -212,16 +212,17 @@ def sentence_table(
     """
     import pandas
 
-    def column(name: str) -> list[float]:
-        return [study[name][number].mean for number in range(len(sentences))]
+    def column(name: str) -> np.ndarray:
+        return np.array([study[name][number].mean for number in range(len(sentences))])
 
+    margins = column("margin")
     return pandas.DataFrame(
         {
             "text": [" ".join(sentence.words) for sentence in sentences],
             "tokens": [len(one.ids) for one in encoded],
             "attractors": [len(sentence.attractors) for sentence in sentences],
-            "margin": column("margin"),
-            "correct": np.array(column("margin")) > 0,
+            "margin": margins,
+            "correct": margins > 0,
             "gradient": column("gradient"),
             "entropy": column("entropy"),
         }

@@ -11,6 +11,7 @@ from flax import nnx
 
 import semijax as sj
 from semijax import checks, zoo
+from semijax.experiments.softmax import log_softmax
 
 FEATURES = 4
 POINTS = 14_000  # of 20,000, the released code trains on 0.7
@@ -78,22 +79,16 @@ def sample(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, max_in_graph: bool = True) -> jax.Array:
     """The mean cross-entropy, with the graph of the released code or with JAX's.
 
-    Both subtract the largest logit m inside of the log-sum-exp and add it outside. The gradients
-    through m cancel, but the paths through it are paths; JAX cuts them.
-
     Args:
         logits: float ``[n, classes]``.
         labels: int ``[n]``.
-        max_in_graph: whether there are paths through the largest logit.
+        max_in_graph: whether there are paths through the largest logit, see ``log_softmax``.
 
     Returns:
         A scalar, in nats.
     """
-    largest = logits.max(-1, keepdims=True)
-    if not max_in_graph:
-        largest = jax.lax.stop_gradient(largest)
-    normaliser = jnp.log(jnp.exp(logits - largest).sum(-1, keepdims=True)) + largest
-    return -(logits - normaliser)[jnp.arange(len(labels)), labels].mean()
+    log_p = log_softmax(logits, max_in_graph=max_in_graph)
+    return -log_p[jnp.arange(len(labels)), labels].mean()
 
 
 def feature_entropies(

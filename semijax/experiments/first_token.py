@@ -14,6 +14,7 @@ from flax import nnx
 import semijax as sj
 from semijax import zoo
 from semijax.experiments.branches import GRANULARITIES, branch_study
+from semijax.experiments.softmax import log_softmax
 
 TASK = zoo.FirstTokenRepeatedOnce()
 
@@ -124,8 +125,7 @@ def branch_values(
 def with_maximum_in_softmax(model: Any) -> Any:
     """A copy of a BERT with the softmax of the paper's code, for the same graph as there.
 
-    Both softmaxes subtract the row's maximum, which changes no value. JAX stops the gradient there;
-    the paper's code does not, so that paths lead through the maximum as well.
+    No value changes, but paths lead through the maximum as well, see ``log_softmax``.
     """
     model = nnx.clone(model)
     for layer in model.bert.encoder.layer:
@@ -134,5 +134,4 @@ def with_maximum_in_softmax(model: Any) -> Any:
 
 
 def _softmax(x: jax.Array) -> jax.Array:
-    largest = jnp.max(x, -1, keepdims=True)
-    return jnp.exp(x - (jnp.log(jnp.sum(jnp.exp(x - largest), -1, keepdims=True)) + largest))
+    return jnp.exp(log_softmax(x))

@@ -75,7 +75,6 @@ def train(
         data,
         epochs=epochs,
         batch_size=64,
-        optimizer=optax.adam(1e-3),
         seed=seed,
         evaluate=lambda model: accuracy(model, validation),
         until=1.0,

@@ -159,10 +159,15 @@ def read_json(path: pathlib.Path, what: str, parse: Callable[[Any], Any]) -> Any
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:
-    """Write a JSON file so that whoever reads it, even after a kill, finds the old or the new."""
+    """Write a JSON file, as ``write_whole``."""
+    write_whole(path, json.dumps(data, allow_nan=False).encode())
+
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Write a file so that whoever reads it, even after a kill, finds the old or the new."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(data, allow_nan=False))
+    with open(temporary, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())  # its content must be on the disk before its name is
     os.replace(temporary, path)

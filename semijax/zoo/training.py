@@ -15,6 +15,7 @@ import optax
 from flax import nnx, serialization
 from tqdm import tqdm
 
+from semijax.study.means import write_whole
 from semijax.zoo.tasks import Dataset
 
 FORMAT = 2  # of a checkpoint; counted up when its layout changes
@@ -226,9 +227,7 @@ class _Checkpoint:
             "leaves": [_as_numpy(leaf) for leaf in jax.tree.leaves(run.state)],
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(self._path.name + ".part")
-        unfinished.write_bytes(serialization.msgpack_serialize(content))
-        unfinished.replace(self._path)
+        write_whole(self._path, serialization.msgpack_serialize(content))
 
 
 def _as_numpy(leaf: Any) -> np.ndarray:
