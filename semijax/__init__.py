@@ -2,9 +2,8 @@
 
 from semijax import jacobians as jacobians
 from semijax import pictures as pictures
-from semijax import regions as regions
 from semijax import testing as testing
-from semijax.explain import explain as explain
+from semijax.explanation import explain as explain
 from semijax.flow import BranchFlow as BranchFlow
 from semijax.flow import ComponentFlow as ComponentFlow
 from semijax.flow import Faithfulness as Faithfulness
@@ -20,7 +19,7 @@ from semijax.flow import site_flow as site_flow
 from semijax.flow import site_grads as site_grads
 from semijax.flow import site_values as site_values
 from semijax.flow import tap as tap
-from semijax.graph import Equation as Equation
+from semijax.jacobians import control_flow as control_flow  # declares its rules
 from semijax.jacobians import dense_budget as dense_budget
 from semijax.jacobians import register_jacobian as register_jacobian
 from semijax.paths import Path as Path
@@ -30,8 +29,6 @@ from semijax.paths import gradient_graph as gradient_graph
 from semijax.paths import sample_paths as sample_paths
 from semijax.paths import top_paths as top_paths
 from semijax.paths import trace_gradient as trace_gradient
-from semijax.scope_names import REST as REST
-from semijax.scopes import scopes as scopes
 from semijax.semirings import AbsMaxProduct as AbsMaxProduct
 from semijax.semirings import AbsSumProduct as AbsSumProduct
 from semijax.semirings import Entropy as Entropy
@@ -46,6 +43,9 @@ from semijax.semirings import SumProduct as SumProduct
 from semijax.semirings import TopK as TopK
 from semijax.study import Study as Study
 from semijax.study import run_study as run_study
+from semijax.trace.graph import Equation as Equation
+from semijax.trace.module_scopes import scopes as scopes
+from semijax.trace.scope_names import REST as REST
 from semijax.transforms import aggregate as aggregate
 from semijax.transforms import atomic as atomic
 from semijax.transforms import semiring_grad as semiring_grad

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.graph import Constant, Equation, Graph, Variable
 from semijax.jacobians import EquationJacobian, equation_jacobian
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Constant, Equation, Graph, Variable
 
 Values = dict[Variable, Any]
 

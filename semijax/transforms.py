@@ -12,11 +12,11 @@ import numpy as np
 
 from semijax import checks, sweep
 from semijax import elements as el
-from semijax._compat import ATOMIC
 from semijax.elements import Elements
-from semijax.graph import trace
 from semijax.semirings import Product, Semiring, as_semiring
-from semijax.semirings.staged import Staged
+from semijax.semirings.jitted import Jitted
+from semijax.trace.compat import ATOMIC
+from semijax.trace.graph import trace
 
 
 def semiring_grad(
@@ -360,12 +360,12 @@ class _Traced:
     def pull(self, semiring: Semiring, cotangents: Sequence[Elements | None]) -> list[Elements]:
         """Elements of every leaf of the primals."""
         given = [*cotangents, *[None] * self.n_aux]
-        pulled = sweep.pull(self.graph, Staged(semiring), self.values, given)
+        pulled = sweep.pull(self.graph, Jitted(semiring), self.values, given)
         return _filled(semiring, self.graph.inputs, pulled)
 
     def push(self, semiring: Semiring, tangents: Sequence[Elements | None]) -> list[Elements]:
         """Elements of every leaf of the output."""
-        pushed = sweep.push(self.graph, Staged(semiring), self.values, tangents)
+        pushed = sweep.push(self.graph, Jitted(semiring), self.values, tangents)
         return _filled(semiring, self.outputs, pushed)
 
 

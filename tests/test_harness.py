@@ -16,8 +16,8 @@ from jax._src.internal_test_util import test_harnesses
 
 import semijax as sj
 from semijax import elements as el
-from semijax.graph import trace
 from semijax.semirings import Semiring, as_semiring
+from semijax.trace.graph import trace
 
 from .compilation import quick_jit
 

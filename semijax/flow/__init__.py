@@ -10,8 +10,8 @@ from semijax.flow.branches import BranchFlow as BranchFlow
 from semijax.flow.branches import branch_flow as branch_flow
 from semijax.flow.components import ComponentFlow as ComponentFlow
 from semijax.flow.components import component_flow as component_flow
-from semijax.flow.faithfulness import Faithfulness as Faithfulness
-from semijax.flow.faithfulness import faithfulness as faithfulness
+from semijax.flow.faithfulness_curves import Faithfulness as Faithfulness
+from semijax.flow.faithfulness_curves import faithfulness as faithfulness
 from semijax.flow.randomization import RandomizationTest as RandomizationTest
 from semijax.flow.randomization import randomization_test as randomization_test
 from semijax.flow.sites import tap as tap

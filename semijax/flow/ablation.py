@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semijax import checks, scope_names
+from semijax import checks
 from semijax.flow.program import Argnums, Program
 from semijax.flow.replay import replay
 from semijax.flow.sites import Site
+from semijax.trace import scope_names
 
 VALUES = ("zero", "mean")
 """What an array can be replaced with by name."""

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from semijax import checks, pictures, scope_names, tables
+from semijax import checks, pictures, tables
 from semijax.elements import Elements
-from semijax.flow import looks
+from semijax.flow import collectors
 from semijax.flow.ablation import program_from
 from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
@@ -27,6 +27,7 @@ from semijax.flow.results import (
 )
 from semijax.flow.sites import SiteRow, SiteTable
 from semijax.semirings import Semiring, as_semiring
+from semijax.trace import scope_names
 
 
 def list_sites(fun: Callable[..., Any], argnums: Argnums = None) -> Callable[..., SiteTable]:
@@ -300,10 +301,11 @@ def _at_sites(
         places = [site.place for site in chosen]
         wanted = [*places, *call.survey.outputs[:complete]]  # all complete paths end in the output
         graph = call.graph(wanted, from_arguments=complete)
-        look = looks.through_sites if complete else looks.from_sites
-        found = call.between(graph, checked, look, from_arguments=complete)
+        collect = collectors.through_sites if complete else collectors.from_sites
+        found = call.between(graph, checked, collect, from_arguments=complete)
         elements = [
-            found[n] if n in found else looks.none(checked, place) for n, place in enumerate(wanted)
+            found[n] if n in found else collectors.zero_at(checked, place)
+            for n, place in enumerate(wanted)
         ]
         names = tuple(site.name for site in chosen)
         by_name = {

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, pictures, scope_names, tables
+from semijax import checks, pictures, tables
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.flow import looks
+from semijax.flow import collectors
 from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
     Result,
@@ -33,10 +33,11 @@ from semijax.flow.results import (
     shown,
 )
 from semijax.flow.sites import Site
-from semijax.graph import Equation
-from semijax.scope_names import REST
 from semijax.semirings import MinProduct, Semiring, as_semiring
 from semijax.semirings.order import SignedSemiring
+from semijax.trace import scope_names
+from semijax.trace.graph import Equation
+from semijax.trace.scope_names import REST
 
 OUTPUT = "(output)"
 """The consumer of what a function, or one iteration of a loop, returns."""
@@ -329,13 +330,15 @@ def branch_flow(
         chosen = call.survey.choose(at)
         grouped = _named if branches is None else _matched(chosen, branches)
         graph = call.graph([site.place for site in chosen])
-        parts = call.between(graph, checked, looks.to_consumers)
+        parts = call.between(graph, checked, collectors.to_consumers)
         found: dict[Any, Elements] = {}
         for n, site in enumerate(chosen):
             for branch, consumed in grouped(site).items():
                 own = [parts[key] for c in consumed if (key := (n, *c)) in parts]
                 total = (
-                    functools.reduce(checked.add, own) if own else looks.none(checked, site.place)
+                    functools.reduce(checked.add, own)
+                    if own
+                    else collectors.zero_at(checked, site.place)
                 )
                 shape = checked.shape(total)
                 # A scalar is one hidden unit; a complex number has two nodes.

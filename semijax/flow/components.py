@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, scope_names, sweep, tables
+from semijax import checks, sweep, tables
 from semijax.elements import Elements
 from semijax.flow.ablation import program_from
 from semijax.flow.results import (
@@ -26,10 +26,11 @@ from semijax.flow.results import (
     result,
     shown,
 )
-from semijax.graph import Equation, Graph, Variable, bodies
 from semijax.semirings import Semiring, as_semiring
+from semijax.semirings.around_through import AroundThrough
 from semijax.semirings.expectation import LogMassSemiring
-from semijax.semirings.passing import Passing
+from semijax.trace import scope_names
+from semijax.trace.graph import Equation, Graph, Variable, bodies
 
 
 @result("elements", "total", "edges")
@@ -180,7 +181,7 @@ def component_flow(
         found |= between(checked, functools.partial(_entering, depth, flat))
         apart = checked if granularity == "element" else checked.by_operation(absent=True)
         for name in nested:
-            passing = Passing(apart, _Inside(name, depth))
+            passing = AroundThrough(apart, _Inside(name, depth))
             found[name] = between(passing, _all).get(TOTAL, passing.zero((), jnp.float32)).through
         found[TOTAL] = between(checked, _all).get(TOTAL, checked.zero((), jnp.float32))
 
@@ -251,8 +252,8 @@ def _masses(
         forward = visits[equation]
         if jacobian.bodies:
             departing = {i: e for i, e in enumerate(forward.arrived) if e is not None}
-            look = functools.partial(_masses, depth)
-            inside = jacobian.inside(semiring, departing, arrived, look) if departing else {}
+            collect = functools.partial(_masses, depth)
+            inside = jacobian.inside(semiring, departing, arrived, collect) if departing else {}
             for name, element in inside.items():
                 add(name, element)
             continue

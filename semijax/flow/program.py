@@ -14,11 +14,11 @@ from semijax import elements as el
 from semijax.elements import Elements
 from semijax.flow.sites import Place, marks
 from semijax.flow.survey import Survey
-from semijax.graph import Graph, build, stage
-from semijax.jacobians.base import Look
-from semijax.scopes import made_anew
+from semijax.jacobians.base import Collector
 from semijax.semirings.base import Semiring
-from semijax.semirings.staged import Staged
+from semijax.semirings.jitted import Jitted
+from semijax.trace.graph import Graph, build, stage
+from semijax.trace.module_scopes import naming_models
 
 Argnums = int | Sequence[int] | None
 
@@ -59,7 +59,7 @@ class Program:
             full = list(args)
             for n, tree in zip(chosen, trees, strict=True):
                 full[n] = tree.unflatten([next(leaves) for _ in range(tree.num_leaves)])
-            with made_anew(full):
+            with naming_models(full):
                 return fun(*full, **kwargs)
 
         self.leaves = [jnp.asarray(leaf) for _, leaf in traced]
@@ -73,9 +73,9 @@ class Program:
         return build(self.closed, active=active, marks=marks(places))
 
     def between(
-        self, graph: Graph, semiring: Semiring, look: Look, *, from_arguments: bool = False
+        self, graph: Graph, semiring: Semiring, collect: Collector, *, from_arguments: bool = False
     ) -> dict[Any, Elements]:
-        """What ``look`` finds between the arguments and the output, which gets 1̄."""
+        """What ``collect`` finds between the arguments and the output, which gets 1̄."""
         checks.check_scalar(self.out_shapes, self._caller)
         values = sweep.evaluate(graph, self.leaves)
         cotangent = semiring.one((), el.accumulation_dtype(self.out_shapes.dtype))
@@ -85,7 +85,7 @@ class Program:
                 semiring.one(el.node_shape(leaf), el.accumulation_dtype(leaf.dtype))
                 for leaf in self.leaves
             ]
-        return look(graph, Staged(semiring), values, tangents, [cotangent])
+        return collect(graph, Jitted(semiring), values, tangents, [cotangent])
 
 
 def _is_floating(leaf: Any) -> bool:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, scope_names, tables
+from semijax import checks, tables
 from semijax.flow.results import shown
+from semijax.trace import scope_names
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import source_info_util
 
-from semijax import _compat, sweep
-from semijax.graph import Equation, Graph, Module, Variable, bodies, build, build_body
-from semijax.scope_names import Given
+from semijax import sweep
+from semijax.trace import compat
+from semijax.trace.graph import Equation, Graph, Module, Variable, bodies, build, build_body
+from semijax.trace.scope_names import Given
 
 Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
 """``change(number, iterations, value)``: what to go on with in place of a marked array's value.
@@ -86,7 +87,7 @@ class _Scopes:
 
 def _scan(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
     body, params = build_body(equation, 0), equation.params
-    c, k = _compat.scan_layout(params)
+    c, k = compat.scan_layout(params)
     consts, carry, xs = operands[:c], operands[c : c + k], operands[c + k :]
 
     def step(carry: Any, x: Any) -> Any:
@@ -118,7 +119,7 @@ def _cond(equation: Equation, operands: Sequence[Any], change: Change, iteration
 
 
 def _while(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    test_jaxpr, t, b = _compat.while_layout(equation.params)
+    test_jaxpr, t, b = compat.while_layout(equation.params)
     body, test = build_body(equation, 0), build(test_jaxpr, within=equation)
     test_consts, body_consts, carry = operands[:t], operands[t : t + b], operands[t + b :]
 

@@ -12,11 +12,12 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from semijax import scope_names, tables
+from semijax import tables
 from semijax.elements import Elements
 from semijax.semirings import AbsSumProduct, PathCount, Product, Semiring
 from semijax.semirings.expectation import LogMassSemiring
-from semijax.semirings.order import ByOperation
+from semijax.semirings.order import OperationGranularity
+from semijax.trace import scope_names
 
 _Result = TypeVar("_Result", bound=type)
 
@@ -80,7 +81,7 @@ TOTAL = ""
 
 def as_given(semiring: Semiring) -> Semiring:
     """A semiring as it was before it was given a granularity."""
-    return semiring.of if isinstance(semiring, ByOperation) else semiring
+    return semiring.of if isinstance(semiring, OperationGranularity) else semiring
 
 
 def named(semiring: Semiring) -> str:

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend import source_info_util
 
 from semijax import tables
-from semijax.graph import Equation, Marks, Module, Variable
+from semijax.trace.graph import Equation, Marks, Module, Variable
 
 source_info_util.register_exclusion(__file__)  # the line of a tap is the user's
 

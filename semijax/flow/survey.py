@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semijax import _compat, scope_names
 from semijax.flow.sites import INPUT, TAP, Consumer, Place, Region, Site
-from semijax.graph import Equation, Graph, Module, Variable, bodies, build, build_body
+from semijax.trace import compat, scope_names
+from semijax.trace.graph import Equation, Graph, Module, Variable, bodies, build, build_body
 
 
 class Survey:
@@ -170,7 +170,7 @@ def _origins(equation: Equation, body: Graph, outer: Mapping[Any, str]) -> dict[
     carries = len(body.outputs) if equation.name == "while" else 0
     first = len(body.inputs) - carries
     if equation.name == "scan":
-        first, carries = _compat.scan_layout(equation.params)
+        first, carries = compat.scan_layout(equation.params)
     return origins | dict.fromkeys(body.inputs[first : first + carries], COMPUTED)
 
 

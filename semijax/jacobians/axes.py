@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
-from semijax.graph import Constant, Equation, Graph, Variable, build
 from semijax.jacobians.elementwise import ELEMENTWISE, UNIT
+from semijax.trace.graph import Constant, Equation, Graph, Variable, build
 
 _ELEMENTWISE = {
     *ELEMENTWISE,

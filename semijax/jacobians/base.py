@@ -22,10 +22,10 @@ import numpy as np
 from semijax import elements as el
 from semijax import native
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation, Graph, Variable
 from semijax.jacobians.edges import Edges, probed
 from semijax.semirings.base import Semiring
 from semijax.semirings.real import SumProduct
+from semijax.trace.graph import Equation, Graph, Variable
 
 _Kind = TypeVar("_Kind", bound=type)
 
@@ -107,8 +107,8 @@ class Structure(Semiring):
         return a & b
 
 
-Look = Callable[..., dict[Any, Elements]]
-"""``look(body, semiring, values, tangents, cotangents)``: elements found in a graph, by any keys.
+Collector = Callable[..., dict[Any, Elements]]
+"""``collect(body, semiring, values, tangents, cotangents)``: elements found in a graph, by key.
 
 The values are those of its variables, tangents and cotangents the elements of its inputs and its
 outputs, None for 0̄.
@@ -142,9 +142,9 @@ class EquationJacobian(abc.ABC):
         semiring: Semiring,
         tangents: Mapping[int, Elements],
         cotangents: Sequence[Elements | None],
-        look: Look,
+        collect: Collector,
     ) -> dict[Any, Elements]:
-        """What ``look`` finds in the bodies of a region, between tangents and cotangents.
+        """What ``collect`` finds in the bodies of a region, between tangents and cotangents.
 
         Elements from every iteration of a loop are stacked along a new first axis; those of a
         branch that was not taken are 0̄.

@@ -16,10 +16,10 @@ import numpy as np
 from jax import lax
 
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation, Variable
 from semijax.jacobians.base import EquationJacobian, LocalJacobian, Table, arrays
 from semijax.jacobians.edges import Edges, pairs
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Equation, Variable
 
 SAME_FOR_BOTH_PARTS = {
     *("add", "add_any", "copy", "optimization_barrier", "device_put", "reduce_sum"),

@@ -11,11 +11,11 @@ import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, arrays, contract, rule_for
 from semijax.jacobians.edges import NO_EDGES, Edges, spread, unravel
 from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Equation
 
 Axes = tuple[int, ...]
 Groups = tuple[Axes, Axes, Axes]

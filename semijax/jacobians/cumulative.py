@@ -10,10 +10,10 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, arrays, rule_for
 from semijax.jacobians.dense import Dense, Function
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Equation
 
 
 @arrays()

@@ -15,7 +15,6 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation
 from semijax.jacobians.axes import batch_axes
 from semijax.jacobians.base import LocalJacobian, accumulated, no_derivative
 from semijax.jacobians.complex import as_complex, as_real, is_complex
@@ -24,6 +23,7 @@ from semijax.jacobians.edges import NO_EDGES, Edges, joined
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK_BYTES
 from semijax.semirings.real import SumProduct
+from semijax.trace.graph import Equation
 
 _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
 

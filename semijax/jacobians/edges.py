@@ -102,7 +102,7 @@ def probed(jacobian: _Jacobian, verb: str, index: np.ndarray) -> Edges:
     """
     nodes = max(1, el.size(jacobian.in_shape), el.size(jacobian.out_shape))
     block = max(1, min(BLOCK_BYTES // (16 * nodes), 1 << max(0, len(index) - 1).bit_length()))
-    probe = _staged_probe if is_static(jacobian) else _probe
+    probe = _jitted_probe if is_static(jacobian) else _probe
     parts = [NO_EDGES]
     for start in range(0, len(index), block):
         asked = index[start : start + block]
@@ -127,7 +127,7 @@ def _probe(verb: str, jacobian: _Jacobian, index: Any) -> jax.Array:
     return jax.vmap(arrived)(jnp.asarray(index))
 
 
-_staged_probe = functools.partial(jax.jit, static_argnums=0)(_probe)
+_jitted_probe = functools.partial(jax.jit, static_argnums=0)(_probe)
 
 
 def is_static(jacobian: Any) -> bool:

@@ -10,9 +10,9 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, rule_for
 from semijax.jacobians.diagonal import Diagonal
+from semijax.trace.graph import Equation
 
 UNIT = ("add", "add_any", "copy", "convert_element_type", "name", "sharding_constraint", "reshard")
 """Elementwise, of weight 1 for every input."""
@@ -61,13 +61,13 @@ def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax
     """∂o/∂i, by a tangent of ones; on numbers, compiled once for all equations that are alike."""
     if not any(isinstance(value, jax.core.Tracer) for value in values):
         try:
-            return _compiled(_Alike(equation), position, *values)
+            return _compiled(_SameOperation(equation), position, *values)
         except TypeError:  # parameters that are not hashable
             pass
     return _jvp_of_ones(equation, position, *values)
 
 
-class _Alike:
+class _SameOperation:
     """An equation, equal to those of the same primitive and parameters."""
 
     def __init__(self, equation: Equation) -> None:
@@ -75,7 +75,7 @@ class _Alike:
         self._key = equation.primitive, tuple(equation.params.items())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Alike) and self._key == other._key
+        return isinstance(other, _SameOperation) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -90,5 +90,5 @@ def _jvp_of_ones(equation: Equation, position: int, *values: Any) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(alike: _Alike, position: int, *values: Any) -> jax.Array:
+def _compiled(alike: _SameOperation, position: int, *values: Any) -> jax.Array:
     return _jvp_of_ones(alike.equation, position, *values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from semijax.graph import Equation
 from semijax.jacobians.base import (
     EquationJacobian,
     Table,
@@ -15,6 +14,7 @@ from semijax.jacobians.base import (
 )
 from semijax.jacobians.complex import SAME_FOR_BOTH_PARTS, both_parts, involves_complex
 from semijax.jacobians.dense import dense_jacobian
+from semijax.trace.graph import Equation
 
 REGIONS = ("scan", "cond", "while")
 """Control flow: what is complex in there is seen to equation by equation."""

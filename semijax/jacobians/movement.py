@@ -11,11 +11,11 @@ import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, accumulated, arrays, rule_for
 from semijax.jacobians.diagonal import Diagonal, Transposed
 from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, unravel
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Equation
 
 
 @arrays("source", "weights")

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, rule_for
 from semijax.jacobians.diagonal import Reduction
+from semijax.trace.graph import Equation
 
 
 @rule_for("reduce_sum")

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, rule_for
 from semijax.jacobians.diagonal import Diagonal, Transposed
 from semijax.jacobians.movement import Movement, positions
+from semijax.trace.graph import Equation
 
 
 @rule_for("scatter")

@@ -13,10 +13,10 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.graph import Equation
 from semijax.jacobians.base import LocalJacobian, accumulated, arrays, contract, rule_for
 from semijax.jacobians.movement import positions
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Equation
 
 
 @dataclasses.dataclass(frozen=True)

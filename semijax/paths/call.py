@@ -11,9 +11,10 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, scope_names
-from semijax.graph import trace
+from semijax import checks
 from semijax.paths.run import Array, Run
+from semijax.trace import scope_names
+from semijax.trace.graph import trace
 
 
 class Call:

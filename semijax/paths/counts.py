@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from semijax import checks, scope_names
+from semijax import checks
 from semijax.paths.path import Node, Path
+from semijax.trace import scope_names
 
 Groups = Mapping[str, str] | Callable[[Node], str]
 """Names of groups and the globs that pick their members, or a function from a node to a name."""

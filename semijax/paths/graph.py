@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from semijax import checks, page, scope_names
+from semijax import checks, page
 from semijax.paths import drawing
 from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
@@ -23,6 +23,7 @@ from semijax.paths.scores import STRONGEST, Scores
 from semijax.paths.sweeps import backward, flows, forward, read_out, total
 from semijax.semirings import AbsSumProduct, Product, Semiring, as_semiring
 from semijax.semirings.logarithmic import LogAbsSumProduct
+from semijax.trace import scope_names
 
 Position = tuple[Array, int]
 """A node, by the array in which it was made and its position in there."""

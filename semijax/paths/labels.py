@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from semijax import scope_names
 from semijax.paths.backpointers import Bundle, Found
 from semijax.paths.call import Call
 from semijax.paths.path import Edge, Node, Path, Variable
 from semijax.paths.run import Array, Run, Step
+from semijax.trace import scope_names
 
 
 class Labels:

@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex, overload
 
-from semijax import checks, page, scope_names
+from semijax import checks, page
 from semijax.paths.verify import Hop, recompute
+from semijax.trace import scope_names
 
 Index = tuple[int, ...]
 

@@ -18,11 +18,11 @@ import numpy as np
 from semijax import elements as el
 from semijax import sweep
 from semijax.elements import Elements, Shape
-from semijax.graph import Constant, Equation, Graph, Variable
 from semijax.jacobians import Edges, EquationJacobian, Table, equation_jacobian
+from semijax.jacobians.control_flow import Cond, Scan, While
 from semijax.jacobians.edges import at_most_one
-from semijax.regions import Cond, Scan, While
 from semijax.semirings import Semiring
+from semijax.trace.graph import Constant, Equation, Graph, Variable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from semijax.paths.labels import Labels
 from semijax.paths.path import Path, Paths
 from semijax.paths.run import Array, Step
 from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
-from semijax.scope_names import check_pattern
+from semijax.trace.scope_names import check_pattern
 
 
 def top_paths(

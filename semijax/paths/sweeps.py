@@ -105,7 +105,7 @@ def _swept(
         found = _sweep(verb, semiring, step.jacobian, len(step.outputs), given)
     else:
         # A rule's Jacobian is a pytree, and compiled once for all that look like it.
-        sweep = _staged_sweep if is_static(step.jacobian) else _sweep
+        sweep = _jitted_sweep if is_static(step.jacobian) else _sweep
         count = len(step.equation.outputs)
         found = sweep(verb, semiring.at(step.equation), step.jacobian, count, given)
     return {position: part for position, part in found.items() if part is not None}
@@ -119,7 +119,7 @@ def _sweep(
     return dict(jacobian.pull(semiring, [given.get(o) for o in range(outputs)]))
 
 
-_staged_sweep = functools.partial(jax.jit, static_argnums=(0, 1, 3))(_sweep)
+_jitted_sweep = functools.partial(jax.jit, static_argnums=(0, 1, 3))(_sweep)
 
 
 def _accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) -> None:

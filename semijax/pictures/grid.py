@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semijax import page, scope_names
+from semijax import page
 from semijax.paths import Path
 from semijax.paths.path import Node
 from semijax.pictures.picture import (
@@ -23,6 +23,7 @@ from semijax.pictures.picture import (
     label_ticks,
     new_figure,
 )
+from semijax.trace import scope_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

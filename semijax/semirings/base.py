@@ -96,7 +96,8 @@ class Semiring:
         makes no difference.
 
         Args:
-            absent: whether to look for arrays that no path leads on from, see ``ByOperation``.
+            absent: whether to look for arrays that no path leads on from, see
+                ``OperationGranularity``.
 
         Raises:
             TypeError: where nobody has said what the statistic is then.

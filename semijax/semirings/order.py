@@ -55,7 +55,7 @@ class SignedSemiring(Semiring):
         return Interval(jnp.where(empty, -jnp.inf, high), jnp.where(empty, jnp.inf, low))
 
     def by_operation(self, absent: bool = False) -> Semiring:
-        return ByOperation(self, absent)
+        return OperationGranularity(self, absent)
 
     def scale(self, weights: jax.Array, elements: Interval) -> Interval:
         return _scale(weights, elements)
@@ -137,7 +137,7 @@ class MinProduct(SignedSemiring):
 
 
 @dataclasses.dataclass(frozen=True)
-class ByOperation(SignedSemiring):
+class OperationGranularity(SignedSemiring):
     """The largest and the smallest weight, with whole equations for edges.
 
     What the public code of Du et al. 2023 computes for its max: a pair of numbers per element goes
@@ -150,7 +150,7 @@ class ByOperation(SignedSemiring):
     Attributes:
         of: whose statistic it reads, that of a signed maximum or of ``AbsMaxProduct``.
         absent: whether to look for arrays that no path leads on from, which takes time. A sweep
-            leaves them out by itself, but for a ``Passing`` one.
+            leaves them out by itself, but for a ``AroundThrough`` one.
     """
 
     of: Semiring
@@ -164,7 +164,7 @@ class ByOperation(SignedSemiring):
         return el.where(_is_no_path(elements), elements, hull)
 
     def by_operation(self, absent: bool = False) -> Semiring:
-        return ByOperation(self.of, absent)
+        return OperationGranularity(self.of, absent)
 
     def readout(self, elements: Interval) -> jax.Array:
         if isinstance(self.of, SignedSemiring):
@@ -255,7 +255,7 @@ class AbsMaxProduct(Semiring):
         return a * b
 
     def by_operation(self, absent: bool = False) -> Semiring:
-        return ByOperation(self, absent)
+        return OperationGranularity(self, absent)
 
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax.graph import Equation
+from semijax.trace.graph import Equation
 
 Index = tuple[int, ...]
 

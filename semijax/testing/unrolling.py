@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
-from semijax import _compat, checks
-from semijax.graph import Equation, Module, Variable, is_jaxs
+from semijax import checks
 from semijax.testing.edges import Index, local_edges
+from semijax.trace import compat
+from semijax.trace.graph import Equation, Module, Variable, is_internal_to_jax
 
 MAX_EDGES_PER_EQUATION = 2**24
 """Pairs of one equation's input and output elements above which the function is not small."""
@@ -105,21 +106,21 @@ class UnrolledGraph:
     def _run(
         self, jaxpr: Any, inputs: Sequence[_Traced], within: Equation | None = None
     ) -> list[_Traced]:
-        inner, constants = _compat.open_jaxpr(jaxpr)
+        inner, constants = compat.open_jaxpr(jaxpr)
         environment = dict(zip(inner.constvars, map(_constant, constants), strict=True))
         environment.update(zip(inner.invars, inputs, strict=True))
 
         def read(atom: Any) -> _Traced:
-            if isinstance(atom, _compat.Literal):
+            if isinstance(atom, compat.Literal):
                 aval: Any = atom.aval
                 return _constant(np.asarray(atom.val, aval.dtype))
             return environment[atom]
 
         scope, calls = (within.scope, within.calls) if within else ("", ())
-        own_lines = not calls or not is_jaxs(inner)
+        own_lines = not calls or not is_internal_to_jax(inner)
         for eqn in inner.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            entered = [name for name, _ in _compat.scopes_entered(eqn)]
+            entered = [name for name, _ in compat.scopes_entered(eqn)]
             equation = Equation(
                 inputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars),
                 outputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.outvars),
@@ -132,7 +133,7 @@ class UnrolledGraph:
         return [read(atom) for atom in inner.outvars]
 
     def _step(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
-        called = _compat.called_jaxpr(equation.eqn)
+        called = compat.called_jaxpr(equation.eqn)
         if called is not None:
             return self._run(called, inputs, equation)
         match equation.primitive.name:
@@ -159,7 +160,7 @@ class UnrolledGraph:
 
     def _scan(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
         body, length = equation.params["jaxpr"], equation.params["length"]
-        n_constants, n_carry = _compat.scan_layout(equation.params)
+        n_constants, n_carry = compat.scan_layout(equation.params)
         constants, carry = inputs[:n_constants], inputs[n_constants : n_constants + n_carry]
         xs = inputs[n_constants + n_carry :]
         rows: list[list[_Traced]] = [[] for _ in range(length)]

@@ -12,8 +12,8 @@ from jax import lax
 
 import semijax as sj
 from semijax.flow import branch_flow, component_flow, list_sites, site_flow, site_grads, tap
-from semijax.scope_names import REST
 from semijax.testing import enumerate_paths
+from semijax.trace.scope_names import REST
 
 from .. import test_random_functions as randomly
 from ..compilation import quick_jit

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import semijax as sj
-from semijax.graph import trace
 from semijax.jacobians import Table, equation_jacobian
 from semijax.sweep import evaluate, read
 from semijax.testing import enumerate_paths
+from semijax.trace.graph import trace
 
 from ..compilation import quick_jit
 

@@ -7,9 +7,9 @@ import pytest
 from jax import lax
 
 import semijax as sj
-from semijax.graph import trace
 from semijax.jacobians import BothParts, Dense, Diagonal, equation_jacobian
 from semijax.sweep import evaluate, read
+from semijax.trace.graph import trace
 
 from .oracle import LIGHT, check, check_dense, check_each, numbers
 

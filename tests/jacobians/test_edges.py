@@ -7,10 +7,10 @@ import pytest
 from jax import lax
 
 import semijax as sj
-from semijax.graph import trace
 from semijax.jacobians import Table, equation_jacobian
 from semijax.jacobians.base import LocalJacobian
 from semijax.sweep import evaluate, read
+from semijax.trace.graph import trace
 
 from .oracle import numbers
 

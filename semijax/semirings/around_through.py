@@ -12,7 +12,7 @@ from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
 
 
-class Passed(NamedTuple):
+class Parts(NamedTuple):
     """The elements of the paths with no edge in there, and of those with one at least."""
 
     around: Elements
@@ -20,7 +20,7 @@ class Passed(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Passing(Semiring):
+class AroundThrough(Semiring):
     """Another semiring, with an automaton of two states: not yet there, and has been there.
 
     An element is the pair ⟨a, t⟩ of what the paths around a part of the graph add up to, and those
@@ -41,53 +41,53 @@ class Passing(Semiring):
     of: Semiring
     inside: Callable[[Any], bool]
 
-    def zero(self, shape: Shape, dtype: Any) -> Passed:
-        return Passed(self.of.zero(shape, dtype), self.of.zero(shape, dtype))
+    def zero(self, shape: Shape, dtype: Any) -> Parts:
+        return Parts(self.of.zero(shape, dtype), self.of.zero(shape, dtype))
 
-    def one(self, shape: Shape, dtype: Any) -> Passed:
-        return Passed(self.of.one(shape, dtype), self.of.zero(shape, dtype))
+    def one(self, shape: Shape, dtype: Any) -> Parts:
+        return Parts(self.of.one(shape, dtype), self.of.zero(shape, dtype))
 
-    def lift(self, weights: jax.Array) -> Passed:
-        return Passed(self.of.lift(weights), self.of.zero(weights.shape, weights.dtype))
+    def lift(self, weights: jax.Array) -> Parts:
+        return Parts(self.of.lift(weights), self.of.zero(weights.shape, weights.dtype))
 
-    def add(self, a: Passed, b: Passed) -> Passed:
-        return Passed(self.of.add(a.around, b.around), self.of.add(a.through, b.through))
+    def add(self, a: Parts, b: Parts) -> Parts:
+        return Parts(self.of.add(a.around, b.around), self.of.add(a.through, b.through))
 
-    def mul(self, a: Passed, b: Passed) -> Passed:
+    def mul(self, a: Parts, b: Parts) -> Parts:
         s = self.of
         through = s.add(s.mul(a.around, b.through), s.mul(a.through, s.add(*b)))
-        return Passed(s.mul(a.around, b.around), through)
+        return Parts(s.mul(a.around, b.around), through)
 
-    def readout(self, elements: Passed) -> Any:
+    def readout(self, elements: Parts) -> Any:
         return self.of.readout(elements.through)
 
     def at(self, equation: Any) -> Semiring:
         there = self.of.at(equation)
         if not self.inside(equation):
-            return Passing(there, self.inside)
+            return AroundThrough(there, self.inside)
         return _Within(there, self.inside, outside=self.of)
 
-    def settle(self, elements: Passed) -> Passed:
-        return Passed(*(self.of.settle(part) for part in elements))
+    def settle(self, elements: Parts) -> Parts:
+        return Parts(*(self.of.settle(part) for part in elements))
 
-    def scale(self, weights: jax.Array, elements: Passed) -> Passed:
-        return Passed(*(self.of.scale(weights, part) for part in elements))
+    def scale(self, weights: jax.Array, elements: Parts) -> Parts:
+        return Parts(*(self.of.scale(weights, part) for part in elements))
 
-    def pass_through(self, elements: Passed) -> Passed:
-        return Passed(*(self.of.pass_through(part) for part in elements))
+    def pass_through(self, elements: Parts) -> Parts:
+        return Parts(*(self.of.pass_through(part) for part in elements))
 
-    def sum(self, elements: Passed, axes: tuple[int, ...]) -> Passed:
-        return Passed(*(self.of.sum(part, axes) for part in elements))
+    def sum(self, elements: Parts, axes: tuple[int, ...]) -> Parts:
+        return Parts(*(self.of.sum(part, axes) for part in elements))
 
-    def contract(self, weights: jax.Array, elements: Passed) -> Passed:
-        return Passed(*(self.of.contract(weights, part) for part in elements))
+    def contract(self, weights: jax.Array, elements: Parts) -> Parts:
+        return Parts(*(self.of.contract(weights, part) for part in elements))
 
-    def segment_sum(self, elements: Passed, segments: jax.Array, count: int) -> Passed:
-        return Passed(*(self.of.segment_sum(part, segments, count) for part in elements))
+    def segment_sum(self, elements: Parts, segments: jax.Array, count: int) -> Parts:
+        return Parts(*(self.of.segment_sum(part, segments, count) for part in elements))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Within(Passing):
+class _Within(AroundThrough):
     """The same on edges inside: whatever path takes one has been there.
 
     Attributes:
@@ -96,18 +96,18 @@ class _Within(Passing):
 
     outside: Semiring = dataclasses.field(kw_only=True)
 
-    def lift(self, weights: jax.Array) -> Passed:
+    def lift(self, weights: jax.Array) -> Parts:
         return self._entered(self.of.lift(weights))
 
-    def scale(self, weights: jax.Array, elements: Passed) -> Passed:
+    def scale(self, weights: jax.Array, elements: Parts) -> Parts:
         return self._entered(self.of.scale(weights, self.of.add(*elements)))
 
-    def pass_through(self, elements: Passed) -> Passed:
+    def pass_through(self, elements: Parts) -> Parts:
         return self._entered(self.of.pass_through(self.of.add(*elements)))
 
-    def contract(self, weights: jax.Array, elements: Passed) -> Passed:
+    def contract(self, weights: jax.Array, elements: Parts) -> Parts:
         return self._entered(self.of.contract(weights, self.of.add(*elements)))
 
-    def _entered(self, elements: Elements) -> Passed:
+    def _entered(self, elements: Elements) -> Parts:
         none = self.outside.zero(self.of.shape(elements), self.of.dtype(elements))
-        return Passed(none, elements)
+        return Parts(none, elements)

@@ -6,14 +6,14 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from semijax import _compat
-from semijax.scope_names import Given
+from semijax.trace import compat
+from semijax.trace.scope_names import Given
 
 X = jnp.ones((3, 5))
 
 
 def equations(function, *args):
-    return _compat.open_jaxpr(jax.make_jaxpr(function)(*args))[0].eqns
+    return compat.open_jaxpr(jax.make_jaxpr(function)(*args))[0].eqns
 
 
 def equation(name, function, *args):
@@ -34,9 +34,9 @@ def test_the_floor_is_the_oldest_version_the_differences_name():
     ],
 )
 def test_a_call_has_its_jaxpr_where_it_is_looked_for(name, function):
-    called = _compat.called_jaxpr(equation(name, function, X))
+    called = compat.called_jaxpr(equation(name, function, X))
     assert called is not None
-    assert [e.primitive.name for e in _compat.open_jaxpr(called)[0].eqns] == ["sin"]
+    assert [e.primitive.name for e in compat.open_jaxpr(called)[0].eqns] == ["sin"]
 
 
 def test_a_custom_vmap_is_a_call():
@@ -45,8 +45,8 @@ def test_a_custom_vmap_is_a_call():
         return jnp.sin(x)
 
     function.def_vmap(lambda size, batched, x: (jnp.sin(x), True))
-    called = _compat.called_jaxpr(equation("custom_vmap_call", function, X))
-    assert [e.primitive.name for e in _compat.open_jaxpr(called)[0].eqns] == ["sin"]
+    called = compat.called_jaxpr(equation("custom_vmap_call", function, X))
+    assert [e.primitive.name for e in compat.open_jaxpr(called)[0].eqns] == ["sin"]
 
 
 def test_a_jaxpr_as_a_function_inlines_or_calls():
@@ -74,7 +74,7 @@ def test_scan_is_consts_then_carry_then_xs():
         return lax.scan(lambda c, x: (c * w + x, c), c, xs)
 
     found = equation("scan", function, 1.0, 2.0, jnp.ones(3))
-    assert _compat.scan_layout(found.params) == (1, 1)
+    assert compat.scan_layout(found.params) == (1, 1)
     assert [v.aval.shape for v in found.invars] == [(), (), (3,)]
     assert {"jaxpr", "length", "reverse"} <= set(found.params)
 
@@ -147,7 +147,7 @@ def scoped(x):
 
 
 def test_each_time_a_scope_is_entered_can_be_told_from_the_next():
-    found = [list(_compat.scopes_entered(e)) for e in equations(scoped, X)]
+    found = [list(compat.scopes_entered(e)) for e in equations(scoped, X)]
     assert [[name for name, _ in own] for own in found] == [["layer"]] * 4
     first, second, third, last = (own[0][1] for own in found)
     assert first == second != third == last
@@ -163,13 +163,13 @@ def test_each_time_a_scope_is_entered_can_be_told_from_the_next():
 )
 def test_transformations_on_the_name_stack_are_no_scopes(transform):
     for e in equations(transform(scoped), X):
-        names = [name for name, _ in _compat.scopes_entered(e)]
+        names = [name for name, _ in compat.scopes_entered(e)]
         assert names == ["layer"] or (not names and e.primitive.name == "broadcast_in_dim")
 
 
 def test_a_scopes_name_is_kept_as_it_was_given():
     (e,) = equations(lambda x: jax.named_scope(Given("a/b"))(jnp.sin)(x), X)
-    assert [name for name, _ in _compat.scopes_entered(e)] == ["a", "b"]
+    assert [name for name, _ in compat.scopes_entered(e)] == ["a", "b"]
     assert isinstance(e.source_info.name_stack.stack[0].name, Given)
 
 
@@ -181,5 +181,5 @@ def test_a_named_array_is_an_equation_with_its_name():
 def test_an_equation_is_bound_with_its_own_parameters():
     for function in (jax.nn.relu, jax.jit(jnp.sin), lambda x: lax.cumsum(x)):
         (found,) = equations(function, X)
-        (value,) = _compat.bind(found, X)
+        (value,) = compat.bind(found, X)
         assert jnp.array_equal(value, function(X))

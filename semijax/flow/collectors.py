@@ -10,8 +10,8 @@ from semijax import elements as el
 from semijax import sweep
 from semijax.elements import Elements
 from semijax.flow.sites import Place
-from semijax.graph import Graph, Variable
 from semijax.semirings.base import Semiring
+from semijax.trace.graph import Graph, Variable
 
 
 def from_sites(
@@ -86,7 +86,7 @@ def to_consumers(
     return found
 
 
-def none(semiring: Semiring, place: Place | None) -> Elements:
+def zero_at(semiring: Semiring, place: Place | None) -> Elements:
     """0̄ of an array, as large as what would be found there."""
     if place is None:
         return semiring.zero((), jnp.float32)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.extend.core as jex_core
 
-from semijax import scope_names
+from semijax.trace import scope_names
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:

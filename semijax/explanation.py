@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from semijax import sweep, tables
-from semijax.graph import Equation, Graph, trace
 from semijax.jacobians import EquationJacobian, equation_jacobian
+from semijax.trace.graph import Equation, Graph, trace
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
 
-from semijax import _compat
-from semijax.scopes import made_anew
+from semijax.trace import compat
+from semijax.trace.module_scopes import naming_models
 
 _JAX_FILES = os.path.dirname(jax.__file__)
 
@@ -133,17 +133,17 @@ class Equation:
     def name(self) -> str:
         """The primitive's name, or for a called function the function's."""
         if self.is_atomic:
-            return self.params["name"].removeprefix(_compat.ATOMIC)
+            return self.params["name"].removeprefix(compat.ATOMIC)
         return self.primitive.name
 
     @property
     def is_atomic(self) -> bool:
         """Whether it is a function that ``atomic`` made one node."""
-        return _compat.is_atomic(self.eqn)
+        return compat.is_atomic(self.eqn)
 
     def bind(self, *values: Any) -> list[Any]:
         """Evaluate it on primal values, one per input; one value per output."""
-        return _compat.bind(self.eqn, *values)
+        return compat.bind(self.eqn, *values)
 
     def where(self) -> str:
         """Its place in the program, for error messages."""
@@ -187,7 +187,7 @@ def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
     @functools.wraps(function)
     def flat(*leaves: Any) -> Any:
         given = tree.unflatten(leaves)
-        with made_anew(given):
+        with naming_models(given):
             return function(*given)
 
     return jax.make_jaxpr(flat, return_shape=True)(*leaves)
@@ -208,7 +208,7 @@ def build(
         active: which inputs paths may come from; by default all that have nodes.
         marks: the arrays asked for; paths may start there too.
     """
-    jaxpr, consts = _compat.open_jaxpr(closed)
+    jaxpr, consts = compat.open_jaxpr(closed)
     builder = _Builder(marks)
     for var, value in zip(jaxpr.constvars, consts, strict=True):
         builder.constants[builder.define(var)] = value
@@ -230,7 +230,7 @@ def build(
 
 def bodies(equation: Equation) -> tuple[Any, ...]:
     """The jaxprs that an equation runs itself, where paths go on: those of a region."""
-    return _compat.bodies(equation.eqn)
+    return compat.bodies(equation.eqn)
 
 
 def build_body(equation: Equation, number: int, active: Sequence[bool] | None = None) -> Graph:
@@ -262,18 +262,18 @@ class _Builder:
         return variable
 
     def read(self, atom: Any) -> Variable | Constant:
-        return Constant(_typed(atom)) if isinstance(atom, _compat.Literal) else self.names[atom]
+        return Constant(_typed(atom)) if isinstance(atom, compat.Literal) else self.names[atom]
 
     def inline(self, jaxpr: Any, outer: Module, calls: tuple[Any, ...]) -> None:
         # The lines of a function of JAX's own are no news; who called it is.
-        own_lines = not calls or not is_jaxs(jaxpr)
+        own_lines = not calls or not is_internal_to_jax(jaxpr)
         self.inlined += 1
         here = self.inlined
         for eqn in jaxpr.eqns:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
             module = self.enter(outer, here, eqn)
             lines = (eqn, *calls) if own_lines else calls
-            called = _compat.called_jaxpr(eqn)
+            called = compat.called_jaxpr(eqn)
             if called is None:
                 self.append(eqn, inputs, module, lines)
             else:
@@ -281,7 +281,7 @@ class _Builder:
 
     def enter(self, module: Module, jaxpr: int, eqn: Any) -> Module:
         """The use of a module that an equation of a jaxpr lies in, itself within another."""
-        for name, key in _compat.scopes_entered(eqn):
+        for name, key in compat.scopes_entered(eqn):
             place = module, jaxpr, key
             if place not in self.modules:
                 scope = f"{module.scope}/{name}" if module.scope else name
@@ -319,7 +319,7 @@ class _Builder:
         module: Module,
         calls: tuple[Any, ...],
     ) -> None:
-        jaxpr, consts = _compat.open_jaxpr(closed)
+        jaxpr, consts = compat.open_jaxpr(closed)
         # The names of a jaxpr that is called twice stand for two sets of variables.
         caller, self.names = self.names, {}
         for var, value in zip(jaxpr.constvars, consts, strict=True):
@@ -336,7 +336,7 @@ def _source(calls: Sequence[Any]) -> str:
     return next((line for line in lines if line), "an unknown line")
 
 
-def is_jaxs(jaxpr: Any) -> bool:
+def is_internal_to_jax(jaxpr: Any) -> bool:
     """Whether a jaxpr is of one of the functions that JAX itself consists of."""
     return _JAX_FILES in str(getattr(jaxpr.debug_info, "func_src_info", ""))
 

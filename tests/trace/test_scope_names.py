@@ -2,7 +2,7 @@
 
 import pytest
 
-from semijax import scope_names
+from semijax.trace import scope_names
 
 SCOPES = ["", "net/layer_0/attention/key", "net/layer_0/mlp/up", "net/layer_1/attention/key"]
 

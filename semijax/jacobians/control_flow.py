@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semijax import _compat, sweep
 from semijax import elements as el
+from semijax import sweep
 from semijax.elements import Elements
-from semijax.graph import Equation, Graph, Variable, bodies, build, build_body
-from semijax.jacobians.base import EquationJacobian, Look, rule_for
+from semijax.jacobians.base import Collector, EquationJacobian, rule_for
 from semijax.semirings.base import Semiring
+from semijax.trace import compat
+from semijax.trace.graph import Equation, Graph, Variable, bodies, build, build_body
 
 
 def _cast(semiring: Semiring, variable: Variable, elements: Elements | None) -> Elements:
@@ -85,7 +86,7 @@ class Scan(EquationJacobian):
         semiring: Semiring,
         tangents: Mapping[int, Elements],
         cotangents: Sequence[Elements | None],
-        look: Look,
+        collect: Collector,
     ) -> dict[Any, Elements]:
         consts, _, xs = self._parts(self.values)
         c, k = self.consts, self.carries
@@ -101,7 +102,7 @@ class Scan(EquationJacobian):
             moved = [None] * k if moving is None else _placed(k, self._live_carry, moving)
             departed = _placed(k, self._live_carry, arrived)
             elements = [*from_consts, *moved, *from_x], [*departed, *to_ys]
-            return None, look(self.body, semiring, values, *elements)
+            return None, collect(self.body, semiring, values, *elements)
 
         to_ys = list(cotangents[k:])
         _, found = self._scan(step, None, (starts, xs, from_xs, from_carry, to_carry, to_ys))
@@ -206,7 +207,7 @@ class Scan(EquationJacobian):
 @rule_for("scan")
 def scan_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations."""
-    consts, carries = _compat.scan_layout(equation.params)
+    consts, carries = compat.scan_layout(equation.params)
     active = [i in equation.wrt for i in range(len(values))]
     body = _loop_body(equation, active, consts, carries)
     return Scan(equation, body, values, consts, carries)
@@ -268,20 +269,20 @@ class Cond(EquationJacobian):
         semiring: Semiring,
         tangents: Mapping[int, Elements],
         cotangents: Sequence[Elements | None],
-        look: Look,
+        collect: Collector,
     ) -> dict[Any, Elements]:
         index, *operands = self.values
 
-        def look_in(branch: Graph, elements: Any) -> dict[Any, Elements]:
-            return look(branch, semiring, sweep.evaluate(branch, operands), *elements)
+        def collect_in(branch: Graph, elements: Any) -> dict[Any, Elements]:
+            return collect(branch, semiring, sweep.evaluate(branch, operands), *elements)
 
         elements = [tangents.get(i + 1) for i in range(len(operands))], list(cotangents)
         expected: dict[Any, Elements] = {}
         for branch in self.branches:
-            expected |= jax.eval_shape(functools.partial(look_in, branch), elements)
+            expected |= jax.eval_shape(functools.partial(collect_in, branch), elements)
 
         def filled(branch: Graph, elements: Any) -> list[Elements]:
-            found = look_in(branch, elements)
+            found = collect_in(branch, elements)
             return [
                 found[key] if key in found else semiring.zero(semiring.shape(e), semiring.dtype(e))
                 for key, e in expected.items()
@@ -333,7 +334,7 @@ class While(EquationJacobian):
         semiring: Semiring,
         tangents: Mapping[int, Elements],
         cotangents: Sequence[Elements | None],
-        look: Look,
+        collect: Collector,
     ) -> dict[Any, Elements]:
         self._refuse()
 
@@ -378,7 +379,7 @@ class While(EquationJacobian):
 @rule_for("while")
 def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations, forward only."""
-    test_jaxpr, t, b = _compat.while_layout(equation.params)
+    test_jaxpr, t, b = compat.while_layout(equation.params)
     active = [i in equation.wrt for i in range(t, len(values))]
     body = _loop_body(equation, active, b, len(equation.outputs))
     test = build(test_jaxpr, within=equation)

@@ -13,7 +13,7 @@ from semijax.semirings.base import Semiring
 
 
 @dataclasses.dataclass(frozen=True)
-class Staged(Semiring):
+class Jitted(Semiring):
     """The same semiring, every operation of which is traced once for the shapes it meets.
 
     The equations of a model have few shapes and each needs several operations: tracing them anew
@@ -38,7 +38,7 @@ class Staged(Semiring):
         return _call(self.inner, "mul", (), a, b)
 
     def at(self, equation: Any) -> Semiring:
-        return Staged(self.inner.at(equation))
+        return Jitted(self.inner.at(equation))
 
     def settle(self, elements: Elements) -> Elements:
         return self.inner.settle(elements)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.extend import source_info_util
 
-from semijax.scope_names import Given
+from semijax.trace.scope_names import Given
 
 source_info_util.register_exclusion(__file__)  # it calls the user's lines, and has none
 
@@ -82,7 +82,7 @@ def scopes(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def made_anew(objects: Iterable[Any]) -> Iterator[None]:
+def naming_models(objects: Iterable[Any]) -> Iterator[None]:
     """Know models again among some objects, as the arguments of a function that is traced."""
     kinds = {type(root.model) for root in _PATCHES.roots}
     roots = [_Root(model) for model in objects if type(model) in kinds]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks, pictures, tables
-from semijax.flow import looks
+from semijax.flow import collectors
 from semijax.flow.ablation import check_value, of_sites, replacements, run_ablated
 from semijax.flow.program import Argnums, Program
 from semijax.flow.results import check_concrete, shown
@@ -230,7 +230,7 @@ def _gradients(call: Program, parts: Sequence[_Part]) -> np.ndarray:
     """Σ |gradient| over the elements of each component."""
     sites = [site for part in parts for site in part.sites]
     graph = call.graph([site.place for site in sites])
-    found = call.between(graph, SumProduct(), looks.from_sites)
+    found = call.between(graph, SumProduct(), collectors.from_sites)
     gradients = [
         np.abs(np.asarray(found[n])) if n in found else np.zeros(site.place.shape)
         for n, site in enumerate(sites)
