@@ -30,7 +30,7 @@ from semijax.semirings import Semiring, as_semiring
 from semijax.semirings.around_through import AroundThrough
 from semijax.semirings.expectation import LogMassSemiring
 from semijax.trace import scope_names
-from semijax.trace.graph import Equation, Graph, Variable, bodies
+from semijax.trace.graph import Equation, Graph, Variable
 
 
 @result("elements", "total", "edges")
@@ -289,7 +289,7 @@ def _entering(
             behind.update((equation.outputs[o], part) for o, part in sent.items())
     spans: dict[str, list[int]] = collections.defaultdict(list)
     for number, equation in enumerate(graph.equations):
-        if equation.wrt and not bodies(equation):
+        if equation.wrt and not equation.region:
             spans[_component(equation, depth)].append(number)
     found: dict[str, Elements] = {}
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +13,15 @@ from jax import lax
 from jax.extend import source_info_util
 
 from semijax import sweep
-from semijax.trace import compat
-from semijax.trace.graph import Equation, Graph, Module, Variable, bodies, build, build_body
+from semijax.trace.graph import Equation, Graph, Module, Variable, build, build_bodies
+from semijax.trace.regions import (
+    CondOperands,
+    CondRegion,
+    ScanOperands,
+    ScanRegion,
+    WhileOperands,
+    WhileRegion,
+)
 from semijax.trace.scope_names import Given
 
 Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
@@ -46,7 +54,7 @@ def replay(
             scopes.enter(equation.module)
             operands = sweep.read(values, equation.inputs)
             if equation.marks:
-                results, inside = _REGIONS[equation.name](equation, operands, change, iterations)
+                results, inside = _region(equation, operands, change, iterations)
                 found |= inside
             else:
                 with source_info_util.user_context(equation.eqn.source_info.traceback):
@@ -85,52 +93,62 @@ class _Scopes:
             self._entered.pop()[1].__exit__(None, None, None)
 
 
-def _scan(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    body, params = build_body(equation, 0), equation.params
-    c, k = compat.scan_layout(params)
-    consts, carry, xs = operands[:c], operands[c : c + k], operands[c + k :]
+def _region(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
+    region, bodies = equation.region, build_bodies(equation)
+    if isinstance(region, ScanRegion):
+        return _scan(region, bodies[0], region.operands(operands), change, iterations)
+    if isinstance(region, CondRegion):
+        return _cond(region, bodies, region.operands(operands), change, iterations)
+    assert isinstance(region, WhileRegion)
+    test = build(region.test, within=equation)
+    return _while(test, bodies[0], region.operands(operands), change, iterations)
+
+
+def _scan(
+    region: ScanRegion, body: Graph, operands: ScanOperands, change: Change, iterations: Any
+) -> Any:
+    consts, carry, xs = operands
 
     def step(carry: Any, x: Any) -> Any:
         number, x = x
         results, found = replay(body, [*consts, *carry, *x], change, (*iterations, number))
-        return results[:k], (results[k:], found)
+        return results[: len(carry)], (results[len(carry) :], found)
 
-    numbered = jnp.arange(params["length"]), list(xs)
-    carry, (ys, found) = lax.scan(step, list(carry), numbered, params["length"], params["reverse"])
+    numbered = jnp.arange(region.length), list(xs)
+    carry, (ys, found) = region.run(step, list(carry), numbered)
     return [*carry, *ys], found
 
 
-def _cond(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    index, *inputs = operands
-    branches = [build_body(equation, n) for n in range(len(bodies(equation)))]
+def _cond(
+    region: CondRegion,
+    branches: Sequence[Graph],
+    operands: CondOperands,
+    change: Change,
+    iterations: Any,
+) -> Any:
+    index, inputs = operands
     shapes: dict[int, Any] = {}
     for branch in branches:
         shapes |= jax.eval_shape(lambda *x, b=branch: replay(b, x, change, iterations), *inputs)[1]
 
-    def run(branch: Graph) -> Any:
-        def run_branch(*inputs: Any) -> Any:
-            results, found = replay(branch, inputs, change, iterations)
-            rest = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n not in found}
-            return results, found | rest
+    def run(branch: Graph, *inputs: Any) -> Any:
+        results, found = replay(branch, inputs, change, iterations)
+        rest = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n not in found}
+        return results, found | rest
 
-        return run_branch
-
-    return lax.switch(jnp.asarray(index, jnp.int32), [run(branch) for branch in branches], *inputs)
+    return region.switch(index, [functools.partial(run, branch) for branch in branches], *inputs)
 
 
-def _while(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    test_jaxpr, t, b = compat.while_layout(equation.params)
-    body, test = build_body(equation, 0), build(test_jaxpr, within=equation)
-    test_consts, body_consts, carry = operands[:t], operands[t : t + b], operands[t + b :]
+def _while(
+    test: Graph, body: Graph, operands: WhileOperands, change: Change, iterations: Any
+) -> Any:
+    test_consts, body_consts, carry = operands
 
     def again(carry: Any) -> Any:
         return sweep.output_values(test, sweep.evaluate(test, [*test_consts, *carry]))[0]
 
     def step(carry: Any) -> Any:
-        # How many values an array has in there, nobody knows: none is reported.
+        # How many values an array has in there is known only when the loop has run: none is kept.
         return replay(body, [*body_consts, *carry], change, iterations)[0]
 
     return lax.while_loop(again, step, list(carry)), {}
-
-
-_REGIONS = {"scan": _scan, "cond": _cond, "while": _while}

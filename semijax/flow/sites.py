@@ -12,16 +12,18 @@ from jax.extend import source_info_util
 
 from semijax import tables
 from semijax.trace.graph import Equation, Marks, Module, Variable
+from semijax.trace.primitives import primitive
+from semijax.trace.regions import Region, ScanRegion
 
 source_info_util.register_exclusion(__file__)  # the line of a tap is the user's
 
 INPUT = ":input"
 """What the name of an array that a module reads ends with."""
 
-TAP = "name"
+TAP = primitive("name")
 """The primitive of ``tap``, which is that of ``jax.ad_checkpoint.checkpoint_name``."""
 
-Region = tuple[tuple[int, int], ...]
+RegionPath = tuple[tuple[int, int], ...]
 Consumer = tuple[Equation | None, int, int]
 
 
@@ -59,6 +61,11 @@ def tap(x: Any, name: str) -> Any:
     return jax.tree.map(lambda leaf: checkpoint_name(leaf, name), x)
 
 
+def is_tap(equation: Equation) -> bool:
+    """Whether an equation does nothing but give an array a name."""
+    return equation.primitive is TAP
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """Where in a program an array is made.
@@ -68,22 +75,21 @@ class Place:
         equation: the position of the equation that makes it; None for an input of the graph.
         output: its position among the outputs, or among the inputs.
         variable: the array, in one reading of the program; of the shape of one iteration.
-        loops: the lengths of the scans it lies in, from the outside in; None for a cond, −1 for a
-            while_loop.
+        loops: what the regions it lies in run, from the outside in.
         made_by: the equation.
     """
 
-    region: Region
+    region: RegionPath
     equation: int | None
     output: int
     variable: Variable
-    loops: tuple[int | None, ...]
+    loops: tuple[Region, ...]
     made_by: Equation | None
 
     @property
     def loop_shape(self) -> tuple[int, ...]:
         """An axis for each scan."""
-        return tuple(n for n in self.loops if n is not None and n >= 0)
+        return tuple(r.length for r in self.loops if isinstance(r, ScanRegion))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,7 +99,7 @@ class Place:
     @property
     def in_while(self) -> bool:
         """Whether it lies in a loop whose length is known only when it has run."""
-        return -1 in self.loops
+        return any(region.iterations is None for region in self.loops)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,8 +148,8 @@ class Site:
     def tap(self) -> str | None:
         """The name it was given by hand; None if this is another of its names."""
         maker = self.place.made_by
-        is_tap = maker is not None and self.module is None and maker.name == TAP
-        return maker.params["name"] if is_tap and maker else None
+        named = maker is not None and self.module is None and is_tap(maker)
+        return maker.params["name"] if named and maker else None
 
     @property
     def name(self) -> str:

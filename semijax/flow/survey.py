@@ -9,9 +9,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semijax.flow.sites import INPUT, TAP, Consumer, Place, Region, Site
-from semijax.trace import compat, scope_names
-from semijax.trace.graph import Equation, Graph, Module, Variable, bodies, build, build_body
+from semijax.flow.sites import INPUT, Consumer, Place, RegionPath, Site, is_tap
+from semijax.trace import scope_names
+from semijax.trace.graph import (
+    STOP_GRADIENT,
+    Equation,
+    Graph,
+    Module,
+    Variable,
+    build,
+    build_bodies,
+)
+from semijax.trace.regions import Region
 
 
 class Survey:
@@ -25,7 +34,7 @@ class Survey:
 
     def __init__(self, closed: Any, arguments: Sequence[str]) -> None:
         self.sites: list[Site] = []
-        self.equations: list[tuple[Equation, Region]] = []
+        self.equations: list[tuple[Equation, RegionPath]] = []
         graph = build(closed)
         origins = dict.fromkeys(graph.inputs, ARGUMENT)
         places = self._visit(graph, (), (), Module(), origins, arguments)
@@ -97,15 +106,15 @@ class Survey:
     def _visit(
         self,
         graph: Graph,
-        region: Region,
-        loops: tuple[int | None, ...],
+        region: RegionPath,
+        loops: tuple[Region, ...],
         within: Module,
         origins: dict[Variable, str],
         arguments: Sequence[str] = (),
     ) -> dict[Any, Place]:
         readers: dict[Variable, list[Consumer]] = collections.defaultdict(list)
         for number, equation in enumerate(graph.equations):
-            if not bodies(equation):
+            if not equation.region:
                 self.equations.append((equation, region))
             for i, v in enumerate(equation.inputs):
                 if isinstance(v, Variable):
@@ -131,14 +140,14 @@ class Survey:
             for n, v in enumerate(equation.outputs):
                 places[v] = Place(region, number, n, v, loops, equation)
                 origins[v] = _origin(equation, origins)
-            for n in range(len(bodies(equation))):
-                inner = build_body(equation, n)
-                length = -1 if equation.name == "while" else equation.params.get("length")
-                inside = (*region, (number, n)), (*loops, length)
-                self._visit(inner, *inside, equation.module, _origins(equation, inner, origins))
+            if equation.region:
+                for n, inner in enumerate(build_bodies(equation)):
+                    inside = (*region, (number, n)), (*loops, equation.region)
+                    read = _origins(equation, equation.region, inner, origins)
+                    self._visit(inner, *inside, equation.module, read)
             for v in equation.outputs:
                 if v.differentiable:
-                    own = equation.params["name"] if equation.name == TAP else equation.name
+                    own = equation.params["name"] if is_tap(equation) else equation.name
                     name(f"{equation.scope}/{own}" if equation.scope else own, v)
                     for module in modules.left_by(v, equation):
                         name(module.scope, v, module)
@@ -160,17 +169,16 @@ def _origin(equation: Equation, origins: Mapping[Any, str]) -> str:
     return ARGUMENT if ARGUMENT in read else MADE
 
 
-def _origins(equation: Equation, body: Graph, outer: Mapping[Any, str]) -> dict[Variable, str]:
+def _origins(
+    equation: Equation, region: Region, body: Graph, outer: Mapping[Any, str]
+) -> dict[Variable, str]:
     """Where the inputs of a body come from; what a loop carries is computed."""
     skipped = len(equation.inputs) - len(body.inputs)  # the test of a loop, the index of a cond
     operands = equation.inputs[skipped:]
     origins = {
         v: outer.get(operand, CONSTANT) for v, operand in zip(body.inputs, operands, strict=True)
     }
-    carries = len(body.outputs) if equation.name == "while" else 0
-    first = len(body.inputs) - carries
-    if equation.name == "scan":
-        first, carries = compat.scan_layout(equation.params)
+    first, carries = region.carried
     return origins | dict.fromkeys(body.inputs[first : first + carries], COMPUTED)
 
 
@@ -229,7 +237,9 @@ class _Modules:
 
 def _leads_on(equation: Equation) -> bool:
     """Whether a path may lead through it: not through a comparison, for instance."""
-    return equation.name != "stop_gradient" and any(v.differentiable for v in equation.outputs)
+    return equation.primitive is not STOP_GRADIENT and any(
+        v.differentiable for v in equation.outputs
+    )
 
 
 def _leading(graph: Graph) -> set[Any]:

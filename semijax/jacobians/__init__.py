@@ -3,6 +3,7 @@
 from semijax.jacobians import contraction as contraction
 from semijax.jacobians import cumulative as cumulative
 from semijax.jacobians import elementwise as elementwise
+from semijax.jacobians import linear_algebra as linear_algebra
 from semijax.jacobians import movement as movement
 from semijax.jacobians import reduction as reduction
 from semijax.jacobians import scatter as scatter

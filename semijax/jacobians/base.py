@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.extend.core
-import jax.extend.core.primitives as jax_primitives
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,6 +25,7 @@ from semijax.jacobians.edges import Edges, probed
 from semijax.semirings.base import Semiring
 from semijax.semirings.real import SumProduct
 from semijax.trace.graph import Equation, Graph, Variable
+from semijax.trace.primitives import primitives
 
 _Kind = TypeVar("_Kind", bound=type)
 
@@ -204,24 +204,56 @@ class Table(EquationJacobian):
 
 
 Rule = Callable[..., Any]
+AxisRule = Callable[..., Any]
 
-_RULES: dict[str, Rule] = {}
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """All that is known of one of JAX's primitives.
+
+    Attributes:
+        rule: from an equation and its primal values to its local Jacobians; None for a primitive
+            that goes through a dense Jacobian, or has no derivative.
+        axes: how the axes of its inputs become those of its outputs, see ``jacobians.axes``; None
+            where everything mixes.
+        same_for_both_parts: whether the real and the imaginary parts of complex numbers have the
+            edges that real numbers have, each by itself.
+        zero_is_no_edge: whether a dense Jacobian's exact zeros are no edges: those of a triangular
+            factor, above its diagonal.
+    """
+
+    rule: Rule | None = None
+    axes: AxisRule | None = None
+    same_for_both_parts: bool = False
+    zero_is_no_edge: bool = False
+
+
+NOTHING_KNOWN = Declaration()
+
+_DECLARED: dict[Any, Declaration] = {}
 _USER_RULES: dict[Any, Rule] = {}
-_PUBLIC = {
-    p.name: p for p in vars(jax_primitives).values() if isinstance(p, jax.extend.core.Primitive)
-}
 
 
-def rule_for(*names: str) -> Callable[[Rule], Rule]:
-    """Declare the rule of JAX's primitives of these names."""
+def declare(*names: str, **facts: Any) -> None:
+    """Declare what is known of JAX's primitives of these names, the fields of ``Declaration``."""
+    for known in primitives(*names):
+        assert known not in _DECLARED, known
+        _DECLARED[known] = Declaration(**facts)
 
-    def declare(rule: Rule) -> Rule:
-        for name in names:
-            assert name not in _RULES, name
-            _RULES[name] = rule
+
+def rule_for(*names: str, **facts: Any) -> Callable[[Rule], Rule]:
+    """Declare JAX's primitives of these names: a decorator for their rule."""
+
+    def decorate(rule: Rule) -> Rule:
+        declare(*names, rule=rule, **facts)
         return rule
 
-    return declare
+    return decorate
+
+
+def declaration(primitive: Any) -> Declaration:
+    """What is known of a primitive."""
+    return _DECLARED.get(primitive, NOTHING_KNOWN)
 
 
 def register_jacobian(primitive: Any) -> Callable[[Rule], Rule]:
@@ -269,13 +301,6 @@ def register_jacobian(primitive: Any) -> Callable[[Rule], Rule]:
 def user_rule(primitive: Any) -> Rule | None:
     """The rule that ``register_jacobian`` declared."""
     return _USER_RULES.get(primitive)
-
-
-def builtin_rule(primitive: Any) -> Rule | None:
-    """The rule of one of JAX's primitives."""
-    if _PUBLIC.get(primitive.name, primitive) is not primitive:
-        return None  # somebody else's primitive of the same name as one of JAX's
-    return _RULES.get(primitive.name)
 
 
 def as_table(equation: Equation, jacobians: Any) -> EquationJacobian:

@@ -21,13 +21,6 @@ from semijax.jacobians.edges import Edges, pairs
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation, Variable
 
-SAME_FOR_BOTH_PARTS = {
-    *("add", "add_any", "copy", "optimization_barrier", "device_put", "reduce_sum"),
-    *("reshape", "squeeze", "transpose", "rev", "broadcast_in_dim", "tile", "pad", "slice"),
-    *("concatenate", "stack", "split", "unstack", "dynamic_slice", "dynamic_update_slice"),
-    *("gather", "scatter", "scatter-add", "cumsum"),
-}
-
 
 @arrays("inner")
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
+from semijax.jacobians import axis_labels
 from semijax.jacobians.base import LocalJacobian, arrays, contract, rule_for
 from semijax.jacobians.edges import NO_EDGES, Edges, spread, unravel
 from semijax.native import ColumnsFirst
@@ -130,7 +131,7 @@ def _restore(elements: Elements, shape: Shape, groups: Groups) -> Elements:
     return el.transpose(el.reshape(elements, merged, transposed), tuple(np.argsort(order)))
 
 
-@rule_for("dot_general")
+@rule_for("dot_general", axes=axis_labels.contracted)
 def dot_general_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJacobian | None]:
     """∂o[b, f, g]/∂lhs[b, f, c] = rhs[b, c, g], and the same with the operands swapped."""
     (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = equation.params["dimension_numbers"]

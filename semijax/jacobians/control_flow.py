@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from semijax import elements as el
@@ -20,8 +19,8 @@ from semijax import sweep
 from semijax.elements import Elements
 from semijax.jacobians.base import Collector, EquationJacobian, rule_for
 from semijax.semirings.base import Semiring
-from semijax.trace import compat
-from semijax.trace.graph import Equation, Graph, Variable, bodies, build, build_body
+from semijax.trace.graph import Equation, Graph, Variable, build, build_bodies, build_body
+from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 
 
 def _cast(semiring: Semiring, variable: Variable, elements: Elements | None) -> Elements:
@@ -35,11 +34,10 @@ def _placed(n: int, places: Sequence[int], elements: Sequence[Elements]) -> list
     return [found.get(i) for i in range(n)]
 
 
-def _loop_body(equation: Equation, active: Sequence[bool], first: int, carries: int) -> Graph:
-    """The graph of a loop's body; what one iteration makes active is active in the next.
-
-    The carried values are its inputs from ``first`` on, and its first outputs.
-    """
+def _loop_body(equation: Equation, active: Sequence[bool]) -> Graph:
+    """The graph of a loop's body; what one iteration makes active is active in the next."""
+    assert equation.region is not None
+    first, carries = equation.region.carried
     while True:
         body = build_body(equation, 0, active)
         grown = list(active)
@@ -58,10 +56,9 @@ class Scan(EquationJacobian):
     """
 
     equation: Equation
+    region: ScanRegion
     body: Graph
     values: tuple[Any, ...]
-    consts: int
-    carries: int
 
     kind = "scan"
 
@@ -88,8 +85,8 @@ class Scan(EquationJacobian):
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
-        consts, _, xs = self._parts(self.values)
-        c, k = self.consts, self.carries
+        consts, _, xs = self.region.operands(self.values)
+        c, k = self.region.carried
         starts = self._starts()
         _, to_carry = self._backward(semiring, cotangents, keep=True)
         from_carry = self._forward(semiring, tangents, keep=True)[1] if tangents else None
@@ -105,31 +102,31 @@ class Scan(EquationJacobian):
             return None, collect(self.body, semiring, values, *elements)
 
         to_ys = list(cotangents[k:])
-        _, found = self._scan(step, None, (starts, xs, from_xs, from_carry, to_carry, to_ys))
+        _, found = self.region.run(step, None, (starts, xs, from_xs, from_carry, to_carry, to_ys))
         return found
 
     @property
     def _live_carry(self) -> list[int]:
         """Which carried values paths lead through."""
-        inputs = self.body.inputs[self.consts : self.consts + self.carries]
-        return [j for j, v in enumerate(inputs) if v in self.body.active]
+        carry = self.region.operands(self.body.inputs).carry
+        return [j for j, v in enumerate(carry) if v in self.body.active]
 
     def _starts(self) -> list[Any]:
         """What every iteration started from."""
-        consts, carry, xs = self._parts(self.values)
+        consts, carry, xs = self.region.operands(self.values)
 
         def keep(carry: Any, x: Any) -> tuple[Any, Any]:
             values = sweep.evaluate(self.body, [*consts, *carry, *x])
-            return sweep.output_values(self.body, values)[: self.carries], carry
+            return sweep.output_values(self.body, values)[: len(carry)], carry
 
-        return self._scan(keep, carry, xs)[1]
+        return self.region.run(keep, list(carry), list(xs))[1]
 
     def _backward(
         self, semiring: Semiring, cotangents: Sequence[Elements | None], keep: bool = False
     ) -> tuple[dict[int, Elements], list[Elements] | None]:
         """The elements of every input, and those at the end of every iteration if they are kept."""
-        consts, _, xs = self._parts(self.values)
-        c, k = self.consts, self.carries
+        consts, _, xs = self.region.operands(self.values)
+        c, k = self.region.carried
         inputs, live_carry = self.body.inputs, self._live_carry
         live = [v in self.body.active for v in inputs]
 
@@ -150,8 +147,8 @@ class Scan(EquationJacobian):
 
         to_consts = [sweep.zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
         to_carry = [_cast(semiring, inputs[c + j], cotangents[j]) for j in live_carry]
-        scanned = (self._starts(), xs, list(cotangents[k:]))
-        (to_consts, to_carry), (to_xs, kept) = self._scan(
+        scanned = (self._starts(), list(xs), list(cotangents[k:]))
+        (to_consts, to_carry), (to_xs, kept) = self.region.run(
             step, (to_consts, to_carry), scanned, against=True
         )
         positions = [i for i in range(c) if live[i]] + [c + j for j in live_carry]
@@ -163,8 +160,8 @@ class Scan(EquationJacobian):
         self, semiring: Semiring, tangents: Mapping[int, Elements], keep: bool = False
     ) -> tuple[list[Elements | None], list[Elements] | None]:
         """The elements of every output, and those every iteration starts with if they are kept."""
-        consts, carry, xs = self._parts(self.values)
-        c, k = self.consts, self.carries
+        consts, carry, xs = self.region.operands(self.values)
+        c, k = self.region.carried
         inputs, outputs, live_carry = self.body.inputs, self.body.outputs, self._live_carry
         ys = [isinstance(v, Variable) and v in self.body.active for v in outputs[k:]]
         from_consts = [tangents.get(i) for i in range(c)]
@@ -186,7 +183,9 @@ class Scan(EquationJacobian):
             state = sweep.output_values(self.body, values)[:k], end
             return state, (to_ys, start if keep else None)
 
-        (_, to_carry), (to_ys, kept) = self._scan(step, (carry, from_carry), (xs, from_xs))
+        (_, to_carry), (to_ys, kept) = self.region.run(
+            step, (list(carry), from_carry), (list(xs), from_xs)
+        )
         pushed: list[Elements | None] = [None] * len(outputs)
         for j, element in zip(live_carry, to_carry, strict=True):
             pushed[j] = element
@@ -194,23 +193,13 @@ class Scan(EquationJacobian):
             pushed[k + i] = element
         return pushed, kept
 
-    def _scan(self, step: Any, state: Any, xs: Any, *, against: bool = False) -> tuple[Any, Any]:
-        """``lax.scan`` in the loop's own direction, or against it."""
-        params = self.equation.params
-        return lax.scan(step, state, xs, params["length"], params["reverse"] != against)
-
-    def _parts(self, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        c, k = self.consts, self.carries
-        return list(values[:c]), list(values[c : c + k]), list(values[c + k :])
-
 
 @rule_for("scan")
 def scan_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations."""
-    consts, carries = compat.scan_layout(equation.params)
+    assert isinstance(equation.region, ScanRegion)
     active = [i in equation.wrt for i in range(len(values))]
-    body = _loop_body(equation, active, consts, carries)
-    return Scan(equation, body, values, consts, carries)
+    return Scan(equation, equation.region, _loop_body(equation, active), values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +207,7 @@ class Cond(EquationJacobian):
     """The paths through the branch that was taken."""
 
     equation: Equation
+    region: CondRegion
     branches: tuple[Graph, ...]
     values: tuple[Any, ...]
 
@@ -230,7 +220,7 @@ class Cond(EquationJacobian):
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
-        index, *operands = self.values
+        index, operands = self.region.operands(self.values)
         variables = [self.equation.inputs[i] for i in self.equation.wrt]
 
         def pull_branch(branch: Graph, cotangents: Any) -> list[Elements]:
@@ -248,7 +238,7 @@ class Cond(EquationJacobian):
     def push(
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
-        index, *operands = self.values
+        index, operands = self.region.operands(self.values)
         live = [v.differentiable for v in self.equation.outputs]
 
         def push_branch(branch: Graph, tangents: Any) -> list[Elements]:
@@ -271,7 +261,7 @@ class Cond(EquationJacobian):
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
-        index, *operands = self.values
+        index, operands = self.region.operands(self.values)
 
         def collect_in(branch: Graph, elements: Any) -> dict[Any, Elements]:
             return collect(branch, semiring, sweep.evaluate(branch, operands), *elements)
@@ -291,20 +281,16 @@ class Cond(EquationJacobian):
         return dict(zip(expected, self._switch(index, filled, elements), strict=True))
 
     def _switch(self, index: Any, function: Any, elements: Any) -> Any:
-        # cond_p's index was clamped where it was traced.
-        def bound(branch: Graph) -> Any:
-            return lambda elements: function(branch, elements)
-
-        branches = [bound(branch) for branch in self.branches]
-        return lax.switch(jnp.asarray(index, jnp.int32), branches, elements)
+        branches = [functools.partial(function, branch) for branch in self.branches]
+        return self.region.switch(index, branches, elements)
 
 
 @rule_for("cond")
 def cond_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through the branch that was taken."""
+    assert isinstance(equation.region, CondRegion)
     active = [i in equation.wrt for i in range(1, len(values))]
-    branches = tuple(build_body(equation, n, active) for n in range(len(bodies(equation))))
-    return Cond(equation, branches, values)
+    return Cond(equation, equation.region, build_bodies(equation, active), values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,11 +298,10 @@ class While(EquationJacobian):
     """The paths through the iterations of a loop whose length is known only when it has run."""
 
     equation: Equation
+    region: WhileRegion
     test: Graph
     body: Graph
     values: tuple[Any, ...]
-    test_consts: int
-    body_consts: int
 
     kind = "while"
 
@@ -348,8 +333,8 @@ class While(EquationJacobian):
     def push(
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
-        t, b = self.test_consts, self.body_consts
-        test_consts, body_consts = self.values[:t], self.values[t : t + b]
+        t, (b, _) = self.region.test_consts, self.region.carried
+        test_consts, body_consts, start = self.region.operands(self.values)
         carries = self.body.inputs[b:]
         live = [j for j, v in enumerate(carries) if v in self.body.active]
         from_consts = [tangents.get(t + i) for i in range(b)]
@@ -369,7 +354,7 @@ class While(EquationJacobian):
             return sweep.output_values(self.body, values), moving
 
         moving = [_cast(semiring, carries[j], tangents.get(t + b + j)) for j in live]
-        _, moving = lax.while_loop(again, step, (list(self.values[t + b :]), moving))
+        _, moving = lax.while_loop(again, step, (list(start), moving))
         pushed: list[Elements | None] = [None] * len(carries)
         for j, element in zip(live, moving, strict=True):
             pushed[j] = element
@@ -379,8 +364,8 @@ class While(EquationJacobian):
 @rule_for("while")
 def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     """The paths through all iterations, forward only."""
-    test_jaxpr, t, b = compat.while_layout(equation.params)
-    active = [i in equation.wrt for i in range(t, len(values))]
-    body = _loop_body(equation, active, b, len(equation.outputs))
-    test = build(test_jaxpr, within=equation)
-    return While(equation, test, body, values, t, b)
+    region = equation.region
+    assert isinstance(region, WhileRegion)
+    active = [i in equation.wrt for i in range(region.test_consts, len(values))]
+    test = build(region.test, within=equation)
+    return While(equation, region, test, _loop_body(equation, active), values)

@@ -10,6 +10,7 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
+from semijax.jacobians import axis_labels
 from semijax.jacobians.base import LocalJacobian, arrays, rule_for
 from semijax.jacobians.dense import Dense, Function
 from semijax.semirings.base import Semiring
@@ -47,13 +48,13 @@ class CumulativeSum(LocalJacobian):
         return lax.associative_scan(semiring.add, passed, reverse=reverse, axis=self.axis)
 
 
-@rule_for("cumsum")
+@rule_for("cumsum", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True)
 def cumsum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 for i ≤ o."""
     return [CumulativeSum(x.shape, equation.params["axis"], equation.params["reverse"])]
 
 
-@rule_for("cumprod", "cummax", "cummin", "cumlogsumexp")
+@rule_for(*("cumprod", "cummax", "cummin", "cumlogsumexp"), axes=axis_labels.mixing_along("axis"))
 def cumulative_jacobian(equation: Equation, x: Any) -> list[LocalJacobian | None]:
     """∂o/∂i for i ≤ o, by JAX's own derivative."""
     axis, reverse = equation.params["axis"], equation.params["reverse"]

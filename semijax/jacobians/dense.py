@@ -15,8 +15,8 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.jacobians.axes import batch_axes
-from semijax.jacobians.base import LocalJacobian, accumulated, no_derivative
+from semijax.jacobians.axis_labels import batch_axes, called
+from semijax.jacobians.base import LocalJacobian, accumulated, declare, no_derivative
 from semijax.jacobians.complex import as_complex, as_real, is_complex
 from semijax.jacobians.diagonal import Diagonal
 from semijax.jacobians.edges import NO_EDGES, Edges, joined
@@ -271,6 +271,9 @@ class Dense(LocalJacobian):
             state, out = step(state, 0)
             return state, el.map_leaves(lambda leaf: leaf[None], out)
         return lax.scan(step, state, starts)
+
+
+declare("custom_jvp_call", "custom_vjp_call", axes=called("call_jaxpr"))
 
 
 def dense_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:

@@ -10,12 +10,10 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from semijax.jacobians.base import LocalJacobian, rule_for
+from semijax.jacobians import axis_labels
+from semijax.jacobians.base import LocalJacobian, declare, rule_for
 from semijax.jacobians.diagonal import Diagonal
 from semijax.trace.graph import Equation
-
-UNIT = ("add", "add_any", "copy", "convert_element_type", "name", "sharding_constraint", "reshard")
-"""Elementwise, of weight 1 for every input."""
 
 ELEMENTWISE = (
     *("sub", "mul", "div", "rem", "pow", "atan2", "max", "min", "nextafter"),
@@ -31,20 +29,26 @@ ELEMENTWISE = (
 that ``select_n`` did not select or a number that ``clamp`` clamped."""
 
 
-@rule_for(*UNIT)
+@rule_for("add", "add_any", "copy", axes=axis_labels.elementwise, same_for_both_parts=True)
+@rule_for(
+    *("convert_element_type", "name", "sharding_constraint", "reshard"),
+    axes=axis_labels.elementwise,
+)
 def unit_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1."""
     out = equation.outputs[0].shape
     return [Diagonal(None, jnp.shape(v), out) for v in values]
 
 
-@rule_for("optimization_barrier", "device_put")
+@rule_for(
+    "optimization_barrier", "device_put", axes=axis_labels.unchanged, same_for_both_parts=True
+)
 def identity_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Output k is input k."""
     return {(k, k): Diagonal(None, v.shape, v.shape) for k, v in enumerate(equation.outputs)}
 
 
-@rule_for(*ELEMENTWISE)
+@rule_for(*ELEMENTWISE, axes=axis_labels.elementwise)
 def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
     """∂o/∂i = JAX's own derivative, at ties and kinks too."""
     out = equation.outputs[0].shape
@@ -55,6 +59,14 @@ def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian
         return Diagonal(_derivative(equation, position, values), jnp.shape(values[position]), out)
 
     return [jacobian(position) for position in range(len(values))]
+
+
+declare(
+    *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
+    *("real", "imag", "complex", "conj", "stop_gradient"),
+    axes=axis_labels.elementwise,
+)
+declare("bitcast_convert_type", axes=axis_labels.same_bits)
 
 
 def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax.Array:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from semijax.jacobians.base import (
+    NOTHING_KNOWN,
     EquationJacobian,
     Table,
     as_table,
-    builtin_rule,
+    declaration,
     no_derivative,
     user_rule,
 )
-from semijax.jacobians.complex import SAME_FOR_BOTH_PARTS, both_parts, involves_complex
+from semijax.jacobians.complex import both_parts, involves_complex
 from semijax.jacobians.dense import dense_jacobian
 from semijax.trace.graph import Equation
-
-REGIONS = ("scan", "cond", "while")
-"""Control flow: what is complex in there is seen to equation by equation."""
 
 
 def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
@@ -30,12 +28,13 @@ def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     primitive = equation.primitive
     if rule := user_rule(primitive):
         return as_table(equation, rule(equation, *values))
-    rule = None if equation.is_atomic else builtin_rule(primitive)
-    parts = primitive.name not in REGIONS and involves_complex(equation)
-    if rule is None or (parts and primitive.name not in SAME_FOR_BOTH_PARTS):
+    known = NOTHING_KNOWN if equation.is_atomic else declaration(primitive)
+    # What is complex in a region's bodies is seen to there, equation by equation.
+    parts = equation.region is None and involves_complex(equation)
+    if known.rule is None or (parts and not known.same_for_both_parts):
         return Table(dense_jacobian(equation, *values))
     try:
-        table = as_table(equation, rule(equation, *values))
+        table = as_table(equation, known.rule(equation, *values))
     except NotImplementedError as error:
         raise no_derivative(equation, error) from error
     return both_parts(table) if parts else table

@@ -11,6 +11,7 @@ import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
+from semijax.jacobians import axis_labels
 from semijax.jacobians.base import LocalJacobian, accumulated, arrays, rule_for
 from semijax.jacobians.diagonal import Diagonal, Transposed
 from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, unravel
@@ -215,48 +216,52 @@ def positions(shape: Shape) -> jax.Array:
     return jnp.arange(n, dtype=jnp.int32 if n <= jnp.iinfo(jnp.int32).max else dtype).reshape(shape)
 
 
-@rule_for("reshape")
+@rule_for("reshape", axes=axis_labels.reshaped, same_for_both_parts=True)
 def reshape_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
     """The same elements in the same order, or in that of the permuted ``dimensions``."""
     axes = equation.params["dimensions"]
     return [Permutation(x.shape, equation.outputs[0].shape, axes and tuple(axes))]
 
 
-@rule_for("squeeze")
+@rule_for("squeeze", axes=axis_labels.squeezed, same_for_both_parts=True)
 def squeeze_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The same elements in the same order."""
     return [Permutation(x.shape, equation.outputs[0].shape)]
 
 
-@rule_for("transpose")
+@rule_for("transpose", axes=axis_labels.transposed, same_for_both_parts=True)
 def transpose_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """o[i[permutation]] = i."""
     axes = tuple(equation.params["permutation"])
     return [Permutation(x.shape, equation.outputs[0].shape, axes)]
 
 
-@rule_for("rev")
+@rule_for("rev", axes=axis_labels.mixing_along("dimensions"), same_for_both_parts=True)
 def rev_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The dimensions reversed."""
     flipped = tuple(equation.params["dimensions"])
     return [Permutation(x.shape, x.shape, flipped=flipped)]
 
 
-@rule_for("broadcast_in_dim")
+@rule_for("broadcast_in_dim", axes=axis_labels.broadcast, same_for_both_parts=True)
 def broadcast_in_dim_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o is a copy of i."""
     dimensions = tuple(equation.params["broadcast_dimensions"])
     return [Diagonal(None, x.shape, equation.outputs[0].shape, dimensions)]
 
 
-@rule_for("tile")
+@rule_for("tile", same_for_both_parts=True)
 def tile_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o is a copy of i."""
     out = equation.outputs[0].shape
     return [Movement(jnp.tile(positions(x.shape), equation.params["reps"]), x.shape, out)]
 
 
-@rule_for("pad")
+def _padded_axes(equation: Equation) -> set[int]:
+    return {a for a, config in enumerate(equation.params["padding_config"]) if any(config)}
+
+
+@rule_for("pad", axes=axis_labels.mixing(_padded_axes), same_for_both_parts=True)
 def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
     """The operand is a box in the output, every other element of which reads the padding value."""
     padding = tuple(map(tuple, equation.params["padding_config"]))
@@ -265,7 +270,7 @@ def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
     return [Padding(x.shape, out, padding), Diagonal(None, (), out, present=outside)]
 
 
-@rule_for("slice")
+@rule_for("slice", axes=axis_labels.mixing_where_resized(0), same_for_both_parts=True)
 def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The output is a box of the input: the transpose of padding."""
     out = equation.outputs[0].shape
@@ -279,27 +284,27 @@ def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     return [Transposed(Padding(out, x.shape, config))]
 
 
-@rule_for("concatenate")
+@rule_for("concatenate", axes=axis_labels.mixing_along("dimension"), same_for_both_parts=True)
 def concatenate_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     """Every input is a box in the output."""
     axis = equation.params["dimension"]
     return _boxes(axis, equation.outputs[0].shape, [v.shape for v in values])
 
 
-@rule_for("stack")
+@rule_for("stack", axes=axis_labels.stacked, same_for_both_parts=True)
 def stack_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     """Every input is a box of size 1 in the output."""
     return _boxes(equation.params["axis"], equation.outputs[0].shape, [v.shape for v in values])
 
 
-@rule_for("split")
+@rule_for("split", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True)
 def split_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Every output is a box of the input."""
     boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
     return {(0, o): Transposed(box) for o, box in enumerate(boxes)}
 
 
-@rule_for("unstack")
+@rule_for("unstack", axes=axis_labels.unstacked, same_for_both_parts=True)
 def unstack_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Every output is a box of size 1 of the input."""
     boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
@@ -319,14 +324,16 @@ def _boxes(axis: int, whole: Shape, parts: list[Shape]) -> list[LocalJacobian]:
     return boxes
 
 
-@rule_for("dynamic_slice")
+@rule_for("dynamic_slice", axes=axis_labels.mixing_where_resized(0), same_for_both_parts=True)
 def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[LocalJacobian]:
     """The output is a box of the input."""
     out = equation.outputs[0].shape
     return [DynamicSlice(_clamped(starts, x.shape, out), x.shape, out)]
 
 
-@rule_for("dynamic_update_slice")
+@rule_for(
+    "dynamic_update_slice", axes=axis_labels.mixing_where_resized(0, 1), same_for_both_parts=True
+)
 def dynamic_update_slice_jacobian(
     equation: Equation, x: Any, update: Any, *starts: Any
 ) -> list[LocalJacobian]:
@@ -349,7 +356,7 @@ def _clamped(starts: tuple[Any, ...], whole: Shape, box: Shape) -> tuple[jax.Arr
     return tuple(jnp.clip(start, 0, limit) for start, limit in zip(starts, limits, strict=True))
 
 
-@rule_for("gather")
+@rule_for("gather", same_for_both_parts=True)
 def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled.
 
@@ -370,7 +377,7 @@ def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacob
     return [Movement(source, x.shape, source.shape)]
 
 
-@rule_for("sort")
+@rule_for("sort", axes=axis_labels.mixing_along("dimension"))
 def sort_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Every operand is moved by the same permutation; equal keys as JAX leaves them."""
     shape = values[0].shape

@@ -12,9 +12,10 @@ from semijax.jacobians.base import LocalJacobian, rule_for
 from semijax.jacobians.diagonal import Diagonal, Transposed
 from semijax.jacobians.movement import Movement, positions
 from semijax.trace.graph import Equation
+from semijax.trace.primitives import primitive
 
 
-@rule_for("scatter")
+@rule_for("scatter", same_for_both_parts=True)
 def scatter_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:
@@ -37,7 +38,8 @@ def scatter_jacobian(
     ]
 
 
-@rule_for("scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
+@rule_for("scatter-add", same_for_both_parts=True)
+@rule_for("scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
 def scatter_reduce_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:
@@ -48,7 +50,7 @@ def scatter_reduce_jacobian(
 
     by_operand, by_update = (i in equation.wrt for i in (0, 2))
     targets = Movement(_targets(equation, x, indices, updates), x.shape, updates.shape)
-    if equation.primitive.name == "scatter-add":
+    if equation.primitive is SCATTER_ADD:
         return [Diagonal(None, x.shape, x.shape), None, Transposed(targets)]
 
     operand = update = None
@@ -60,6 +62,9 @@ def scatter_reduce_jacobian(
         weights = pullback(jnp.ones_like(out))[0]
         update = Transposed(Movement(targets.source, x.shape, updates.shape, weights))
     return [operand, None, update]
+
+
+SCATTER_ADD = primitive("scatter-add")
 
 
 def _targets(equation: Equation, x: Any, indices: Any, updates: Any) -> jax.Array:

@@ -13,6 +13,7 @@ from semijax.paths.call import Call
 from semijax.paths.path import Edge, Node, Path, Variable
 from semijax.paths.run import Array, Run, Step
 from semijax.trace import scope_names
+from semijax.trace.primitives import primitives
 
 
 class Labels:
@@ -98,6 +99,9 @@ class Labels:
         return self._arounds[step, i]
 
 
+SUMS = primitives("add", "add_any")
+"""What joins a residual connection and what it leads around."""
+
 FAR = 3000
 """A residual connection spans no more steps."""
 
@@ -111,7 +115,7 @@ def _around(run: Run, step: Step, i: int) -> tuple[str, ...]:
     array = step.inputs[i]
     others = [a for j, a in step.inputs.items() if j != i]
     first = min((reader.number for reader, _ in run.readers[array.number]), default=step.number)
-    is_sum = step.equation.primitive.name in ("add", "add_any")
+    is_sum = step.equation.primitive in SUMS
     if not (is_sum and others) or not first < step.number <= first + FAR:
         return ()
     between = run.steps[first : step.number]

@@ -158,7 +158,7 @@ class Run:
 
     def _equation(
         self, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
-    ) -> list[_Slot]:
+    ) -> Sequence[_Slot]:
         values = [slot.value for slot in inputs]
         through = {i: a for i in equation.wrt if (a := inputs[i].array) is not None}
         if not through:
@@ -186,12 +186,11 @@ class Run:
     def _scan(
         self, scan: Scan, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
     ) -> list[_Slot]:
-        c, k, params = scan.consts, scan.carries, equation.params
-        consts, carry, xs = inputs[:c], inputs[c : c + k], inputs[c + k :]
-        length = params["length"]
+        consts, carry, xs = scan.region.operands(inputs)
+        k, length = len(carry), scan.region.length
         rows = [self._split(slot, length, iteration) for slot in xs]
         written: list[list[_Slot]] = [[_Slot(None)] * length for _ in equation.outputs[k:]]
-        for t in reversed(range(length)) if params["reverse"] else range(length):
+        for t in reversed(range(length)) if scan.region.reverse else range(length):
             here = [*consts, *carry, *(row[t] for row in rows)]
             results = self._graph(scan.body, here, (*iteration, t))
             carry = results[:k]
@@ -231,14 +230,14 @@ class Run:
         del equation
         for branch in cond.branches:
             self.scopes.update(dict.fromkeys(each.scope for each in branch.equations))
-        taken = min(max(int(inputs[0].value), 0), len(cond.branches) - 1)
-        return self._graph(cond.branches[taken], inputs[1:], iteration)
+        index, operands = cond.region.operands(inputs)
+        taken = min(max(int(index.value), 0), len(cond.branches) - 1)
+        return self._graph(cond.branches[taken], operands, iteration)
 
     def _while(
         self, loop: While, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
-    ) -> list[_Slot]:
-        t, b = loop.test_consts, loop.body_consts
-        test_consts, consts, carry = inputs[:t], inputs[t : t + b], inputs[t + b :]
+    ) -> Sequence[_Slot]:
+        test_consts, consts, carry = loop.region.operands(inputs)
         count = 0
         while True:
             read = [slot.value for slot in (*test_consts, *carry)]
@@ -254,7 +253,7 @@ class Run:
             count += 1
 
 
-_REGIONS: dict[type, Callable[..., list[_Slot]]] = {
+_REGIONS: dict[type, Callable[..., Sequence[_Slot]]] = {
     Scan: Run._scan,
     Cond: Run._cond,
     While: Run._while,

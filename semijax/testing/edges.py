@@ -16,30 +16,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax.trace.graph import Equation
+from semijax.trace.primitives import primitives
 
 Index = tuple[int, ...]
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def _primitives(text: str) -> frozenset[Any]:
+    return frozenset(primitives(*text.split()))
 
 
-CUSTOM_DERIVATIVE = _names("custom_jvp_call custom_vjp_call")
+CUSTOM_DERIVATIVE = _primitives("custom_jvp_call custom_vjp_call")
 """Equations that are a function with a derivative of its author's: one node."""
 
-ELEMENTWISE = _names(
+ELEMENTWISE = _primitives(
     "abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
-    "convert_element_type copy copy_p cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor "
+    "convert_element_type copy cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor "
     "igamma igammac integer_pow lgamma log log1p logistic max min mul neg "
-    "polygamma pow random_gamma_grad reduce_precision regularized_incomplete_beta rem round rsqrt "
+    "polygamma pow reduce_precision regularized_incomplete_beta rem round rsqrt "
     "select_n sign sin sinh sqrt square sub tan tanh zeta"
 )
 """An output element depends on the input elements at its place, whatever their values."""
 
-BILINEAR = _names("dot_general conv_general_dilated")
+BILINEAR = _primitives("dot_general conv_general_dilated")
 """An output element is a sum of products; which factors meet does not depend on their values."""
 
-FOLDS = _names(
+FOLDS = _primitives(
     "reduce_max reduce_min reduce_prod reduce_sum cummax cummin cumprod cumsum cumlogsumexp "
     "reduce_window_max reduce_window_min reduce_window_sum "
     "scatter-mul scatter-min scatter-max"
@@ -65,16 +66,16 @@ def local_edges(
     Returns:
         By (k, p), the flat index in the output, that in the input, and the weight of each edge.
     """
-    name, wrt = equation.primitive.name, equation.wrt
-    if name in ELEMENTWISE:
+    primitive, wrt = equation.primitive, equation.wrt
+    if primitive in ELEMENTWISE:
         return {(0, p): _elementwise(equation, values, results, p) for p in wrt}
-    if name in BILINEAR:
+    if primitive in BILINEAR:
         return {(0, p): _bilinear(equation, values, results, p) for p in wrt}
     jacobians = _jacobians(equation, values, wrt, made)
     pairs = None
-    if name in FOLDS:
+    if primitive in FOLDS:
         pairs = {p: _poisoned(equation, values, p) for p in _floating(values)}
-    elif name in CUSTOM_DERIVATIVE or equation.is_atomic:
+    elif primitive in CUSTOM_DERIVATIVE or equation.is_atomic:
         pairs = _pairs_in_place(equation, values, results, made, jacobians)
     if pairs is not None:
         _mend(jacobians, pairs, equation, values)

@@ -17,7 +17,9 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 from semijax import checks
 from semijax.testing.edges import Index, local_edges
 from semijax.trace import compat
-from semijax.trace.graph import Equation, Module, Variable, is_internal_to_jax
+from semijax.trace.graph import STOP_GRADIENT, Equation, Module, Variable, is_internal_to_jax
+from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
+from semijax.trace.scope_names import of_modules
 
 MAX_EDGES_PER_EQUATION = 2**24
 """Pairs of one equation's input and output elements above which the function is not small."""
@@ -120,7 +122,7 @@ class UnrolledGraph:
         own_lines = not calls or not is_internal_to_jax(inner)
         for eqn in inner.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            entered = [name for name, _ in compat.scopes_entered(eqn)]
+            entered = [name for name, _ in of_modules(compat.scopes_entered(eqn))]
             equation = Equation(
                 inputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars),
                 outputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.outvars),
@@ -132,41 +134,38 @@ class UnrolledGraph:
             environment.update(zip(eqn.outvars, self._step(equation, operands), strict=True))
         return [read(atom) for atom in inner.outvars]
 
-    def _step(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
+    def _step(self, equation: Equation, inputs: list[_Traced]) -> Sequence[_Traced]:
         called = compat.called_jaxpr(equation.eqn)
         if called is not None:
             return self._run(called, inputs, equation)
-        match equation.primitive.name:
-            case "cond":
-                branches = equation.params["branches"]
-                taken = min(max(int(inputs[0].value), 0), len(branches) - 1)
-                return self._run(branches[taken], inputs[1:], equation)
-            case "while":
-                return self._while(equation, inputs)
-            case "scan":
-                return self._scan(equation, inputs)
+        match equation.region:
+            case ScanRegion() as region:
+                return self._scan(region, equation, inputs)
+            case CondRegion() as region:
+                index, operands = region.operands(inputs)
+                taken = min(max(int(index.value), 0), len(region.bodies) - 1)
+                return self._run(region.bodies[taken], operands, equation)
+            case WhileRegion() as region:
+                return self._while(region, equation, inputs)
         return self._node(equation, inputs)
 
-    def _while(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
-        params = equation.params
-        of_cond, of_body = params["cond_nconsts"], params["body_nconsts"]
-        cond_constants, body_constants = inputs[:of_cond], inputs[of_cond : of_cond + of_body]
-        carry = inputs[of_cond + of_body :]
+    def _while(
+        self, region: WhileRegion, equation: Equation, inputs: list[_Traced]
+    ) -> Sequence[_Traced]:
+        test_constants, constants, carry = region.operands(inputs)
         while True:
-            known = [_constant(x.value) for x in (*cond_constants, *carry)]
-            if not self._run(params["cond_jaxpr"], known, equation)[0].value:
+            known = [_constant(x.value) for x in (*test_constants, *carry)]
+            if not self._run(region.test, known, equation)[0].value:
                 return carry
-            carry = self._run(params["body_jaxpr"], [*body_constants, *carry], equation)
+            carry = self._run(region.bodies[0], [*constants, *carry], equation)
 
-    def _scan(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
-        body, length = equation.params["jaxpr"], equation.params["length"]
-        n_constants, n_carry = compat.scan_layout(equation.params)
-        constants, carry = inputs[:n_constants], inputs[n_constants : n_constants + n_carry]
-        xs = inputs[n_constants + n_carry :]
+    def _scan(self, region: ScanRegion, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
+        constants, carry, xs = region.operands(inputs)
+        length, n_carry = region.length, len(carry)
         rows: list[list[_Traced]] = [[] for _ in range(length)]
-        for i in reversed(range(length)) if equation.params["reverse"] else range(length):
+        for i in reversed(range(length)) if region.reverse else range(length):
             row = [_Traced(x.value[i], x.nodes[i]) for x in xs]
-            outputs = self._run(body, [*constants, *carry, *row], equation)
+            outputs = self._run(region.bodies[0], [*constants, *carry, *row], equation)
             carry, rows[i] = outputs[:n_carry], outputs[n_carry:]
         if length == 0:
             ys = [_constant(jnp.zeros(y.shape, y.dtype)) for y in equation.outputs[n_carry:]]
@@ -178,11 +177,11 @@ class UnrolledGraph:
         return [*carry, *ys]
 
     def _node(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
-        name = equation.primitive.name
+        name = equation.name
         values = [x.value for x in inputs]
         results = equation.bind(*values)
         outputs = [_constant(value) for value in results]
-        if not equation.wrt or name == "stop_gradient":
+        if not equation.wrt or equation.primitive is STOP_GRADIENT:
             return outputs
         for value in results:
             if jnp.issubdtype(value.dtype, jnp.complexfloating):

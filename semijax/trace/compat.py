@@ -1,7 +1,7 @@
 """What semijax rests on in JAX's jaxprs, and every difference between versions of it.
 
 The supported floor is 0.10.2; a difference that falls below it is deleted, not kept.
-``tests/test_jax_contracts.py`` pins all of it.
+``tests/trace/test_jax_contracts.py`` pins all of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any
 
 import jax.extend.core as jex_core
 
-from semijax.trace import scope_names
+from semijax.trace.primitives import primitive, primitives
+
+Literal = jex_core.Literal
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
@@ -43,24 +45,20 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     return params["num_consts"], params["num_carry"]
 
 
-def while_layout(params: dict[str, Any]) -> tuple[Any, int, int]:
-    """The test of a ``while`` equation, and the numbers of constants of test and body."""
-    return params["cond_jaxpr"], params["cond_nconsts"], params["body_nconsts"]
-
-
 INLINED = {
-    "jit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "eval_jaxpr": "jaxpr",  # 0.12: the new name of closed_call
-    "call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "composite": "jaxpr",
-    "custom_vmap_call": "call",
+    known: parameter
+    for name, parameter in {
+        "jit": "jaxpr",
+        "closed_call": "call_jaxpr",
+        "eval_jaxpr": "jaxpr",  # 0.12: the new name of closed_call
+        "call": "call_jaxpr",
+        "remat2": "jaxpr",
+        "composite": "jaxpr",
+        "custom_vmap_call": "call",
+    }.items()
+    for known in primitives(name)
 }
 """Primitives that only call a jaxpr, and the parameter it is in."""
-
 
 ATOMIC = "sj.atomic:"
 """What the name of a jitted function begins with when it is to stay one node."""
@@ -68,31 +66,17 @@ ATOMIC = "sj.atomic:"
 
 def is_atomic(equation: Any) -> bool:
     """Whether an equation is a function that ``semijax.atomic`` made one node."""
-    return equation.primitive.name == "jit" and equation.params["name"].startswith(ATOMIC)
+    return equation.primitive is primitive("jit") and equation.params["name"].startswith(ATOMIC)
 
 
 def called_jaxpr(equation: Any) -> Any | None:
     """The jaxpr that an equation merely calls; None if it does more, or is to stay one node."""
-    name = equation.primitive.name
-    if name not in INLINED or is_atomic(equation):
+    if equation.primitive not in INLINED or is_atomic(equation):
         return None
     params = equation.params
     # 0.12: composite's parameter became call_jaxpr.
-    return next(params[key] for key in (INLINED[name], "call_jaxpr", "jaxpr") if key in params)
-
-
-BODIES = {
-    "scan": lambda params: (params["jaxpr"],),
-    "cond": lambda params: tuple(params["branches"]),
-    "while": lambda params: (params["body_jaxpr"],),
-}
-"""The jaxprs of a region, by its primitive."""
-
-
-def bodies(equation: Any) -> tuple[Any, ...]:
-    """The jaxprs that paths lead through in a region; none for other equations."""
-    name = equation.primitive.name
-    return BODIES[name](equation.params) if name in BODIES else ()
+    keys = (INLINED[equation.primitive], "call_jaxpr", "jaxpr")
+    return next(params[key] for key in keys if key in params)
 
 
 def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
@@ -100,14 +84,6 @@ def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
 
     Each comes with what tells one time that the scope was entered from the next.
     """
-    outer = ""
     for entry in equation.source_info.name_stack.stack:
-        if type(entry).__name__ != "Scope":  # but Transform: vmap(…), jvp(…)
-            continue
-        if not scope_names.is_no_module(entry.name, outer):
-            names = (name for name in entry.name.split("/") if name)
-            yield from ((name, (id(entry), n)) for n, name in enumerate(names))
-        outer = entry.name
-
-
-Literal = jex_core.Literal
+        if type(entry).__name__ == "Scope":  # not a Transform: vmap(…), jvp(…)
+            yield entry.name, id(entry)

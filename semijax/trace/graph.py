@@ -18,13 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
 
-from semijax.trace import compat
+from semijax.trace import compat, scope_names
 from semijax.trace.module_scopes import naming_models
+from semijax.trace.primitives import primitive, primitives
+from semijax.trace.regions import Region, region_of
 
 _JAX_FILES = os.path.dirname(jax.__file__)
 
-REFERENCES = {"new_ref", "empty_ref", "get", "swap", "addupdate", "freeze", "free_ref"}
+REFERENCES = {*primitives("new_ref", "get", "swap", "addupdate", "freeze", "free_ref")}
 """Primitives that read or write a mutable array: its state is no variable of the graph."""
+
+STOP_GRADIENT = primitive("stop_gradient")
+"""The primitive that cuts every path."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,6 +141,16 @@ class Equation:
             return self.params["name"].removeprefix(compat.ATOMIC)
         return self.primitive.name
 
+    @functools.cached_property
+    def region(self) -> Region | None:
+        """What it runs, if it is control flow; None for any other equation."""
+        return region_of(self.eqn)
+
+    @property
+    def bodies(self) -> tuple[Any, ...]:
+        """The jaxprs it runs, where paths go on; none unless it is control flow."""
+        return self.region.bodies if self.region else ()
+
     @property
     def is_atomic(self) -> bool:
         """Whether it is a function that ``atomic`` made one node."""
@@ -228,15 +243,15 @@ def build(
     )
 
 
-def bodies(equation: Equation) -> tuple[Any, ...]:
-    """The jaxprs that an equation runs itself, where paths go on: those of a region."""
-    return compat.bodies(equation.eqn)
-
-
 def build_body(equation: Equation, number: int, active: Sequence[bool] | None = None) -> Graph:
     """The graph of one body of a region, with the arrays that were asked for in it."""
     marks = equation.marks.get(number, NO_MARKS)
-    return build(bodies(equation)[number], within=equation, active=active, marks=marks)
+    return build(equation.bodies[number], within=equation, active=active, marks=marks)
+
+
+def build_bodies(equation: Equation, active: Sequence[bool] | None = None) -> tuple[Graph, ...]:
+    """The graphs of all bodies of a region."""
+    return tuple(build_body(equation, n, active) for n in range(len(equation.bodies)))
 
 
 class _Builder:
@@ -265,7 +280,7 @@ class _Builder:
         return Constant(_typed(atom)) if isinstance(atom, compat.Literal) else self.names[atom]
 
     def inline(self, jaxpr: Any, outer: Module, calls: tuple[Any, ...]) -> None:
-        # The lines of a function of JAX's own are no news; who called it is.
+        # The lines of a function of JAX's own are not informative; the line that called it is.
         own_lines = not calls or not is_internal_to_jax(jaxpr)
         self.inlined += 1
         here = self.inlined
@@ -281,7 +296,7 @@ class _Builder:
 
     def enter(self, module: Module, jaxpr: int, eqn: Any) -> Module:
         """The use of a module that an equation of a jaxpr lies in, itself within another."""
-        for name, key in compat.scopes_entered(eqn):
+        for name, key in scope_names.of_modules(compat.scopes_entered(eqn)):
             place = module, jaxpr, key
             if place not in self.modules:
                 scope = f"{module.scope}/{name}" if module.scope else name
@@ -296,7 +311,7 @@ class _Builder:
         module: Module,
         calls: tuple[Any, ...],
     ) -> None:
-        if eqn.primitive.name in REFERENCES and any(v in self.active for v in inputs):
+        if eqn.primitive in REFERENCES and any(v in self.active for v in inputs):
             raise NotImplementedError(
                 f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
                 f"through one are not followed; at {_source(calls)}. Write the function without."
@@ -305,7 +320,7 @@ class _Builder:
         outputs = tuple(self.define(var, (number, n)) for n, var in enumerate(eqn.outvars))
         marks = self.marks.inside.get(number, {})
         wrt: tuple[int, ...] = ()
-        if eqn.primitive.name != "stop_gradient" and any(v.differentiable for v in outputs):
+        if eqn.primitive is not STOP_GRADIENT and any(v.differentiable for v in outputs):
             wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
         self.equations.append(Equation(inputs, outputs, module, wrt, eqn, calls, marks))
         if wrt or marks:

@@ -7,21 +7,32 @@ import fnmatch
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 REST = "(rest)"
 """The name of all that no pattern picks."""
 
 
 class Given(str):
-    """A name that ``semijax.scopes`` gave a module; what its library calls the class is no news."""
+    """A name that ``semijax.scopes`` gave a module, which its library may call by its class too."""
 
     __slots__ = ()
 
 
-def is_no_module(name: str, outer: str) -> bool:
-    """Whether a scope within another is no module's: an einsum, a class that has a name already."""
-    return "->" in name or (isinstance(outer, Given) and name.startswith("eqx.nn."))
+def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The names of modules among the scopes that an equation lies in, from the outside in.
+
+    Left out are einsums, and what Equinox calls the class of a module that has a name already. A
+    scope ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
+    """
+    outer = ""
+    for scope, key in entered:
+        is_named_class = isinstance(outer, Given) and scope.startswith("eqx.nn.")
+        if "->" not in scope and not is_named_class:
+            names = (name for name in scope.split("/") if name)
+            yield from ((name, (key, n)) for n, name in enumerate(names))
+        outer = scope
 
 
 def enclosing(scope: str) -> list[str]:

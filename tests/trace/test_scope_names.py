@@ -48,3 +48,19 @@ def test_within():
     assert scope_names.is_within("a/b", "a") and scope_names.is_within("a", "a")
     assert scope_names.is_within("a", "")
     assert not scope_names.is_within("ab", "a") and not scope_names.is_within("a", "a/b")
+
+
+def test_the_names_of_modules_among_scopes():
+    entered = [
+        ("a/b", 1),
+        ("bij,jk->bik", 2),
+        (scope_names.Given("c"), 3),
+        ("eqx.nn.Linear", 4),
+        ("eqx.nn.Linear", 5),
+    ]
+    assert list(scope_names.of_modules(entered)) == [
+        ("a", (1, 0)),
+        ("b", (1, 1)),
+        ("c", (3, 0)),
+        ("eqx.nn.Linear", (5, 0)),
+    ]

@@ -1,0 +1,266 @@
+"""Which axes a function only carries along: the batch axes of its Jacobian.
+
+An axis of the input is a batch axis if some axis of the output has the same index for every edge:
+the Jacobian is then block diagonal, one block per index. Softmax over the last axis of an array of
+shape [heads, tokens, tokens] needs a dense block of tokens × tokens, not one of
+(heads · tokens · tokens)².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from semijax.elements import Shape
+from semijax.jacobians.base import AxisRule, declaration
+from semijax.trace.graph import Constant, Equation, Graph, Variable, build
+
+Labels = tuple[int | None, ...]
+"""A label for every axis of an array; None for one that holds nothing of the inputs' indices."""
+
+
+def batch_axes(
+    pullback: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]], x: Any, out: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The batch axes of a function's Jacobian: those of its input, and those of its output.
+
+    Args:
+        pullback: from the input and a cotangent of the output to the output and the cotangent of
+            the input. The axes are read off this jaxpr, so that they hold for a custom derivative
+            too.
+        x: the input, or its shape and dtype.
+        out: the output, or its shape and dtype.
+    """
+    analysis = AxisLabels()
+    graph = build(jax.make_jaxpr(pullback)(x, out))
+    start, cotangent = (analysis.fresh(v.shape) for v in graph.inputs)
+    end, pulled = analysis.run(graph, [start, cotangent])
+    analysis.unify(end, cotangent)
+    analysis.unify(start, pulled)
+    return analysis.shared(pulled, cotangent)
+
+
+class AxisLabels:
+    """A label for every axis of the inputs, followed through the equations.
+
+    ``mixed`` has the labels along which different indices have met. An axis without a label holds
+    nothing that depends on an index of the inputs.
+    """
+
+    def __init__(self) -> None:
+        self.parents: list[int] = []
+        self.mixed: set[int] = set()
+        self.seen: list[Labels] = []
+
+    def fresh(self, shape: Sequence[int]) -> Labels:
+        start = len(self.parents)
+        self.parents += range(start, start + len(shape))
+        return tuple(range(start, start + len(shape)))
+
+    def find(self, label: int) -> int:
+        while self.parents[label] != label:
+            label = self.parents[label]
+        return label
+
+    def unify(self, *groups: Labels) -> Labels:
+        """Arrays that meet elementwise: axis by axis, their labels become one."""
+        merged: list[int | None] = []
+        for labels in zip(*groups, strict=True):
+            known = [self.find(label) for label in labels if label is not None]
+            for label in known[1:]:
+                self.parents[self.find(label)] = self.find(known[0])
+            merged.append(self.find(known[0]) if known else None)
+        return tuple(merged)
+
+    def mix(self, labels: Sequence[int | None]) -> None:
+        self.mixed |= {label for label in labels if label is not None}
+
+    def shared(self, inputs: Labels, outputs: Labels) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        mixed = {self.find(label) for label in self.mixed}
+        for labels in self.seen:  # an outer product: two axes with the same label
+            roots = [self.find(label) for label in labels if label is not None]
+            mixed |= {root for root in roots if roots.count(root) > 1}
+        ins = {self.find(label): a for a, label in enumerate(inputs) if label is not None}
+        outs = {self.find(label): a for a, label in enumerate(outputs) if label is not None}
+        kept = [label for label in ins if label in outs and label not in mixed]
+        return tuple(ins[label] for label in kept), tuple(outs[label] for label in kept)
+
+    def run(self, graph: Graph, inputs: Sequence[Labels]) -> list[Labels]:
+        known: dict[Variable, Labels] = {v: (None,) * len(v.shape) for v in graph.constants}
+        known.update(zip(graph.inputs, inputs, strict=True))
+
+        def read(v: Variable | Constant) -> Labels:
+            return known[v] if isinstance(v, Variable) else (None,) * np.ndim(v.value)
+
+        self.seen += inputs
+        for equation in graph.equations:
+            outputs = self.step(equation, [read(v) for v in equation.inputs])
+            known.update(zip(equation.outputs, outputs, strict=True))
+            self.seen += outputs
+        return [read(v) for v in graph.outputs]
+
+    def step(self, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+        """From the labels of an equation's inputs to those of its outputs."""
+        if equation.is_atomic:
+            return self.run(build(equation.params["jaxpr"]), inputs)
+        rule = declaration(equation.primitive).axes or all_mixed
+        return rule(self, equation, inputs)
+
+
+# How the axes of an equation's inputs become those of its outputs: what a primitive declares. Each
+# is called with the labels so far, the equation, and the labels of its inputs.
+
+
+def all_mixed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Any index may meet any other."""
+    for own in inputs:
+        labels.mix(own)
+    return [(None,) * len(v.shape) for v in equation.outputs]
+
+
+def unchanged(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Output k has the axes of input k."""
+    del labels, equation
+    return inputs
+
+
+def elementwise(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Equal indices meet, the last axes aligned."""
+    rank = len(equation.outputs[0].shape)
+    aligned = [
+        _aligned(equation, i, own, range(rank - len(own), rank)) for i, own in enumerate(inputs)
+    ]
+    return [labels.unify(*aligned)]
+
+
+def same_bits(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Elementwise, if the dtypes are equally wide."""
+    same_rank = len(inputs[0]) == len(equation.outputs[0].shape)
+    return (elementwise if same_rank else all_mixed)(labels, equation, inputs)
+
+
+def broadcast(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """The axes go where ``broadcast_dimensions`` says."""
+    del labels
+    return [_aligned(equation, 0, inputs[0], equation.params["broadcast_dimensions"])]
+
+
+def transposed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """The axes change places."""
+    del labels
+    return [tuple(inputs[0][a] for a in equation.params["permutation"])]
+
+
+def squeezed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Axes of size 1 go."""
+    del labels
+    gone = equation.params["dimensions"]
+    return [tuple(x for a, x in enumerate(inputs[0]) if a not in gone)]
+
+
+def reshaped(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Axes of size 1 come and go; where the others change, everything mixes."""
+    v, out = equation.inputs[0], equation.outputs[0].shape
+    assert isinstance(v, Variable)
+    old = [(n, label) for n, label in zip(v.shape, inputs[0], strict=True) if n != 1]
+    if [n for n, _ in old] != [n for n in out if n != 1]:
+        return all_mixed(labels, equation, inputs)
+    rest = iter(label for _, label in old)
+    return [tuple(next(rest) if n != 1 else None for n in out)]
+
+
+def reduced(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """What is reduced over mixes and goes."""
+    axes = equation.params["axes"]
+    labels.mix([inputs[0][a] for a in axes])
+    return [tuple(x for a, x in enumerate(inputs[0]) if a not in axes)]
+
+
+def contracted(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """The batch axes meet one by one, the contracted ones mix and go, the others are side by side.
+
+    As for ``jax.lax.dot_general``.
+    """
+    lhs, rhs = inputs
+    (lhs_in, rhs_in), (lhs_batch, rhs_batch) = equation.params["dimension_numbers"]
+    labels.mix([lhs[a] for a in lhs_in] + [rhs[a] for a in rhs_in])
+    batch = labels.unify(tuple(lhs[a] for a in lhs_batch), tuple(rhs[a] for a in rhs_batch))
+    free = [x for a, x in enumerate(lhs) if a not in (*lhs_in, *lhs_batch)]
+    free += [x for a, x in enumerate(rhs) if a not in (*rhs_in, *rhs_batch)]
+    return [(*batch, *free)]
+
+
+def stacked(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """Equal indices of all inputs meet; there is a new axis."""
+    own, axis = labels.unify(*inputs), equation.params["axis"]
+    return [(*own[:axis], None, *own[axis:])]
+
+
+def unstacked(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """An axis goes."""
+    (own,), axis = inputs, equation.params["axis"]
+    labels.mix([own[axis]])
+    return [(*own[:axis], *own[axis + 1 :])] * len(equation.outputs)
+
+
+def called(parameter: str) -> AxisRule:
+    """As through the jaxpr in a parameter of the equation."""
+
+    def rule(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+        return labels.run(build(equation.params[parameter]), inputs)
+
+    return rule
+
+
+def mixing(axes_of: Callable[[Equation], Collection[int] | None]) -> AxisRule:
+    """Along some axes everything mixes (None: along all); the others, in order, meet one by one."""
+
+    def rule(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+        axes = axes_of(equation)
+        if axes is None:
+            return all_mixed(labels, equation, inputs)
+        arrays = [own for own in inputs if own]
+        for own in arrays:
+            labels.mix([label for a, label in enumerate(own) if a in axes])
+        kept = [[None if a in axes else x for a, x in enumerate(own)] for own in arrays]
+        rank = max(map(len, kept))
+        merged = labels.unify(*(tuple(k) for k in kept if len(k) == rank))
+        return [merged[: len(v.shape)] + (None,) * (len(v.shape) - rank) for v in equation.outputs]
+
+    return rule
+
+
+def shapes(equation: Equation) -> list[Shape]:
+    """The shapes of an equation's inputs."""
+    return [np.shape(v.value) if isinstance(v, Constant) else v.shape for v in equation.inputs]
+
+
+def mixing_where_resized(operand: int, other: int | None = None) -> AxisRule:
+    """Those axes mix along which an input is of another size than another input, or the output."""
+
+    def axes_of(equation: Equation) -> set[int]:
+        sizes = shapes(equation)
+        than = equation.outputs[0].shape if other is None else sizes[other]
+        return {a for a, n in enumerate(sizes[operand]) if n != than[a]}
+
+    return mixing(axes_of)
+
+
+def mixing_along(parameter: str) -> AxisRule:
+    """The axis, or the axes, in a parameter of the equation mix."""
+
+    def axes_of(equation: Equation) -> set[int]:
+        axes = equation.params[parameter]
+        return {axes} if isinstance(axes, int) else set(axes)
+
+    return mixing(axes_of)
+
+
+def _aligned(equation: Equation, i: int, labels: Labels, dims: Sequence[int]) -> Labels:
+    """Labels of the output's axes; one that was stretched from size 1 has none."""
+    out, sizes = equation.outputs[0].shape, shapes(equation)[i]
+    at = {d: x for d, n, x in zip(dims, sizes, labels, strict=False) if n == out[d]}
+    return tuple(at.get(a) for a in range(len(out)))
