@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
+from semijax.semirings.wrapper import Wrapper
 
 
 class Parts(NamedTuple):
@@ -20,7 +21,7 @@ class Parts(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class AroundThrough(Semiring):
+class AroundThrough(Wrapper):
     """Another semiring, with an automaton of two states: not yet there, and has been there.
 
     An element is the pair ⟨a, t⟩ of what the paths around a part of the graph add up to, and those
@@ -41,17 +42,23 @@ class AroundThrough(Semiring):
     of: Semiring
     inside: Callable[[Any], bool]
 
-    def zero(self, shape: Shape, dtype: Any) -> Parts:
-        return Parts(self.of.zero(shape, dtype), self.of.zero(shape, dtype))
+    def wrapped(self) -> tuple[Semiring, ...]:
+        return (self.of, self.of)
+
+    def rewrapped(self, semirings: tuple[Semiring, ...]) -> Semiring:
+        return dataclasses.replace(self, of=semirings[0])
+
+    def split(self, elements: Parts) -> Sequence[Elements]:
+        return elements
+
+    def join(self, parts: Sequence[Any]) -> Parts:
+        return Parts(*parts)
 
     def one(self, shape: Shape, dtype: Any) -> Parts:
         return Parts(self.of.one(shape, dtype), self.of.zero(shape, dtype))
 
     def lift(self, weights: jax.Array) -> Parts:
         return Parts(self.of.lift(weights), self.of.zero(weights.shape, weights.dtype))
-
-    def add(self, a: Parts, b: Parts) -> Parts:
-        return Parts(self.of.add(a.around, b.around), self.of.add(a.through, b.through))
 
     def mul(self, a: Parts, b: Parts) -> Parts:
         s = self.of
@@ -61,29 +68,14 @@ class AroundThrough(Semiring):
     def readout(self, elements: Parts) -> Any:
         return self.of.readout(elements.through)
 
+    def log_size(self, elements: Parts) -> Any:
+        return self.of.log_size(elements.through)
+
     def at(self, equation: Any) -> Semiring:
         there = self.of.at(equation)
         if not self.inside(equation):
             return AroundThrough(there, self.inside)
         return _Within(there, self.inside, outside=self.of)
-
-    def settle(self, elements: Parts) -> Parts:
-        return Parts(*(self.of.settle(part) for part in elements))
-
-    def scale(self, weights: jax.Array, elements: Parts) -> Parts:
-        return Parts(*(self.of.scale(weights, part) for part in elements))
-
-    def pass_through(self, elements: Parts) -> Parts:
-        return Parts(*(self.of.pass_through(part) for part in elements))
-
-    def sum(self, elements: Parts, axes: tuple[int, ...]) -> Parts:
-        return Parts(*(self.of.sum(part, axes) for part in elements))
-
-    def contract(self, weights: jax.Array, elements: Parts) -> Parts:
-        return Parts(*(self.of.contract(weights, part) for part in elements))
-
-    def segment_sum(self, elements: Parts, segments: jax.Array, count: int) -> Parts:
-        return Parts(*(self.of.segment_sum(part, segments, count) for part in elements))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +93,10 @@ class _Within(AroundThrough):
 
     def scale(self, weights: jax.Array, elements: Parts) -> Parts:
         return self._entered(self.of.scale(weights, self.of.add(*elements)))
+
+    def scale_selected(self, weights: jax.Array, selected: jax.Array, elements: Parts) -> Parts:
+        together = self.of.add(*elements)
+        return self._entered(self.of.scale_selected(weights, selected, together))
 
     def pass_through(self, elements: Parts) -> Parts:
         return self._entered(self.of.pass_through(self.of.add(*elements)))

@@ -6,14 +6,18 @@ A commutative semiring (K, ⊕, ⊗, 0̄, 1̄): ⊕ and ⊗ are associative and 
 for backpropagation: Du et al. 2023, §3).
 
 A subclass defines ``zero, one, lift, add, mul`` and, if the number to report is not the element
-itself, ``readout``. Everything else has a default that works for any semiring; a subclass overrides
-it to be faster, never to mean something else.
+itself, ``readout``. Everything else has a default that works for any semiring. A subclass overrides
+an operation to be faster, never to mean something else; and it overrides what tables, shares and
+pictures ask (``units``, ``best``, ``log_size``, ``size_of``) where the default does not fit the
+number that it reads.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,19 +33,21 @@ class Semiring:
 
     The *elements* of an array of shape ``S`` are any pytree of arrays of shape ``S + trailing``,
     the same ``trailing`` for every ``S``. Weights always come as floating point arrays of at least
-    float32, but for ``contract``'s.
+    float32, but for ``contract``'s. Tables and legends call a semiring ``str(semiring)``.
 
     Example:
-        The tropical semiring of path lengths in log space:
+        The strongest path, in logarithms:
 
         >>> import dataclasses, jax.numpy as jnp, semijax as sj
         >>> @dataclasses.dataclass(frozen=True)
         ... class LogAbsMax(sj.Semiring):
+        ...     units, size_of = "nats", "the strongest path's |weight|"
         ...     def zero(self, shape, dtype): return jnp.full(shape, -jnp.inf, dtype)
         ...     def one(self, shape, dtype): return jnp.zeros(shape, dtype)
         ...     def lift(self, weights): return jnp.log(jnp.abs(weights))
         ...     def add(self, a, b): return jnp.maximum(a, b)
         ...     def mul(self, a, b): return a + b
+        ...     def log_size(self, elements): return elements
         >>> print(sj.semiring_grad(lambda x: x * x, LogAbsMax())(3.0).round(4))
         1.0986
     """
@@ -51,6 +57,23 @@ class Semiring:
 
     additive: ClassVar[bool] = False
     """Whether ⊕ adds up what the paths have, as a linear map does; see ``by_operation``."""
+
+    zero_weight_is_no_path: ClassVar[bool] = False
+    """Whether lift(0) is 0̄: a path of weight 0 is then as good as none.
+
+    Set it where that holds, to be faster. For the signed maximum it does not: a path of weight 0 is
+    larger than one of weight −3.
+    """
+
+    best: ClassVar[Literal["size", "largest", "smallest"]] = "size"
+    """Which element wins: that of the largest ``log_size``, or the one that reads the largest or
+    the smallest number. Set it where numbers have signs that matter, as for a signed maximum.
+    """
+
+    size_of: ClassVar[str | None] = None
+    """What ``log_size`` measures, for legends: None for the absolute value of what ``readout``
+    returns. Set it together with ``log_size``.
+    """
 
     # What a subclass must define.
 
@@ -77,6 +100,43 @@ class Semiring:
     def readout(self, elements: Elements) -> Any:
         """The statistic to report, an array or a pytree of arrays. The elements, by default."""
         return elements
+
+    # What shares, winners and pictures ask.
+
+    def log_size(self, elements: Elements) -> jax.Array:
+        """The logarithm of the size of elements, which shares are shares of; −∞ for 0̄.
+
+        By default the size is the absolute value of the number that ``readout`` returns. Override
+        it, and set ``size_of``, where that number is a logarithm already, or is not what can be
+        shared out, as the mean length of paths is not, or overflows though the elements do not.
+
+        Returns:
+            An array of the shape that these are the elements of.
+
+        Raises:
+            TypeError: where the semiring does not read one real number per element, or reads it in
+                nats.
+        """
+        numbers = self.readout(elements)
+        one_each = hasattr(numbers, "dtype") and numbers.shape == self.shape(elements)
+        if self.units == "nats" or not one_each or numbers.dtype == bool:
+            raise TypeError(
+                f"{type(self).__name__} has no shares: they are of weights, masses and numbers of "
+                "paths. AbsSumProduct() gives the shares of the mass; a semiring of your own has "
+                "shares if it reads one real number per element, or defines log_size."
+            )
+        none = self.is_zero(elements) | (numbers == 0)
+        return jnp.where(none, -jnp.inf, jnp.log(jnp.abs(jnp.where(none, 1, numbers))))
+
+    def is_zero(self, elements: Elements) -> jax.Array:
+        """Where elements are 0̄, "no path": where they equal ``zero``.
+
+        Override it where some of the numbers of 0̄ mean nothing.
+        """
+        return self._each_number(jnp.equal, elements, self.zero((), self.dtype(elements)))
+
+    def __str__(self) -> str:
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(self))  # the same in every process
 
     # What follows; override for speed.
 
@@ -112,6 +172,32 @@ class Semiring:
     def scale(self, weights: jax.Array, elements: Elements) -> Elements:
         """``lift(weights) ⊗ elements``; both of the same shape."""
         return self.mul(self.lift(weights), elements)
+
+    def scale_selected(
+        self, weights: jax.Array, selected: jax.Array, elements: Elements
+    ) -> Elements:
+        """``scale``, where an edge that was not selected lets nothing infinite pass, nor NaN.
+
+        The branch that ``where`` did not take, and what a clamp cut off, is an edge of weight 0,
+        and 0 · ∞ is not a number. JAX's transpose selects instead: 0 goes on, whatever arrives. So
+        here: what is not finite becomes, across such an edge, what a finite element becomes. 0̄
+        stays 0̄, for the edge is still an edge.
+
+        By default 1̄ takes the place of an element any number of which is not finite, unless it is
+        0̄. Override it where elements other than 0̄ have infinite numbers that mean something, as
+        those of ``TopK`` tell how many paths there are.
+
+        Args:
+            weights: array of the elements' shape, 0 where not selected.
+            selected: booleans of the same shape.
+            elements: elements.
+        """
+        kept, other = selected, self.zero
+        if not self.zero_weight_is_no_path:
+            kept = selected | self._each_number(_is_finite, elements) | self.is_zero(elements)
+            other = self.one
+        instead = el.cast_like(other((), self.dtype(elements)), elements)
+        return self.scale(weights, el.where(kept, elements, instead))
 
     def pass_through(self, elements: Elements) -> Elements:
         """``lift(1) ⊗ elements``: what an edge of weight 1 does (nothing, where lift(1) is 1̄)."""
@@ -187,6 +273,14 @@ class Semiring:
         leaf, scalar = jax.tree.leaves(elements)[0], jax.tree.leaves(self.element_type())[0]
         return leaf.shape[: leaf.ndim - scalar.ndim]
 
+    def _each_number(self, holds: Callable[..., jax.Array], *elements: Elements) -> jax.Array:
+        """Where something holds of all numbers of an element."""
+        axes = len(self.shape(elements[0]))
+        found = jax.tree.leaves(el.map_leaves(holds, *elements))
+        return functools.reduce(
+            jnp.logical_and, [leaf.all(tuple(range(axes, leaf.ndim))) for leaf in found]
+        )
+
     def _sum_axis(self, elements: Elements, axis: int) -> Elements:
         n = self.shape(elements)[axis]
         if n == 0:
@@ -221,6 +315,11 @@ class Semiring:
         """How many bytes the elements of one node take."""
         leaves = jax.tree.leaves(self.element_type(dtype))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jnp.isfinite(leaf) if inexact else jnp.ones(leaf.shape, bool)
 
 
 @functools.cache

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from semijax.elements import Elements, Shape
+from semijax.elements import Elements
 from semijax.semirings.base import Semiring
+from semijax.semirings.wrapper import Wrapper
+
+STAGED = {"lift", "add", "mul", "scale", "scale_selected", "sum", "segment_sum"}
+"""The operations to trace once. The others are constants or next to nothing, and contractions are
+staged by who calls them."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Jitted(Semiring):
+class Jitted(Wrapper):
     """The same semiring, every operation of which is traced once for the shapes it meets.
 
     The equations of a model have few shapes and each needs several operations: tracing them anew
@@ -22,43 +28,29 @@ class Jitted(Semiring):
 
     inner: Semiring
 
-    def zero(self, shape: Shape, dtype: Any) -> Elements:
-        return self.inner.zero(shape, dtype)
+    def wrapped(self) -> tuple[Semiring, ...]:
+        return (self.inner,)
 
-    def one(self, shape: Shape, dtype: Any) -> Elements:
-        return self.inner.one(shape, dtype)
+    def rewrapped(self, semirings: tuple[Semiring, ...]) -> Semiring:
+        return Jitted(*semirings)
 
-    def lift(self, weights: jax.Array) -> Elements:
-        return _call(self.inner, "lift", (), weights)
+    def split(self, elements: Elements) -> Sequence[Elements]:
+        return (elements,)
 
-    def add(self, a: Elements, b: Elements) -> Elements:
-        return _call(self.inner, "add", (), a, b)
+    def join(self, parts: Sequence[Any]) -> Any:
+        (only,) = parts
+        return only
 
-    def mul(self, a: Elements, b: Elements) -> Elements:
-        return _call(self.inner, "mul", (), a, b)
+    def __str__(self) -> str:
+        return str(self.inner)
 
-    def at(self, equation: Any) -> Semiring:
-        return Jitted(self.inner.at(equation))
-
-    def settle(self, elements: Elements) -> Elements:
-        return self.inner.settle(elements)
-
-    def scale(self, weights: jax.Array, elements: Elements) -> Elements:
-        return _call(self.inner, "scale", (), weights, elements)
-
-    def pass_through(self, elements: Elements) -> Elements:
-        return self.inner.pass_through(elements)
-
-    def sum(self, elements: Elements, axes: tuple[int, ...]) -> Elements:
-        return _call(self.inner, "sum", (axes,), elements)
-
-    def contract(self, weights: jax.Array, elements: Elements) -> Elements:
-        return self.inner.contract(weights, elements)  # staged by who calls it
-
-    def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
-        return _call(self.inner, "segment_sum", (count,), elements, segments)
+    def _call(self, semiring: Semiring, operation: str, operands: Any, static: int) -> Any:
+        if operation not in STAGED:
+            return super()._call(semiring, operation, operands, static)
+        arrays = len(operands) - static
+        return _staged(semiring, operation, operands[arrays:], *operands[:arrays])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _call(semiring: Semiring, operation: str, options: tuple[Any, ...], *operands: Any) -> Any:
+def _staged(semiring: Semiring, operation: str, options: tuple[Any, ...], *operands: Any) -> Any:
     return getattr(semiring, operation)(*operands, *options)

@@ -35,6 +35,7 @@ class SignedSemiring(Semiring):
     """
 
     units = "weight"
+    best = "largest"
 
     def zero(self, shape: Shape, dtype: Any) -> Interval:
         return Interval(jnp.full(shape, -jnp.inf, dtype), jnp.full(shape, jnp.inf, dtype))
@@ -132,6 +133,8 @@ class MinProduct(SignedSemiring):
     negative path contribute?
     """
 
+    best = "smallest"
+
     def readout(self, elements: Interval) -> jax.Array:
         return elements.min
 
@@ -155,6 +158,21 @@ class OperationGranularity(SignedSemiring):
 
     of: Semiring
     absent: bool = False
+
+    @property
+    def units(self) -> str | None:
+        return self.of.units
+
+    @property
+    def best(self) -> Any:
+        return self.of.best
+
+    @property
+    def size_of(self) -> str | None:
+        return self.of.size_of
+
+    def __str__(self) -> str:
+        return str(self.of)  # tables say the granularity themselves
 
     def at(self, equation: Any) -> Semiring:
         return _Linear(self.absent)
@@ -183,6 +201,8 @@ class _Linear(Semiring):
 
     absent: bool
 
+    zero_weight_is_no_path = True
+
     def zero(self, shape: Shape, dtype: Any) -> Interval:
         return Interval(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
@@ -197,6 +217,13 @@ class _Linear(Semiring):
 
     def mul(self, a: Interval, b: Interval) -> Interval:
         return self._each(jnp.multiply, a, b)
+
+    def scale_selected(
+        self, weights: jax.Array, selected: jax.Array, elements: Interval
+    ) -> Interval:
+        kept = selected | _is_no_path(elements)  # an array that no path has reached stays one
+        zero = self.zero((), elements.max.dtype)
+        return self.scale(weights, el.where(kept, elements, zero))
 
     def pass_through(self, elements: Interval) -> Interval:
         return self._each(lambda end: end, elements)
@@ -238,6 +265,7 @@ class AbsMaxProduct(Semiring):
     """
 
     units = "weight"
+    zero_weight_is_no_path = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.zeros(shape, dtype)
@@ -324,10 +352,19 @@ class TopK(Semiring):
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         products = self._times(jnp.maximum(a, 0)[..., :, None], b[..., None, :])
         products = jnp.where((a == -jnp.inf)[..., :, None], -jnp.inf, products)
-        return lax.top_k(products.reshape(*products.shape[:-2], self.k**2), self.k)[0]
+        products = products.reshape(*products.shape[:-2], self.k**2)
+        # Which places the others have is unknown where one is not a number.
+        unknown = jnp.isnan(products).any(-1, keepdims=True)
+        return jnp.where(unknown, jnp.nan, lax.top_k(products, self.k)[0])
 
     def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return self._times(jnp.abs(weights)[..., None], elements)
+
+    def scale_selected(
+        self, weights: jax.Array, selected: jax.Array, elements: jax.Array
+    ) -> jax.Array:
+        kept = selected[..., None] | (elements == -jnp.inf)  # as many paths as there are
+        return self.scale(weights, jnp.where(kept, elements, 0))
 
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements
@@ -339,7 +376,7 @@ class TopK(Semiring):
 
     def _contract_by_xla(self, weights: jax.Array, elements: jax.Array) -> Arrays:
         found = super().contract(weights, elements)
-        # Nobody knows which places the others have where one is not a number.
+        # Which places the others have is unknown where one is not a number.
         return (jnp.where(jnp.isnan(found[..., :1]), jnp.nan, found),)
 
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -372,6 +409,7 @@ class Reachability(Semiring):
     """
 
     additive = True
+    zero_weight_is_no_path = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.zeros(shape, bool)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
+from semijax.semirings.wrapper import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
-class Product(Semiring):
+class Product(Wrapper):
     """The direct product of semirings: every operation acts on each of them.
 
     The elements are the elements of the members, in the members' container.
@@ -22,57 +22,18 @@ class Product(Semiring):
     members: tuple[Semiring, ...]
     container: Any  # the PyTreeDef of the tuple, list or dict they came in
 
-    def zero(self, shape: Shape, dtype: Any) -> Elements:
-        return self._each(lambda s: s.zero(shape, dtype))
+    def wrapped(self) -> tuple[Semiring, ...]:
+        return self.members
 
-    def one(self, shape: Shape, dtype: Any) -> Elements:
-        return self._each(lambda s: s.one(shape, dtype))
+    def rewrapped(self, semirings: tuple[Semiring, ...]) -> Semiring:
+        return Product(semirings, self.container)
 
-    def lift(self, weights: jax.Array) -> Elements:
-        return self._each(lambda s: s.lift(weights))
-
-    def add(self, a: Elements, b: Elements) -> Elements:
-        return self._each(lambda s, x, y: s.add(x, y), a, b)
-
-    def mul(self, a: Elements, b: Elements) -> Elements:
-        return self._each(lambda s, x, y: s.mul(x, y), a, b)
-
-    def readout(self, elements: Elements) -> Any:
-        return self._each(lambda s, x: s.readout(x), elements)
-
-    def at(self, equation: Any) -> Semiring:
-        return Product(tuple(s.at(equation) for s in self.members), self.container)
-
-    def settle(self, elements: Elements) -> Elements:
-        return self._each(lambda s, x: s.settle(x), elements)
-
-    def by_operation(self, absent: bool = False) -> Semiring:
-        return Product(tuple(s.by_operation(absent) for s in self.members), self.container)
-
-    def scale(self, weights: jax.Array, elements: Elements) -> Elements:
-        return self._each(lambda s, x: s.scale(weights, x), elements)
-
-    def pass_through(self, elements: Elements) -> Elements:
-        return self._each(lambda s, x: s.pass_through(x), elements)
-
-    def sum(self, elements: Elements, axes: tuple[int, ...]) -> Elements:
-        return self._each(lambda s, x: s.sum(x, axes), elements)
-
-    def contract(self, weights: jax.Array, elements: Elements) -> Elements:
-        return self._each(lambda s, x: s.contract(weights, x), elements)
-
-    def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
-        return self._each(lambda s, x: s.segment_sum(x, segments, count), elements)
-
-    def split(self, tree: Any) -> tuple[Any, ...]:
+    def split(self, elements: Any) -> tuple[Any, ...]:
         """The members' parts of a container of elements, in the order of the members."""
-        return tuple(self.container.flatten_up_to(tree))
+        return tuple(self.container.flatten_up_to(elements))
 
-    def _each(self, operation: Callable[..., Any], *elements: Elements) -> Elements:
-        parts = [self.split(e) for e in elements]
-        return self.container.unflatten(
-            [operation(s, *part) for s, *part in zip(self.members, *parts, strict=True)]
-        )
+    def join(self, parts: Sequence[Any]) -> Any:
+        return self.container.unflatten(parts)
 
 
 def as_semiring(semiring: Any, granularity: str = "element") -> Semiring:

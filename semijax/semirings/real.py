@@ -1,4 +1,4 @@
-"""Semirings on the real numbers whose contraction is an ordinary matrix product."""
+"""The gradient's semiring, whose contraction is an ordinary matrix product."""
 
 from __future__ import annotations
 
@@ -49,17 +49,27 @@ def sum_over_blocks(
     return fold_sum(depth, term, block)
 
 
-class RealSemiring(Semiring):
-    """(ℝ, +, ×) or a part of it; ``lift`` says which number an edge is."""
+@dataclasses.dataclass(frozen=True)
+class SumProduct(Semiring):
+    """The gradient: the sum over paths of the product of the local derivatives.
+
+    (ℝ, +, ×, 0, 1), lift(w) = w. Answers: how does the output change with this input?
+
+    Source: Bauer 1974; Du et al. 2023, §2 and Eq. 4. Equal to ``jax.grad``.
+    """
 
     units = "weight"
     additive = True
+    zero_weight_is_no_path = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.zeros(shape, dtype)
 
     def one(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.ones(shape, dtype)
+
+    def lift(self, weights: jax.Array) -> jax.Array:
+        return weights
 
     def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return a + b
@@ -77,38 +87,5 @@ class RealSemiring(Semiring):
         kept = jnp.where(segments < 0, count, segments)
         return jnp.zeros(count, elements.dtype).at[kept].add(elements, mode="drop")
 
-
-@dataclasses.dataclass(frozen=True)
-class SumProduct(RealSemiring):
-    """The gradient: the sum over paths of the product of the local derivatives.
-
-    (ℝ, +, ×, 0, 1), lift(w) = w. Answers: how does the output change with this input?
-
-    Source: Bauer 1974; Du et al. 2023, §2 and Eq. 4. Equal to ``jax.grad``.
-    """
-
-    def lift(self, weights: jax.Array) -> jax.Array:
-        return weights
-
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return matmul(weights, elements)
-
-
-@dataclasses.dataclass(frozen=True)
-class AbsSumProduct(RealSemiring):
-    """The mass Z: the sum over paths of the product of the absolute local derivatives.
-
-    ([0, ∞), +, ×, 0, 1), lift(w) = |w|. Answers: how much gradient flows from this input in all,
-    before paths of opposite sign cancel? |gradient| ≤ Z always.
-
-    Z grows exponentially with depth; where float32 overflows (a 12-layer BERT) it reads ``inf``.
-    The first field of ``Entropy``'s elements is log Z, which doesn't.
-
-    Source: the normaliser of Du et al. 2023, Eq. 6.
-    """
-
-    def lift(self, weights: jax.Array) -> jax.Array:
-        return jnp.abs(weights)
-
-    def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return sum_over_blocks(lambda w, g: matmul(jnp.abs(w), g), weights, elements)

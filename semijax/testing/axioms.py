@@ -33,8 +33,9 @@ def check_semiring(
     order of the program only if both are associative and commutative. All laws are tried on all
     triples of a few dozen elements: lifted weights of both signs (1, −1 and 0 among them), 0̄, 1̄,
     and sums and products of those. Checked too: that the elements keep their structure, shapes and
-    dtypes; that the operations act element by element; and that the methods that it overrides for
-    speed agree with the defaults of ``Semiring``.
+    dtypes; that the operations act element by element; that the methods that it overrides for speed
+    agree with the defaults of ``Semiring``; that an edge that was not selected does to finite
+    elements what its weight of 0 does; and that what it says of itself is true.
 
     Floating point numbers are compared with a tolerance, infinities must be equal, and NaN equals
     nothing. An element that is infinite wherever 0̄ is counts as 0̄, whatever its other numbers are
@@ -79,6 +80,8 @@ def check_semiring(
     checker.check_elementwise()
     checker.check_laws()
     checker.check_overrides()
+    checker.check_claims()
+    checker.check_selection()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +303,7 @@ class _Checker:
 
     def check_overrides(self) -> None:
         """Overridden methods give what the defaults of ``Semiring`` give."""
-        for semiring in (self.semiring, *(self.semiring.at(e) for e in self.equations)):
+        for semiring in self.variants:
             calls = [
                 (method, arrays, static)
                 for method, arrays, static in self.calls()
@@ -323,6 +326,64 @@ class _Checker:
             for (method, arrays, static), (own, default) in zip(calls, results, strict=True):
                 self.compare(method, own, default, (*arrays, *static))
 
+    @property
+    def variants(self) -> tuple[Semiring, ...]:
+        """The semiring, and what it is on the edges of equations."""
+        return (self.semiring, *(self.semiring.at(e) for e in self.equations))
+
+    def check_selection(self) -> None:
+        """``scale_selected`` is ``scale``, on elements that are finite or 0̄."""
+        names, pool = self.pool
+        leaves = [np.asarray(x).reshape(len(names), -1) for x in jax.tree.leaves(pool)]
+        finite = np.all([np.isfinite(x).all(1) for x in leaves if x.dtype != bool], axis=0)
+        zero = self.semiring.zero((len(names),), self.dtype)
+        kept = np.flatnonzero(finite | self.same(pool, zero))
+        elements = el.take(pool, jnp.asarray(kept))
+        selected = jnp.arange(len(kept)) % 3 > 0
+        weights = jnp.where(selected, self.weights_of((len(kept),)), 0)
+        for semiring in self.variants:
+            got = semiring.scale_selected(weights, selected, elements)
+            expected = semiring.scale(weights, elements)
+            self.compare("scale_selected", got, expected, (weights, selected, elements), "scale")
+
+    def check_claims(self) -> None:
+        """Its attributes, and what shares ask."""
+        for semiring in self.variants:
+            lifted, zero = semiring.lift(jnp.zeros(1, self.dtype)), semiring.zero((1,), self.dtype)
+            if semiring.zero_weight_is_no_path and not self.same(lifted, zero).all():
+                self.fail(
+                    "its zero_weight_is_no_path is True, but lift(0) is not 0̄.",
+                    f"  lift(0) = {_show(lifted, 0)}",
+                    f"  0̄ = {_show(zero, 0)}",
+                )
+        members = self.semiring.members if isinstance(self.semiring, Product) else (self.semiring,)
+        for member in members:
+            self.check_size(member)
+
+    def check_size(self, semiring: Semiring) -> None:
+        """``log_size`` is −∞ of 0̄ and goes with ``size_of``; ``best`` is one of three."""
+        if semiring.best not in ("size", "largest", "smallest"):
+            self.fail(f"its best is {semiring.best!r}, not 'size', 'largest' or 'smallest'.")
+        own = type(semiring).log_size is not Semiring.log_size
+        if own != (semiring.size_of is not None):
+            self.fail(
+                "log_size and size_of go together: size_of says what log_size measures.",
+                f"  log_size is {'its own' if own else 'the default'}",
+                f"  size_of = {semiring.size_of!r}",
+            )
+        zero = semiring.zero((3,), self.dtype)
+        if not np.asarray(semiring.is_zero(zero)).all():
+            self.fail("its is_zero does not hold of 0̄.", f"  0̄ = {_show(zero, 0)}")
+        try:
+            size = np.asarray(semiring.log_size(zero))
+        except TypeError:
+            return  # it has no shares
+        if size.shape != (3,) or (size != -np.inf).any():
+            self.fail(
+                "its log_size of 0̄ in an array of shape (3,) should be −∞, three times.",
+                f"  log_size(0̄) = {size.tolist()}",
+            )
+
     def calls(self) -> list[tuple[str, tuple, tuple]]:
         """The methods with a default: name, arrays to call it with, static arguments."""
         calls: list[tuple[str, tuple, tuple]] = [
@@ -339,13 +400,17 @@ class _Checker:
             calls.append(("contract", (weights, self.draw((batch, depth, columns))), ()))
         return calls
 
-    def compare(self, method: str, got: Elements, expected: Elements, args: tuple) -> None:
-        """The result of a method against the default's."""
+    def compare(
+        self, method: str, got: Elements, expected: Elements, args: tuple, other: str = ""
+    ) -> None:
+        """The result of a method against the default's, or another method's."""
+        than = f"its {other}" if other else "the default"
+        other = other or f"Semiring.{method}"
         if _structure(got) != _structure(expected):
             self.fail(
-                f"its {method} gives elements of another structure than the default.",
+                f"its {method} gives elements of another structure than {than}.",
                 f"  {method}: {_show_structure(got)}",
-                f"  Semiring.{method}: {_show_structure(expected)}",
+                f"  {other}: {_show_structure(expected)}",
             )
         shape = _leading_shape(expected, self.semiring.zero((), self.dtype))
         got, expected = (el.reshape(e, shape, (el.size(shape),)) for e in (got, expected))
@@ -353,10 +418,10 @@ class _Checker:
         if wrong.size:
             place = tuple(int(i) for i in np.unravel_index(wrong[0], shape)) if shape else ()
             self.fail(
-                f"its {method} does not agree with the default, at index {place} of {shape}.",
+                f"its {method} does not agree with {than}, at index {place} of {shape}.",
                 *(f"  argument: {_show(arg)}" for arg in args),
                 f"  {method}: {_show(got, wrong[0])}",
-                f"  Semiring.{method}: {_show(expected, wrong[0])}",
+                f"  {other}: {_show(expected, wrong[0])}",
             )
 
     def weights_of(self, shape: tuple[int, ...]) -> jax.Array:

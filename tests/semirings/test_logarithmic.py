@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semijax.semirings import Semiring
-from semijax.semirings.logarithmic import ZERO, LogAbsMaxProduct, LogAbsSumProduct
+from semijax.semirings import AbsSumProduct, Semiring
+from semijax.semirings.logarithmic import ZERO, LogAbsMaxProduct
 
-SEMIRINGS = [LogAbsMaxProduct(), LogAbsSumProduct()]
+SEMIRINGS = [LogAbsMaxProduct(), AbsSumProduct()]
 
 
 def contracted(semiring, weights, logs):
@@ -29,7 +29,7 @@ def test_contraction(semiring, spread):
     logs[2], logs[:, 2] = -np.inf, -np.inf  # no path
     with np.errstate(divide="ignore"):
         terms = np.log(np.abs(weights, dtype=np.float64))[:, :, None] + logs
-        is_sum = semiring == LogAbsSumProduct()
+        is_sum = semiring == AbsSumProduct()
         wanted = np.logaddexp.reduce(terms, 1) if is_sum else terms.max(1)
     found = contracted(semiring, weights, logs)
     dead = found < ZERO / 2

@@ -411,9 +411,55 @@ class WrongSegments(Real):
         return jnp.zeros(count, elements.dtype).at[segments].add(elements, mode="drop")
 
 
+class SelectsNothing(Real):
+    """0 stays of what was not selected, but of what was, too."""
+
+    def scale_selected(self, weights, selected, elements):
+        return jnp.zeros_like(elements)
+
+
+class NoZero(Tropical):
+    """lift(0) is 0 here, and 0̄ is infinite."""
+
+    zero_weight_is_no_path = True
+
+
+class NoName(Real):
+    def log_size(self, elements):
+        return jnp.log(jnp.abs(elements))
+
+
+class NoSize(Real):
+    size_of = "something"
+
+
+class SomeSize(Real):
+    size_of = "something"
+
+    def log_size(self, elements):
+        return elements
+
+
+class NeverZero(Real):
+    def is_zero(self, elements):
+        return jnp.zeros(elements.shape, bool)
+
+
+class Fastest(Real):
+    best = "fastest"
+
+
 @pytest.mark.parametrize(
     ("semiring", "problem"),
     [
+        (SelectsNothing(), "its scale_selected does not agree with its scale"),
+        (NoZero(), "its zero_weight_is_no_path is True, but lift"),
+        (NoName(), "log_size and size_of go together"),
+        (NoSize(), "log_size and size_of go together"),
+        (SomeSize(), "its log_size of 0̄ .* should be −∞"),
+        (NeverZero(), "its is_zero does not hold of 0̄"),
+        (Fastest(), "its best is 'fastest'"),
+        ((Real(), Fastest()), "its best is 'fastest'"),
         (WrongDtype(), "differ in structure"),
         (WrongShape(3), "differ in structure"),
         (WrongTree(), "differ in structure"),
