@@ -14,7 +14,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import PartitionSpec
 
-KERNELS = {"largest": 1, "hull": 2, "count": 1, "mean": 2, "entropy": 2}
+KERNELS = {"largest": 1, "hull": 2, "count": 1, "mass": 1, "mean": 2, "entropy": 2}
 """The kernels, and how many arrays their elements are."""
 
 Arrays = tuple[jax.Array, ...]

@@ -4,6 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 
+// The kernels tell apart NaN, ±∞ and the zeros, and their rounding is deliberate. Of these macros
+// compilers define one or more with -ffast-math, -Ofast and the options these imply.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || \
+    defined(__NO_SIGNED_ZEROS__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "semijax's kernels need NaN, infinities and exact rounding: compile without -ffast-math"
+#endif
+
 namespace semijax {
 
 using Index = std::ptrdiff_t;
@@ -15,6 +22,7 @@ enum class Kind {
   kLargest,  // one array of sizes; or of lists of them that descend, −∞ after the last
   kHull,     // the high ends of intervals, and the low ones; the empty interval is (−∞, ∞)
   kCount,    // the logarithms of numbers of paths
+  kMass,     // the logarithms of masses
   kMean,     // the logarithms of masses, and the means of a statistic over the paths
   kEntropy,  // the logarithms of masses, and the entropies
 };
@@ -31,10 +39,13 @@ struct Contraction {
   const void* weights;
   const void* elements[2];
   void* result[2];
-
-  // How many numbers of one array belong to an element.
-  constexpr Index interleaved() const { return list ? list : 1; }
 };
+
+// Functions in this file are static. An inline function of several object files is linked from one
+// of them, whichever it is; that one may have instructions that only the newest processors know.
+
+// How many numbers of one array belong to an element.
+static constexpr Index interleaved(const Contraction& call) { return call.list ? call.list : 1; }
 
 // A call is cut into tasks: in each batch, strips of some columns and chunks of some rows.
 struct Task {
@@ -49,7 +60,7 @@ constexpr int kWeightRows = 16;
 constexpr Index kPanelBytes = 24 << 10, kLongestPanel = 256, kShortestPanel = 16;
 
 constexpr Index kLongestList = 32;
-constexpr int padded(Index list) {  // to a power of 2
+static constexpr int padded(Index list) {  // to a power of 2
   int length = 1;
   while (length < list) length *= 2;
   return length;
@@ -57,7 +68,7 @@ constexpr int padded(Index list) {  // to a power of 2
 
 // The memory that a task needs, whatever the instruction set: 8 bytes for each number of a panel,
 // of the converted weights, of the state and of what is known of rows and columns.
-constexpr Index scratch_bytes(const Contraction& call) {
+static constexpr Index scratch_bytes(const Contraction& call) {
   const Index planes = call.kind == Kind::kLargest ? padded(call.list) : 2;
   const Index widest = planes > 2 ? kStrip / 4 : kStrip;
   const Index shortest = kShortestPanel * planes * widest * 8;

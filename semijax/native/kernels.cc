@@ -5,8 +5,9 @@
 // panel of the elements is packed so that its rows lie one after the other, and a tile of the result
 // stays in registers while the contracted index k runs over the panel (Goto and van de Geijn 2008).
 //
-// So that no function built for a newer processor is linked into code that runs on every one,
-// nothing here comes from a template of the standard library but constants.
+// Nothing here but `run` can be linked with anything else, so that no function built for a newer
+// processor ends up in code for every one: all is in an unnamed namespace, and of the standard
+// library's templates only constants are used.
 
 #include "contraction.h"
 
@@ -206,7 +207,7 @@ struct Matrix {
 // The columns of a task, for every k.
 template <typename T>
 inline Matrix<const T> elements_of(const Contraction& call, const Task& task, int array) {
-  const Index size = call.interleaved(), columns = call.columns_first ? call.depth * size : size;
+  const Index size = interleaved(call), columns = call.columns_first ? call.depth * size : size;
   const Index rows = call.columns_first ? size : call.columns * size;
   return {static_cast<const T*>(call.elements[array]) +
               task.batch * call.depth * call.columns * size + task.column * columns,
@@ -215,7 +216,7 @@ inline Matrix<const T> elements_of(const Contraction& call, const Task& task, in
 // The rows and columns of a task.
 template <typename T>
 inline Matrix<T> result_of(const Contraction& call, const Task& task, int array) {
-  const Index size = call.interleaved(), columns = call.columns_first ? call.rows * size : size;
+  const Index size = interleaved(call), columns = call.columns_first ? call.rows * size : size;
   const Index rows = call.columns_first ? size : call.columns * size;
   return {static_cast<T*>(call.result[array]) + task.batch * call.rows * call.columns * size +
               task.row * rows + task.column * columns,
@@ -357,7 +358,7 @@ struct Selecting {
     for (int array = 0; array < S::kArrays; ++array) {
       const auto from = elements_of<T>(call, task, array);
       copy_lists<T>({from.at(first, 0), from.row, from.column}, 1,
-                    {panel + array * N, S::kPlanes * N, 1}, N, call.interleaved(), depth,
+                    {panel + array * N, S::kPlanes * N, 1}, N, interleaved(call), depth,
                     task.columns);
     }
     finite_panel = true;
@@ -403,7 +404,7 @@ struct Selecting {
     }
     for (int array = 0; array < S::kArrays; ++array)
       copy_lists<T>({state + array * N, S::kPlanes * N, 1}, N, result_of<T>(call, task, array), 1,
-                    call.interleaved(), task.rows, task.columns);
+                    interleaved(call), task.rows, task.columns);
   }
 };
 
@@ -414,7 +415,7 @@ struct Largest : Selecting<Largest<T, C, K>, T, C * kLanes<T>> {
   using Selecting<Largest, T, N>::Selecting, Selecting<Largest, T, N>::call,
       Selecting<Largest, T, N>::task;
 
-  int numbers() const { return static_cast<int>(call.interleaved()); }
+  int numbers() const { return static_cast<int>(interleaved(call)); }
   T zero(int) const { return call.list ? -kInfinity<T> : 0; }
   T weight(T w) const { return magnitude(w); }
 
@@ -516,7 +517,8 @@ struct Hull : Selecting<Hull<T, C>, T, C * kLanes<T>> {
 // lost below the smallest normal number, `exact` computes it again, one logarithm after the other.
 template <typename T, int C, Kind kKind>
 struct Averaging {
-  static constexpr int kPlanes = kKind == Kind::kCount ? 1 : 2, N = C * kLanes<T>;
+  static constexpr bool kAlone = kKind == Kind::kCount || kKind == Kind::kMass;  // without means
+  static constexpr int kPlanes = kAlone ? 1 : 2, N = C * kLanes<T>;
   static constexpr bool kSurprisal = kKind == Kind::kEntropy;
   static constexpr Index kNoUnit = std::numeric_limits<std::int32_t>::min();
   using V = Vector<T>;
@@ -654,7 +656,7 @@ struct Averaging {
       T *masses = state + r * kPlanes * N, *means = masses + N;
       const T unit = units[r] == kNoUnit ? 0 : units[r] * kLog2<T>;
       bool any_lost = false;
-      for (int n = 0; n < N; ++n) any_lost |= lost[n] = masses[n] < trusted;
+      for (int n = 0; n < N; ++n) any_lost |= lost[n] = is_lost(masses[n], trusted);
       for (int c = 0; c < C; ++c) {
         const V mass = load(masses + c * kLanes<T>);
         const V log = logarithm<T>(mass) + (mass - mass);  // NaN stays
@@ -669,6 +671,12 @@ struct Averaging {
     for (int array = 0; array < kPlanes; ++array)
       copy<T>({state + array * N, kPlanes * N, 1}, result_of<T>(call, task, array), task.rows,
               task.columns);
+  }
+
+  // A mass alone may be infinite, which its scaled sum reads as NaN; a mean of infinite masses is
+  // NaN indeed.
+  static bool is_lost(T mass, T trusted) {
+    return kKind == Kind::kMass ? !(mass >= trusted) : mass < trusted;
   }
 
   // What was lost of a row: most often there was nothing, for want of a path.
@@ -686,7 +694,7 @@ struct Averaging {
     }
     for (Index n = 0; n < task.columns; ++n) {
       if (!lost[n]) continue;
-      if (any_path[n]) {
+      if (any_path[n] || logs[n] != logs[n]) {
         exact(row, n, logs + n, means + n);
       } else {
         logs[n] = -kInfinity<T>;
@@ -701,11 +709,16 @@ struct Averaging {
     for (int adding = 0; adding < 2; ++adding) {
       for (Index k = 0; k < call.depth; ++k) {
         const double log = *elements_of<T>(call, task, 0).at(k, n);
-        if (log == -kInfinity<double>) continue;
         T weight;
         load_weights(call, task.batch, task.row + row, 1, k, 1, &weight);
-        if (weight == 0) continue;
+        // Nothing, but for 0 · ∞, which is not a number.
+        if (weight == 0 && log < kInfinity<double>) continue;
+        if (log == -kInfinity<double> && magnitude(weight) < kInfinity<T>) continue;
         const double term = log + (kKind == Kind::kCount ? 0 : ::log(magnitude(double{weight})));
+        if (term != term || (adding && largest == kInfinity<double>)) {
+          *log_mass = static_cast<T>(term != term ? term : largest);
+          return;
+        }
         if (!adding) {
           largest = larger(term, largest);
           continue;
@@ -811,6 +824,8 @@ void run_on(const Contraction& call, const Task& task, T* scratch) {
       return run_hull(call, task, scratch);
     case Kind::kCount:
       return run_averaging<T, Kind::kCount>(call, task, scratch);
+    case Kind::kMass:
+      return run_averaging<T, Kind::kMass>(call, task, scratch);
     case Kind::kMean:
       return run_averaging<T, Kind::kMean>(call, task, scratch);
     case Kind::kEntropy:

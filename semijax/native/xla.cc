@@ -1,11 +1,18 @@
 // What XLA calls: the handlers, the tasks of a call on XLA's threads, and the choice of kernels.
+//
+// A computation may still run while the process exits and static objects are destroyed: those here
+// have no destructor.
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
+#include <sstream>
+#include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "contraction.h"
@@ -22,19 +29,29 @@ struct Target {
 };
 
 // What this processor can run, the best first.
-const std::vector<Target>& targets() {
-  static const std::vector<Target> found = [] {
-    std::vector<Target> all;
+struct Targets {
+  Target all[3];
+  int count;
+
+  void add(Target target) { all[count++] = target; }
+  const Target* begin() const { return all; }
+  const Target* end() const { return all + count; }
+};
+static_assert(std::is_trivially_destructible_v<Targets>);
+
+const Targets& targets() {
+  static const Targets found = [] {
+    Targets found{};
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (fma && wide) all.push_back({"avx512", avx512::run});
-    if (fma) all.push_back({"avx2", avx2::run});
+    if (fma && wide) found.add({"avx512", avx512::run});
+    if (fma) found.add({"avx2", avx2::run});
 #endif
-    all.push_back({"baseline", baseline::run});
-    return all;
+    found.add({"baseline", baseline::run});
+    return found;
   }();
   return found;
 }
@@ -43,7 +60,7 @@ std::atomic<const Target*> chosen = nullptr;
 
 const Target& target() {
   const Target* forced = chosen.load();
-  return forced ? *forced : targets().front();
+  return forced ? *forced : *targets().begin();
 }
 
 // The tasks of a call, taken in turn by the thread that XLA called and by helpers from its pool.
@@ -119,36 +136,80 @@ bool number(ffi::DataType type, Number* found) {
 }
 
 using Buffers = std::initializer_list<ffi::AnyBuffer>;
+using Shape = ffi::Span<const std::int64_t>;
+
+std::string described(ffi::DataType type, Shape shape) {
+  std::ostringstream text;
+  text << type << '[';
+  for (const auto& size : shape) text << (&size == shape.begin() ? "" : ",") << size;
+  text << ']';
+  return text.str();
+}
+
+ffi::Error wrong(const std::string& name, ffi::AnyBuffer buffer, const std::string& expected) {
+  return ffi::Error::InvalidArgument("semijax: " + name + " is " +
+                                     described(buffer.element_type(), buffer.dimensions()) +
+                                     " and must " + expected);
+}
+
+// The error for the first of these buffers that has another type or shape, if one has.
+ffi::Error expect(const std::string& name, Buffers buffers, ffi::DataType type, Shape shape) {
+  for (const auto& buffer : buffers)
+    if (buffer.element_type() != type || !(buffer.dimensions() == shape))
+      return wrong(name + '[' + std::to_string(&buffer - buffers.begin()) + ']', buffer,
+                   "be " + described(type, shape));
+  return ffi::Error::Success();
+}
+
+// The contraction of these buffers: its kind and layout are given. Nothing relies on what Python
+// checked, for anyone may call the handlers.
+ffi::Error read(Contraction* call, ffi::AnyBuffer weights, Buffers elements, Buffers results) {
+  const ffi::AnyBuffer& first = *elements.begin();
+  const Shape w = weights.dimensions(), e = first.dimensions();
+  const ffi::DataType type = first.element_type();
+  const bool may_be_lists = call->kind == Kind::kLargest, lists = may_be_lists && e.size() == 4;
+  if (w.size() != 3) return wrong("weights", weights, "have 3 axes");
+  if (e.size() != 3 && !lists)
+    return wrong("elements[0]", first, may_be_lists ? "have 3 axes, or 4 for lists" : "have 3 axes");
+  if (lists && e[3] > kLongestList)
+    return wrong("elements[0]", first,
+                 "have no lists longer than " + std::to_string(kLongestList));
+  if (type != ffi::F32 && type != ffi::F64) return wrong("elements[0]", first, "be F32 or F64");
+  if (!number(weights.element_type(), &call->weight_type))
+    return wrong("weights", weights, "be F16, BF16, F32 or F64");
+  if (call->weight_type == Number::kF64 && type == ffi::F32)
+    return wrong("weights", weights, "be no wider than the elements");
+
+  const int m = call->weights_columns_first ? 2 : 1;  // the axis of rows, of the weights
+  const int n = call->columns_first ? 1 : 2;          // … and that of columns, of the others
+  call->f64 = type == ffi::F64;
+  call->batch = w[0], call->rows = w[m], call->depth = w[3 - m], call->columns = e[n];
+  call->list = lists ? e[3] : 0;
+  std::int64_t shape[] = {call->batch, call->columns, call->columns, call->list};
+  shape[3 - n] = call->depth;
+  ffi::Error error = expect("elements", elements, type, Shape(shape, e.size()));
+  if (error.failure()) return error;
+  shape[3 - n] = call->rows;
+  error = expect("result", results, type, Shape(shape, e.size()));
+  if (error.failure()) return error;
+
+  const auto data = [](const ffi::AnyBuffer& buffer) { return buffer.untyped_data(); };
+  call->weights = weights.untyped_data();
+  std::transform(elements.begin(), elements.end(), call->elements, data);
+  std::transform(results.begin(), results.end(), call->result, data);
+  return ffi::Error::Success();
+}
 
 ffi::Error contract(Kind kind, ffi::ThreadPool& pool, bool weights_columns_first,
                     bool columns_first, ffi::AnyBuffer weights, Buffers elements,
                     Buffers results) {
-  const auto w = weights.dimensions(), e = elements.begin()->dimensions();
-  const bool lists = kind == Kind::kLargest && e.size() == 4;
-  if (w.size() != 3 || e.size() != (lists ? 4 : 3))
-    return ffi::Error::InvalidArgument("three axes expected, or four of lists");
-  const Index m = weights_columns_first ? 2 : 1, n = columns_first ? 1 : 2;
-  if (w[0] != e[0] || w[3 - m] != e[3 - n])
-    return ffi::Error::InvalidArgument("weights [B, M, K] and elements [B, K, N] expected");
   Contraction call{};
   call.kind = kind;
-  call.batch = w[0], call.rows = w[m], call.depth = w[3 - m], call.columns = e[n];
-  call.list = lists ? e[3] : 0;
-  if (call.list > kLongestList) return ffi::Error::InvalidArgument("the lists are too long");
-  if (!number(weights.element_type(), &call.weight_type))
-    return ffi::Error::InvalidArgument("weights must be floating point numbers");
-  const auto type = elements.begin()->element_type();
-  if (type != ffi::F32 && type != ffi::F64)
-    return ffi::Error::InvalidArgument("elements must be float32 or float64");
-  call.f64 = type == ffi::F64;
   call.weights_columns_first = weights_columns_first;
   call.columns_first = columns_first;
-  call.weights = weights.untyped_data();
-  const auto data = [](const ffi::AnyBuffer& buffer) { return buffer.untyped_data(); };
-  std::transform(elements.begin(), elements.end(), call.elements, data);
-  std::transform(results.begin(), results.end(), call.result, data);
-  if (call.batch && call.rows && call.columns && !(lists && call.list == 0)) Job::run(call, pool);
-  return ffi::Error::Success();
+  const ffi::Error error = read(&call, weights, elements, results);
+  if (error.success() && results.begin()->element_count() > 0) Job::run(call, pool);
+  return error;
 }
 
 using In = ffi::AnyBuffer;
@@ -181,6 +242,8 @@ auto bind_two() {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_largest, semijax::contract_one<semijax::Kind::kLargest>,
                               semijax::bind_one());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_count, semijax::contract_one<semijax::Kind::kCount>,
+                              semijax::bind_one());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_mass, semijax::contract_one<semijax::Kind::kMass>,
                               semijax::bind_one());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(semijax_hull, semijax::contract_two<semijax::Kind::kHull>,
                               semijax::bind_two());
