@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -156,8 +157,8 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
         )
         what = f"top_paths(k=100, by={by!r}) / sweep"
         yield Figure(what, workload.name, times["search"] / times["sweep"], 10)
-    samples = sj.sample_paths(function, 1000, key)
-    seconds = run_times({"samples": lambda: samples(embeddings)}, 3)["samples"]
+    samples = sj.sample_paths(function, 1000)
+    seconds = run_times({"samples": lambda: samples(key, embeddings)}, 3)["samples"]
     yield Figure("sample_paths(n=1000), seconds", workload.name, seconds)
     # In a process of its own, whose allocator gives back at once what is no longer needed.
     command = f"from benchmarks import table; print(table.path_memory(table.{workload}))"
@@ -178,9 +179,9 @@ def flow(workload: Workload, repeats: int) -> Iterator[Figure]:
         semiring = SEMIRINGS[name]
         analyses = {
             "sweep": sj.semiring_grad(function, semiring),
-            "branch_flow": sj.branch_flow(function, semiring, layers, branches, argnums=0),
+            "branch_flow": sj.branch_flow(function, semiring, layers, branches, traced=0),
             "branch_flow, op": sj.branch_flow(
-                function, semiring, layers, branches, argnums=0, granularity="op"
+                function, semiring, layers, branches, traced=0, granularity="op"
             ),
             "site_flow": sj.site_flow(function, semiring, layers),
             "component_flow": sj.component_flow(function, semiring, 4),
@@ -201,25 +202,31 @@ def study() -> Iterator[Figure]:
     embeddings = random.standard_normal((64, workload.width)).astype(np.float32)
     traced = []
 
-    def analysis(batch: Any) -> Any:
+    def analysis(batch: jax.Array, mask: jax.Array) -> Any:
         traced.append(batch)
 
         def margin(embeddings: jax.Array) -> jax.Array:
-            kept = jnp.where(batch["mask"][:, None], embeddings, 0)
-            return workload.function(kept, params)
+            return workload.function(jnp.where(mask[:, None], embeddings, 0), params)
 
-        return sj.branch_flow(margin, sj.MaxProduct(), "*/layer/0:input")(batch["embeddings"])
+        return sj.branch_flow(margin, sj.MaxProduct(), "*/layer/0:input")(batch)
 
-    lengths = random.integers(9, 64, 200)
-    batches = [{"embeddings": embeddings[:n], "mask": np.ones(n, bool)} for n in lengths]
+    batches = [embeddings[:n] for n in random.integers(9, 64, 200)]
 
     def largest(flow: sj.BranchFlow, batch: Any) -> np.ndarray:
         ((_, branches),) = flow.items()
-        return np.max([*branches.values()], 0).ravel()[: len(batch["mask"])]
+        return np.max([*branches.values()], 0).ravel()
 
-    reducers = {"largest": largest}
-    sj.run_study(analysis, batches, reducers=reducers, buckets=(16, 32, 64), progress=False)
-    yield Figure("compilations of a study / buckets", "200 sentences", len(traced) / 3, 1)
+    sj.run_study(
+        analysis,
+        batches,
+        reducers={"largest": largest},
+        pad=0,
+        buckets=(16, 32, 64),
+        pad_tolerance=math.inf,  # the workload attends to padding
+        progress=False,
+    )
+    # One more than there are buckets, to see what is padding.
+    yield Figure("compilations of a study / (buckets + 1)", "200 sentences", len(traced) / 4, 1)
 
 
 def agreement() -> Iterator[Figure]:
@@ -240,7 +247,7 @@ def path_memory(workload: Workload) -> float:
     def function(embeddings: jax.Array) -> jax.Array:
         return workload.function(embeddings, params)
 
-    call = Call(function, 0, (embeddings,), {})
+    call = Call(function, (embeddings,), {}, caller="top_paths")
     assert call.end is not None
     kept = backward(call.run, LogAbsMaxProduct(), call.end)
     needed = sum(array.nbytes for array in kept.values()) + sweep.temporary_bytes

@@ -57,6 +57,9 @@ PER_TOKEN = {"gradient": sj.SumProduct(), "entropy": sj.Entropy()}
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """The lengths that sentences are padded to."""
 
+PADDING = {"pad": 0, "axis": 1, "buckets": BUCKETS}
+"""How ``run_study`` pads batches of them."""
+
 
 class Batch(NamedTuple):
     """Encoded sentences, padded with zeros to one length.
@@ -147,7 +150,7 @@ def branch_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: 
         data: the sentences, as from ``batches``.
         **options: of ``branch_study`` and ``run_study``, as ``checkpoint``.
     """
-    options = {"axis": 1, "buckets": BUCKETS} | options
+    options = PADDING | options
     return branch_study(model, margin, data, kinds, **options)
 
 
@@ -167,8 +170,8 @@ def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options
     """
     structure, state = nnx.split(model)
 
-    def sentence_statistics(batch: Batch) -> dict[str, jax.Array]:
-        return _sentence_statistics(structure, state, batch)
+    def sentence_statistics(batch: Batch, mask: Any = None) -> dict[str, jax.Array]:
+        return _sentence_statistics(structure, state, batch)  # which has its own mask
 
     def statistic(name: str) -> Callable[[Any, Batch], np.ndarray]:
         return lambda output, batch: output[name][batch.sentence >= 0]
@@ -180,7 +183,7 @@ def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options
             reducers={name: statistic(name) for name in ("margin", *PER_TOKEN)},
             group_by=lambda batch: batch.sentence[batch.sentence >= 0],
             jit=False,
-            **({"axis": 1, "buckets": BUCKETS} | options),
+            **(PADDING | options),
         )
 
 

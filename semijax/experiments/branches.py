@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 
 import semijax as sj
-from semijax.study.means import Moments
 
 LAYERS = "*/layer/*:input"
 """The arrays that branch, in a BERT: the inputs of its layers."""
@@ -49,7 +48,9 @@ def branch_study(
     Args:
         model: a Flax NNX model. Models that differ in their parameters only are compiled once.
         quantity: a function of the model and one example that returns a real scalar.
-        batches: pytrees of arrays ``[batch, ...]``: examples of the same length.
+        batches: pytrees of arrays ``[batch, ...]``: examples of the same length, which standard
+            errors take for independent. Where batches are padded (``pad``, with ``axis=1``), an
+            example must hold its own mask: a boolean leaf is padded with False.
         kinds: a function of a batch that returns what each token is, str ``[batch, length]``;
             ``""`` is none.
         granularities: of ``semiring_grad``: ``"element"``, ``"op"`` or both.
@@ -58,24 +59,33 @@ def branch_study(
         **options: of ``run_study``, as ``checkpoint`` and ``progress``.
 
     Returns:
-        A study of statistics ``"granularity/layer/branch"``, grouped by kind.
+        A study of statistics ``"granularity/layer/branch"``, grouped by kind; all tokens together
+        are a group, too.
     """
     structure, state = nnx.split(model)
     asked = tuple(granularities), layers, tuple(branches.items())
 
-    def branch_values(batch: Any) -> dict[str, list[dict[str, jax.Array]]]:
-        return _branch_values(structure, quantity, asked, state, batch)
+    def branch_values(batch: Any, mask: Any = None) -> dict[str, list[dict[str, jax.Array]]]:
+        return _branch_values(structure, quantity, asked, state, batch)  # examples have masks
 
-    def kinds_of(batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Of all tokens, and which of the batch's places hold one."""
-        found = np.asarray(kinds(batch), object)
-        return found[found != ""], found != ""
+    def kinds_of(batch: Any) -> np.ndarray:
+        return np.asarray(kinds(batch), object)
+
+    # Every token is counted twice: as one of its kind and as one of all.
+    def kind_of_value(batch: Any) -> np.ndarray:
+        found = kinds_of(batch)
+        own = found[found != ""]
+        return np.concatenate([own, np.full(own.shape, ALL, object)])
+
+    def example_of_value(batch: Any) -> np.ndarray:
+        own, _ = np.nonzero(kinds_of(batch) != "")
+        return np.concatenate([own, own])
 
     def per_token(granularity: str) -> Callable[[Any, Any], dict[str, np.ndarray]]:
         def values(output: Any, batch: Any) -> dict[str, np.ndarray]:
-            _, is_token = kinds_of(batch)
+            is_token = kinds_of(batch) != ""
             return {
-                f"{layer}/{branch}": found[branch][: len(is_token), : is_token.shape[1]][is_token]
+                f"{layer}/{branch}": np.tile(found[branch][is_token], 2)
                 for layer, found in enumerate(output[granularity])
                 for branch in sorted(found, key=[*branches, *found].index)
             }
@@ -88,7 +98,8 @@ def branch_study(
             branch_values,
             batches,
             reducers=reducers,
-            group_by=lambda batch: kinds_of(batch)[0],
+            group_by=kind_of_value,
+            cluster_by=example_of_value,
             jit=False,
             **options,
         )
@@ -124,20 +135,20 @@ def branch_table(study: sj.Study) -> Any:
     """What ``branch_study`` found, as a ``pandas.DataFrame``.
 
     Its columns: ``granularity``, ``layer``, ``kind`` (of token; ``"all tokens"`` too), ``branch``,
-    ``count``, ``mean``, ``stderr``, and ``share``, the mean over the sum of the branches' means.
+    ``count`` (of tokens), ``examples`` (how many they come from), ``mean``, ``stderr`` (clustered
+    by example), ``dropped`` (how many values were NaN), and ``share``, the mean over the sum of the
+    branches' means.
     """
     import pandas
 
+    numbers = ["count", "examples", "mean", "stderr", "dropped"]
     rows = []
     for statistic, groups in study.statistics.items():
         granularity, layer, branch = statistic.split("/")
-        together = Moments()
-        for moments in groups.values():
-            together = together.merged(moments)
-        for kind, moments in {**groups, ALL: together}.items():
-            numbers = (moments.count, moments.mean, moments.stderr)
-            rows.append((granularity, int(layer), kind, branch, *numbers))
-    columns = ["granularity", "layer", "kind", "branch", "count", "mean", "stderr"]
+        for kind in sorted(groups, key=lambda kind: kind == ALL):  # the kinds first
+            own = [getattr(groups[kind], number) for number in numbers]
+            rows.append((granularity, int(layer), kind, branch, *own))
+    columns = ["granularity", "layer", "kind", "branch", *numbers]
     table = pandas.DataFrame(rows, columns=columns)
     totals = table.groupby(columns[:3])["mean"].transform("sum").to_numpy()
     shares = np.divide(table["mean"], totals, out=np.full(len(table), np.nan), where=totals > 0)
@@ -188,5 +199,5 @@ def _labels(values: Any) -> dict[str, str]:
     (granularity,) = set(values["granularity"])
     return {
         "unit": "mean branch value [output per unit of the layer's input]",
-        "normalisation": f"none; granularity {granularity!r}; 95% confidence over tokens",
+        "normalisation": f"none; granularity {granularity!r}; 95% confidence, clustered by example",
     }

@@ -117,7 +117,6 @@ def branch_values(
         batches(),
         kinds,
         granularities=granularities,
-        pad=None,
         progress=progress,
     )
 

@@ -1,5 +1,10 @@
 """Statistics over many examples: a jitted analysis streamed over batches of any lengths."""
 
-from semijax.study.means import Moments as Moments
-from semijax.study.means import Study as Study
-from semijax.study.study import run_study as run_study
+from semijax.study.means import Moments, Study
+from semijax.study.study import run_study
+
+__all__ = [
+    "Moments",
+    "Study",
+    "run_study",
+]

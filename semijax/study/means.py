@@ -7,7 +7,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,56 +17,114 @@ from semijax import tables
 Label = str | int | bool
 """The name of a group."""
 
-COLUMNS = ("statistic", "group", "count", "mean", "stderr")
+COLUMNS = (
+    *("statistic", "group", "count", "examples", "mean", "stderr"),
+    *("dropped", "dropped_examples"),
+)
+
+LEGEND = "stderr: clustered by example; dropped: NaN, in no mean"
+
+LAYOUT = 2
+"""The layout of the files that are written: another number means other fields."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Moments:
-    """The mean of observations, and what it takes to add more to it.
+    """The mean of numbers that come from examples, its standard error, and what was left out.
+
+    Numbers of one example (its tokens, its layers) depend on each other; only examples are
+    independent. So example c, with n_c numbers that add up to y_c, counts as one observation of the
+    pair (y_c, n_c), and the mean is the ratio of their sums, m = Σ y_c / Σ n_c.
 
     Attributes:
-        count: how many observations there are.
-        centre: their mean; 0 if there are none.
-        squares: the sum of their squared deviations from it.
+        count: how many numbers are in the mean, Σ n_c.
+        examples: how many examples they come from, G.
+        dropped: how many numbers were NaN (or masked) and are in no mean.
+        dropped_examples: how many examples had nothing but such numbers.
+        centre: the mean; 0 if there are no numbers.
+        squares: Σ d_c², where d_c = y_c − m n_c.
+        products: Σ n_c d_c.
+        sizes: Σ n_c².
     """
 
     count: int = 0
+    examples: int = 0
+    dropped: int = 0
+    dropped_examples: int = 0
     centre: float = 0.0
     squares: float = 0.0
+    products: float = 0.0
+    sizes: int = 0
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Moments:
-        """The moments of a vector of numbers."""
-        if not values.size:
-            return cls()
+    def of(cls, values: np.ndarray, examples: np.ndarray | None = None) -> Moments:
+        """The moments of a vector of numbers, in which NaN is none.
+
+        Args:
+            values: float64 ``[n]``.
+            examples: the number of each one's example, int ``[n]``; by default all are of one.
+        """
+        of = np.zeros(values.size, int) if examples is None else examples
+        found = ~np.isnan(values)
+        kept, kept_of = values[found], of[found]
+        dropped = values.size - kept.size
+        lost = np.setdiff1d(of, kept_of).size
+        if not kept.size:
+            return cls(dropped=dropped, dropped_examples=lost)
+        _, row = np.unique(kept_of, return_inverse=True)
+        sizes = np.bincount(row)
         with np.errstate(over="ignore", invalid="ignore"):  # whoever calls looks for infinities
-            centre = values.mean()
-            return cls(values.size, float(centre), float(np.square(values - centre).sum()))
+            centre = kept.mean()
+            sums = np.bincount(row, kept - centre)
+            squares, products = float(sums @ sums), float(sizes @ sums)
+        return cls(
+            *(kept.size, sizes.size, dropped, lost),
+            *(float(centre), squares, products, int(sizes @ sizes)),
+        )
 
     def merged(self, other: Moments) -> Moments:
-        """The moments of both sets of observations (Chan, Golub, LeVeque 1983).
+        """The moments of both; no example may be in both.
 
-        Unlike a sum of squares less a squared sum, it does not cancel where the mean is large.
+        The sums are about a mean, as those of Chan, Golub and LeVeque (1983), and are moved to the
+        new one. Unlike plain sums of squares, they do not cancel where the mean is large.
         """
-        if not other.count:
-            return self
         count = self.count + other.count
-        share = other.count / count
-        delta = other.centre - self.centre
-        between = delta * (delta * (self.count * share))
-        return Moments(count, self.centre + delta * share, self.squares + other.squares + between)
+        share = other.count / count if count else 0.0
+        step = share * (other.centre - self.centre) if other.count else 0.0
+        back = (1 - share) * (self.centre - other.centre) if self.count else 0.0
+        (squares, products), (more, others) = self._about(step), other._about(back)
+        return Moments(
+            count,
+            self.examples + other.examples,
+            self.dropped + other.dropped,
+            self.dropped_examples + other.dropped_examples,
+            self.centre + step if self.count else other.centre,
+            squares + more,
+            products + others,
+            self.sizes + other.sizes,
+        )
+
+    def _about(self, step: float) -> tuple[float, float]:
+        """The squares and the products about the centre + step."""
+        squares = self.squares + step * (step * self.sizes - 2 * self.products)
+        return max(squares, 0.0), self.products - step * self.sizes
 
     @property
     def mean(self) -> float:
-        """The mean; NaN of no observations."""
+        """The mean; NaN of no numbers."""
         return self.centre if self.count else math.nan
 
     @property
     def stderr(self) -> float:
-        """The standard error of the mean, √(squares / (count − 1) / count); NaN below count 2."""
-        if self.count < 2:
+        """The standard error of the mean, clustered by example; NaN below two examples.
+
+        √(G / (G − 1) · Σ (y_c − m n_c)²) / Σ n_c, the standard error of a ratio estimator (Cochran
+        1977, Theorem 2.5): the robust one of Liang and Zeger (1986) for a mean, with the factor
+        G / (G − 1) for few examples. Where every example has one number it is the usual s / √n.
+        """
+        if self.examples < 2:
             return math.nan
-        return math.sqrt(self.squares / (self.count - 1) / self.count)
+        return math.sqrt(self.squares * self.examples / (self.examples - 1)) / self.count
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -74,11 +132,12 @@ class Study(tables.Printed):
     """What ``run_study`` found: ``study["entropy"]["nouns"].mean``.
 
     Attributes:
-        statistics: for every statistic the ``Moments`` (``count``, ``mean``, ``stderr``) by group.
+        statistics: for every statistic the ``Moments`` by group: ``count``, ``mean``, ``stderr``,
+            ``examples``, and what was ``dropped``.
         batches: how many batches were seen.
-        provenance: what made the numbers: versions, the names of the function and the reducers, the
-            padding, ``compiled`` (how many distinct shapes were compiled), what the function's
-            outputs say of themselves (``semiring``, ``granularity``), and your own.
+        provenance: what made the numbers: versions, the names of the functions and the reducers,
+            the padding, ``compiled`` (how many distinct shapes the batches had, once padded), what
+            the function's outputs say of themselves (``semiring``, ``granularity``), and your own.
     """
 
     statistics: Mapping[str, Mapping[Label, Moments]]
@@ -91,10 +150,13 @@ class Study(tables.Printed):
             raise KeyError(f"No statistic {statistic!r}, there are {list(self.statistics)}.")
         return self.statistics[statistic]
 
-    def rows(self) -> list[tuple[str, Label, int, float, float]]:
-        """A row for each statistic and group: statistic, group, count, mean, stderr."""
+    def rows(self) -> list[tuple[str, Label, int, int, float, float, int, int]]:
+        """A row for each statistic and group: statistic, group, then those of its ``Moments``.
+
+        These are count, examples, mean, stderr, dropped and dropped_examples.
+        """
         return [
-            (name, group, groups[group].count, groups[group].mean, groups[group].stderr)
+            (name, group, *(getattr(groups[group], column) for column in COLUMNS[2:]))
             for name, groups in self.statistics.items()
             for group in sorted(groups)
         ]
@@ -111,7 +173,8 @@ class Study(tables.Printed):
             for row in self.rows()
         ]
         title = f"{self.provenance.get('function', 'Study')} over {self.batches} batches"
-        return tables.Table(COLUMNS, cells, right=(2, 3, 4), title=title)
+        right = range(2, len(COLUMNS))
+        return tables.Table(COLUMNS, cells, right=right, title=title, legend=LEGEND)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a JSON file, whole or not at all."""
@@ -122,12 +185,13 @@ class Study(tables.Printed):
         """Read what ``save`` wrote; it is equal to what was saved.
 
         Raises:
-            ValueError: if the file holds something else.
+            ValueError: if the file holds something else, or was written in another layout.
         """
-        return read_json(pathlib.Path(path), "a saved Study", cls.from_json)
+        keys = {field.name for field in dataclasses.fields(cls)}
+        return read_json(pathlib.Path(path), "a saved Study", keys, cls.from_json)
 
     def to_json(self) -> dict[str, Any]:
-        """Itself in JSON's types."""
+        """Its fields in JSON's types."""
         # Moments, where mean and stderr may be NaN: these are finite, which is all that JSON has.
         # Lists of groups, as the keys of JSON's objects are strings and a group may be 1 or True.
         statistics = [
@@ -143,24 +207,41 @@ class Study(tables.Printed):
     @classmethod
     def from_json(cls, data: Any) -> Study:
         """The study that ``to_json`` gave."""
+        fields = [field.name for field in dataclasses.fields(Moments)]
         statistics = {
-            name: {group: Moments(*numbers) for group, *numbers in groups}
+            name: {
+                group: Moments(**dict(zip(fields, numbers, strict=True)))
+                for group, *numbers in groups
+            }
             for name, groups in data["statistics"]
         }
         return cls(statistics, data["batches"], data["provenance"])
 
 
-def read_json(path: pathlib.Path, what: str, parse: Callable[[Any], Any]) -> Any:
-    """What a JSON file holds, parsed; a ValueError if it is not ``what`` it should be."""
+def read_json(
+    path: pathlib.Path, what: str, keys: Collection[str], parse: Callable[[Any], Any]
+) -> Any:
+    """What ``write_json`` wrote, parsed; a ValueError if it is not ``what`` it should be.
+
+    An object that has all the keys is what it should be, perhaps in another layout.
+    """
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        layout = data.get("layout", 1) if isinstance(data, dict) else LAYOUT
+        if layout == LAYOUT or not data.keys() >= set(keys):
+            return parse(data)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not {what}: {error!r}.") from error
+    raise ValueError(
+        f"{path} is {what} in layout {layout!r}, of another version of semijax; this one reads "
+        f"layout {LAYOUT}, and the numbers cannot be converted. Run the study anew, with another "
+        "path."
+    )
 
 
-def write_json(path: pathlib.Path, data: Any) -> None:
-    """Write a JSON file, as ``write_whole``."""
-    write_whole(path, json.dumps(data, allow_nan=False).encode())
+def write_json(path: pathlib.Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file and its layout, as ``write_whole``."""
+    write_whole(path, json.dumps({"layout": LAYOUT, **data}, allow_nan=False).encode())
 
 
 def write_whole(path: pathlib.Path, content: bytes) -> None:

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib.metadata
 import math
-import operator
 import os
 import pathlib
 import platform
@@ -21,7 +20,7 @@ import numpy as np
 
 from semijax import checks
 from semijax.study.means import Label, Moments, Study, read_json, write_json
-from semijax.study.padding import check_buckets, check_pad, pad_batch
+from semijax.study.padding import Exact, Padded, Padding, check_takes_mask, check_tolerance
 
 Reducers = Mapping[str, Callable[[Any, Any], Any]]
 
@@ -30,52 +29,73 @@ ALL = "all"
 
 
 def run_study(
-    fn: Callable[[Any], Any],
+    fn: Callable[..., Any],
     batches: Iterable[Any],
     *,
     reducers: Reducers,
     group_by: Callable[[Any], Any] | None = None,
+    cluster_by: Callable[[Any], Any] | None = None,
     progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
-    buckets: Sequence[int] | None = None,
-    pad: Any = 0,
+    pad: Any = None,
     axis: int = 0,
+    buckets: Sequence[int] | None = None,
+    pad_tolerance: float = 0.01,
     jit: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> Study:
     """Means, with standard errors, of what a function says of many batches of any lengths.
 
-    ``jax.jit(fn)`` runs on one batch after another, each padded to one of a few lengths, and so
-    compiles once for each of these. ``fn`` must itself disregard what was padded: give it a mask in
-    the batch. A fresh lambda compiles anew in every study, a named function only once.
+    ``jax.jit(fn)`` runs on one batch after another, and compiles once for every new shape. A fresh
+    lambda compiles anew in every study, a named function only once.
+
+    **Padding.** By default nothing is padded. Where batches have many lengths, ``pad=0`` pads them
+    to a few: then ``fn`` compiles once for each of these and is called as ``fn(batch, mask=mask)``.
+    The mask, bool ``[padded length]``, is False where the batch was padded. Nothing else of a study
+    sees the padding: reducers get the output without it. Only ``fn`` can tell it from data, so the
+    first batch that is padded runs a second time as it is, and if the two disagree by more than
+    ``pad_tolerance``, the study stops. That compiles once more, and calls the reducers twice.
+
+    **Standard errors** take examples for independent, not the numbers of one example: they are
+    clustered by example (``Moments.stderr`` has the formula). A batch is one example, unless
+    ``cluster_by`` says which examples it holds.
 
     With a ``checkpoint``, a study may be killed at any moment and started again: it goes on after
     the last batch it has written down, and ends with the numbers of one that was never killed. A
     finished one returns without calling ``fn``; given more batches, it goes on with these.
 
     Args:
-        fn: a function of one batch that returns any pytree of arrays.
+        fn: a function of one batch, and with ``pad`` of a ``mask``, that returns any pytree of
+            arrays. With ``pad``, an axis of these must be as many positions longer as the batch is,
+            at its end, or no longer at all.
         batches: any iterable of pytrees of arrays: sentences, or groups of them.
-        reducers: by the statistics' names, functions of ``(output, batch)``: the output of the
-            padded batch and the batch as given, not padded, both on the host as NumPy arrays. So
-            ``output[: len(batch["ids"])]`` are the tokens'. They return a number, an array of them,
-            each an observation, or a dict of these, whose statistics are called ``"name/key"``. NaN
-            is no observation.
+        reducers: by the statistics' names, functions of ``(output, batch)``: what ``fn`` returns
+            for the batch, and the batch, both without padding and on the host as NumPy arrays. They
+            return a number, an array of them, each an observation, or a dict of these, whose
+            statistics are called ``"name/key"``. NaN, and what a masked array masks, is no
+            observation; the study counts it as dropped.
         group_by: a function of the batch as given that returns a label (str, int or bool), or an
-            array of labels, one for every observation of each statistic. By default all are in one
-            group, ``"all"``.
+            array of labels for the observations of each statistic: as many, or of the shape of
+            their first axes, so that labels ``[tokens]`` do for observations ``[tokens, layers]``.
+            By default all are in one group, ``"all"``.
+        cluster_by: a function of the batch as given that returns the number or name of its example
+            (int, str or bool), or an array of them, as ``group_by``. Each batch has examples of its
+            own: names are not compared between batches.
         progress: whether to show a bar (of tqdm).
         checkpoint: the path of a file to write the state to, and to resume from if it exists. It
             grows by 16 bytes a batch. Two studies must not share one.
         checkpoint_every: after how many batches to write it. It is written at the end too, also
             when that is an exception.
-        buckets: the lengths to pad to, increasing; powers of two from 8 by default.
         pad: what to pad with at the end of ``axis``, a pytree prefix of a batch: numbers, or None
             where a leaf is not to be padded, as a label. A leaf without the axis never is. Boolean
-            leaves, as masks, are padded with False (with ``pad=True``, True). ``pad=None`` pads
-            nothing; every new shape compiles.
+            leaves, as masks of your own, are padded with False (with ``pad=True``, True).
         axis: the axis in which leaves differ in length.
+        buckets: the lengths to pad to, increasing; powers of two from 8 by default.
+        pad_tolerance: how much padding may change the observations of a statistic, in the batch
+            where this is compared: Σ |change| as a share of Σ |observation|, where each counts as
+            no less than a thousandth of the largest of all statistics. It is there for rounding;
+            ``math.inf`` allows everything.
         jit: whether to compile ``fn``; False if it has compiled all of its work itself, as one that
             calls a jitted function with a model's parameters, for several studies to share.
         provenance: what else to remember of where the numbers come from, as the model's name. A
@@ -85,44 +105,50 @@ def run_study(
         A ``Study``, accumulated in float64.
 
     Raises:
-        TypeError: if an argument is of the wrong type, a reducer does not return real numbers, or
-            labels are not all str, all int or all bool.
-        ValueError: if there are no batches; leaves to pad differ in length or are longer than the
-            last bucket; there are not as many labels as observations; outputs differ in provenance;
-            or the checkpoint is of another study or of other batches.
+        TypeError: if an argument is of the wrong type, ``fn`` takes no mask where there is padding,
+            a reducer does not return real numbers, or labels are not all str, all int or all bool.
+        ValueError: if there are no batches; padding changes a number, or cannot be told from data
+            in an output; leaves to pad differ in length or are longer than the last bucket; labels
+            do not fit the observations; outputs differ in provenance; or the checkpoint is of
+            another study, of other batches or of another layout.
         FloatingPointError: if an observation is infinite, as the log of 0, and with it the mean; a
             reducer leaves it out by NaN. Also if moments overflow float64.
         ModuleNotFoundError: if there is to be a bar, but no tqdm.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, semijax as sj
+        >>> def from_the_mean(x, mask):
+        ...     return x - jnp.mean(x, where=mask)
         >>> study = sj.run_study(
-        ...     jnp.square,
-        ...     [np.arange(3.0), np.arange(5.0)],
-        ...     reducers={"square": lambda output, batch: output[: len(batch)]},
+        ...     from_the_mean,
+        ...     [np.arange(3.0), np.arange(5.0), np.array([1.0, np.nan])],
+        ...     reducers={"distance": lambda output, batch: abs(output)},
+        ...     pad=0,
         ...     progress=False,
         ... )
         >>> print(study)
-        square over 2 batches
-        statistic  group  count   mean   stderr
-        square     all        8  4.375  1.97247
-        >>> study.provenance["compiled"]  # both were padded to 8
+        from_the_mean over 3 batches
+        statistic  group  count  examples  mean  stderr  dropped  dropped_examples
+        distance   all        8         2     1    0.25        2                 1
+        stderr: clustered by example; dropped: NaN, in no mean
+        >>> study.provenance["compiled"]  # all were padded to 8
         1
     """
     checks.check_callable(fn)
     _check_reducers(reducers)
-    if group_by is not None:
-        checks.check_callable(group_by)
+    for labelling in (group_by, cluster_by):
+        if labelling is not None:
+            checks.check_callable(labelling)
     if isinstance(batches, (str, Mapping)) or not hasattr(batches, "__iter__"):
         raise TypeError(f"Expected an iterable of batches, got {type(batches).__name__}.")
     checks.check_positive("checkpoint_every", checkpoint_every)
-    padding = {
-        "pad": check_pad(pad),
-        "axis": operator.index(axis),
-        "buckets": check_buckets(buckets),
-    }
-    settings = _settings(fn, reducers, group_by, padding, {} if provenance is None else provenance)
-    pad_one = functools.partial(pad_batch, **padding)
+    padding = Padding.checked(pad, axis, buckets)
+    tolerance = check_tolerance(pad_tolerance)
+    if padding.pads:
+        check_takes_mask(fn)
+    settings = _settings(
+        fn, reducers, group_by, cluster_by, padding, {} if provenance is None else provenance
+    )
     path = None if checkpoint is None else pathlib.Path(checkpoint)
     state = _State(settings, Study({}, 0, settings))
     if path is not None:
@@ -131,7 +157,8 @@ def run_study(
         else:
             state.write(path)  # what cannot be written fails now, not hours later
     done, seen = state.study.batches, 0
-    run = jax.jit(fn) if jit else fn
+    compiled = jax.jit(fn) if jit else fn
+    run = Padded(compiled, padding, tolerance) if padding.pads else Exact(compiled)
     try:
         with _bar(batches, progress) as stream:
             for batch in stream:
@@ -140,7 +167,7 @@ def run_study(
                     if seen < done:
                         _check_seen(state, seen, batch)
                     else:
-                        state = _after(state, batch, run, pad_one, reducers, group_by)
+                        state = _after(state, batch, run, reducers, group_by, cluster_by)
                 except Exception as error:
                     error.add_note(f"In batch {seen} of the study.")
                     raise
@@ -168,7 +195,7 @@ class _State:
 
     def write(self, path: pathlib.Path) -> None:
         fields = {"settings": self.settings, "digests": self.digests, "shapes": self.shapes}
-        write_json(path, fields | {"study": self.study.to_json()})
+        write_json(path, {**fields, "study": self.study.to_json()})
 
     @classmethod
     def from_json(cls, data: Any) -> _State:
@@ -179,17 +206,18 @@ class _State:
 def _after(
     state: _State,
     batch: Any,
-    run: Callable[[Any], Any],
-    pad_one: Callable[[Any], Any],
+    run: Exact | Padded,
     reducers: Reducers,
     group_by: Callable[[Any], Any] | None,
+    cluster_by: Callable[[Any], Any] | None,
 ) -> _State:
     """The state after one more batch."""
     digest = _digest(batch)
-    padded = pad_one(batch)
-    signature = jax.tree.structure(padded), [jax.typeof(leaf) for leaf in jax.tree.leaves(padded)]
+    host = jax.device_get(batch)
+    observe = functools.partial(_observations, reducers, host)
+    ran_on, output, numbers = run(batch, observe)
+    signature = jax.tree.structure(ran_on), [jax.typeof(leaf) for leaf in jax.tree.leaves(ran_on)]
     shapes = tuple(dict.fromkeys([*state.shapes, _short(repr(signature).encode())]))
-    output = run(padded)
     provenance = {**state.study.provenance, "compiled": len(shapes)}
     for key, value in _provenance_of(output).items():
         # Numbers of two semirings have no mean in common.
@@ -197,16 +225,16 @@ def _after(
             raise ValueError(
                 f"The output's provenance says {key} is {value!r}, the study's {provenance[key]!r}."
             )
-    host = jax.device_get(batch)
-    observed = _observations(reducers, jax.device_get(output), host)
-    labels = _labels(ALL if group_by is None else group_by(host), state.study)
-    statistics = _added(state.study.statistics, observed, labels)
+    groups = _labels("groups", ALL if group_by is None else group_by(host))
+    _check_one_type([*groups.flat, *_groups(state.study)])
+    examples = _numbered(_labels("examples", 0 if cluster_by is None else cluster_by(host)))
+    statistics = _added(state.study.statistics, numbers, groups, examples)
     study = Study(statistics, state.study.batches + 1, provenance)
     return _State(state.settings, study, state.digests + digest, shapes)
 
 
-def _observations(reducers: Reducers, output: Any, batch: Any) -> dict[str, np.ndarray]:
-    """The observations of every statistic, as vectors of float64."""
+def _observations(reducers: Reducers, batch: Any, output: Any) -> dict[str, np.ndarray]:
+    """The observations of every statistic, as arrays of float64; NaN is none."""
     found: dict[str, np.ndarray] = {}
     for name, reducer in reducers.items():
         value = reducer(output, batch)
@@ -227,50 +255,78 @@ def _numbers(statistic: str, value: Any) -> np.ndarray:
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (bool, jnp.integer, jnp.floating)):
         raise TypeError(f"Reducers must return real numbers, got {value!r} for {statistic!r}.")
     # What a masked array masks is no observation either.
-    numbers = np.ma.filled(array.astype(np.float64), np.nan).ravel()
-    if np.isinf(numbers).any():
+    numbers = np.ma.filled(array.astype(np.float64), np.nan)
+    if infinite := int(np.isinf(numbers).sum()):
         raise FloatingPointError(
-            f"An observation of {statistic!r} is infinite. If it is none, let the reducer return "
-            "NaN for it."
+            f"{infinite} of {numbers.size} observations of {statistic!r} are infinite, and so "
+            "would be the mean. If they are none, let the reducer return NaN for them: the study "
+            "counts what it drops."
         )
     return numbers
 
 
-def _labels(found: Any, study: Study) -> np.ndarray:
-    """One label, as an array of no axes, or a vector of them."""
+def _labels(what: str, found: Any) -> np.ndarray:
+    """Labels as an array of str, int and bool."""
     labels = np.asarray(found, dtype=object)
-    flat = [label.item() if isinstance(label, np.generic) else label for label in labels.flat]
-    kinds = {type(label) for groups in study.statistics.values() for label in groups}
-    kinds.update(map(type, flat))
-    if not kinds <= {str, int, bool}:
-        raise TypeError(f"The label of a group must be str, int or bool, got {found!r}.")
+    plain = np.empty(labels.shape, object)
+    for place, label in np.ndenumerate(labels):
+        plain[place] = label.item() if isinstance(label, np.generic) else label
+        if type(plain[place]) not in (str, int, bool):
+            raise TypeError(f"The labels of {what} must be str, int or bool, got {found!r}.")
+    return plain
+
+
+def _groups(study: Study) -> list[Label]:
+    return [label for groups in study.statistics.values() for label in groups]
+
+
+def _check_one_type(labels: Iterable[Any]) -> None:
+    kinds = sorted({type(label).__name__ for label in labels})
     if len(kinds) > 1:  # 1 and True would be one key of a dict
-        names = sorted(kind.__name__ for kind in kinds)
-        raise TypeError(f"The labels of groups must be of one type, got {' and '.join(names)}.")
-    return np.array(flat if labels.ndim else flat[0], dtype=object)
+        raise TypeError(f"The labels of groups must be of one type, got {' and '.join(kinds)}.")
 
 
 def _added(
     statistics: Mapping[str, Mapping[Label, Moments]],
     observed: Mapping[str, np.ndarray],
     labels: np.ndarray,
+    examples: np.ndarray,
 ) -> dict[str, dict[Label, Moments]]:
     """The statistics with more observations added to their groups."""
     added = {name: dict(groups) for name, groups in statistics.items()}
     for name, values in observed.items():
-        if labels.ndim and labels.size != values.size:
-            raise ValueError(
-                f"group_by must return one label, or one for each of the {values.size} "
-                f"observations of {name!r}, got {labels.size}."
-            )
+        of_value = _for_each("group_by", labels, name, values)
+        example_of_value = _for_each("cluster_by", examples, name, values)
         groups = added.setdefault(name, {})
+        # A batch without observations in a group that it names is in the table, too.
         for label in dict.fromkeys(labels.flat):
-            own = values[labels == label] if labels.ndim else values
-            total = groups.get(label, Moments()).merged(Moments.of(own[~np.isnan(own)]))
-            if not (math.isfinite(total.centre) and math.isfinite(total.squares)):
+            own = of_value == label
+            more = Moments.of(values.ravel()[own], example_of_value[own])
+            total = groups.get(label, Moments()).merged(more)
+            if not all(map(math.isfinite, (total.centre, total.squares, total.products))):
                 raise FloatingPointError(f"The moments of {name!r} overflow float64.")
             groups[label] = total
     return added
+
+
+def _numbered(labels: np.ndarray) -> np.ndarray:
+    """A number for each label, the same for the same."""
+    keys = [(type(label), label) for label in labels.flat]  # 1 and True are two
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], int).reshape(labels.shape)
+
+
+def _for_each(what: str, labels: np.ndarray, name: str, values: np.ndarray) -> np.ndarray:
+    """A vector of labels, one for each observation."""
+    if labels.shape == values.shape[: labels.ndim]:
+        spread = labels.reshape(labels.shape + (1,) * (values.ndim - labels.ndim))
+        return np.broadcast_to(spread, values.shape).ravel()
+    if labels.size == values.size:
+        return labels.ravel()
+    raise ValueError(
+        f"{what} must return one label, or one for each of the {values.size} observations of "
+        f"{name!r}, got {labels.size}."
+    )
 
 
 def _provenance_of(output: Any) -> dict[str, Any]:
@@ -285,7 +341,7 @@ def _provenance_of(output: Any) -> dict[str, Any]:
 
 
 def _settings(
-    fn: Any, reducers: Reducers, group_by: Any, padding: Mapping[str, Any], own: Any
+    fn: Any, reducers: Reducers, group_by: Any, cluster_by: Any, padding: Padding, own: Any
 ) -> dict[str, Any]:
     """What a study must have in common with the one it resumes."""
     from semijax import __version__  # set only when the package has imported this module
@@ -299,7 +355,8 @@ def _settings(
         "function": _name(fn),
         "reducers": sorted(reducers),
         "group_by": _name(group_by),
-        **padding,
+        "cluster_by": _name(cluster_by),
+        **dataclasses.asdict(padding),
     }
     if not isinstance(own, Mapping):
         raise TypeError(f"provenance must be a mapping, got {own!r}.")
@@ -362,7 +419,8 @@ def _bar(batches: Iterable[Any], progress: bool) -> Any:
 
 
 def _resumed(path: pathlib.Path, settings: Mapping[str, Any]) -> _State:
-    state = read_json(path, "a checkpoint of run_study", _State.from_json)
+    keys = {field.name for field in dataclasses.fields(_State)}
+    state = read_json(path, "a checkpoint of run_study", keys, _State.from_json)
     differences = [
         f"{key} was {state.settings.get(key)!r} and is {settings.get(key)!r}"
         for key in dict.fromkeys([*state.settings, *settings])

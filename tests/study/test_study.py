@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -21,31 +22,31 @@ from semijax.study import Moments, Study, run_study
 
 run_quietly = functools.partial(run_study, progress=False)
 
+X = {"x": lambda _, x: x}
+"""Reducers that make an observation of each number of a batch."""
+
 
 def sentences(n: int, seed: int = 0, longest: int = 90) -> list[dict]:
-    """Batches of mixed lengths: ids from 1, a mask, and a label that must not be padded."""
+    """Batches of mixed lengths: ids from 1, whether each is odd, and a label not to be padded."""
     random = np.random.default_rng(seed)
-    return [
-        {
-            "ids": random.integers(1, 50, length).astype(np.int32),
-            "mask": np.ones(length, bool),
-            "label": np.array([number % 3]),
-        }
-        for number, length in enumerate(random.integers(1, longest, n))
-    ]
+    batches = []
+    for number, length in enumerate(random.integers(1, longest, n)):
+        ids = random.integers(1, 50, length).astype(np.int32)
+        batches.append({"ids": ids, "odd": ids % 2 == 1, "label": np.array([number % 3])})
+    return batches
 
 
-PAD = {"ids": 0, "mask": 0, "label": None}
+PAD = {"ids": 0, "odd": 0, "label": None}
 
 
-def root_share(batch):
+def root_share(batch, mask=True):
     """Of each token the root over the masked sum: wrong if what is padded counts."""
     roots = jnp.sqrt(batch["ids"].astype(jnp.float32)) + 1
-    return {"share": roots / jnp.sum(roots, where=batch["mask"]), "label": batch["label"]}
+    return {"share": roots / jnp.sum(roots, where=mask), "label": batch["label"]}
 
 
 def tokens(output, batch):
-    return output["share"][: len(batch["ids"])]
+    return output["share"]
 
 
 def expected_shares(batch) -> np.ndarray:
@@ -53,17 +54,126 @@ def expected_shares(batch) -> np.ndarray:
     return roots / roots.sum()
 
 
-def assert_moments(moments: Moments, observations, rtol: float = 1e-12) -> None:
-    observations = np.asarray(observations, np.float64)
-    n = observations.size
-    assert moments.count == n
-    np.testing.assert_allclose(moments.mean, observations.mean(), rtol=rtol)
-    np.testing.assert_allclose(
-        moments.stderr, observations.std(ddof=1) / math.sqrt(n), rtol=max(rtol, 1e-6)
-    )
+def clustered_stderr(examples) -> float:
+    """The formula written out, from each example's numbers."""
+    examples = [np.asarray(x, np.float64) for x in examples if np.size(x)]
+    mean = np.concatenate(examples).mean()
+    squares = sum(float(np.sum(x - mean)) ** 2 for x in examples)
+    n, total = len(examples), sum(map(len, examples))
+    return math.sqrt(n / (n - 1) * squares) / total if n > 1 else math.nan
+
+
+def assert_moments(moments: Moments, examples, rtol: float = 1e-12) -> None:
+    """As NumPy says of the numbers of each example, of which NaN is none."""
+    given = [np.atleast_1d(np.asarray(x, np.float64)) for x in examples]
+    kept = [x[~np.isnan(x)] for x in given]
+    assert moments.count == sum(map(len, kept))
+    assert moments.examples == sum(len(x) > 0 for x in kept)
+    assert moments.dropped == sum(map(len, given)) - moments.count
+    assert moments.dropped_examples == sum(len(x) > 0 for x in given) - moments.examples
+    np.testing.assert_allclose(moments.mean, np.concatenate(kept).mean(), rtol=rtol)
+    np.testing.assert_allclose(moments.stderr, clustered_stderr(kept), rtol=max(rtol, 1e-6))
 
 
 # Padding
+
+
+def test_by_default_a_function_sees_the_batches_as_they_are():
+    batches = sentences(11)
+    seen = []
+
+    def fn(batch):
+        seen.append(batch["ids"].shape)
+        return batch["ids"][-1]
+
+    study = run_quietly(fn, batches, reducers={"last": lambda output, batch: output})
+    assert study["last"]["all"].mean == np.mean([batch["ids"][-1] for batch in batches])
+    assert seen == list(dict.fromkeys(batch["ids"].shape for batch in batches))
+    assert study.provenance["compiled"] == len(seen)
+
+
+def last(x, mask):
+    return x[-1]
+
+
+def mean_of_all(x, mask):
+    return jnp.mean(jnp.where(mask, x, 0))
+
+
+def softmax_of_all(x, mask):
+    return jax.nn.softmax(x)
+
+
+@pytest.mark.parametrize("fn", [last, mean_of_all, softmax_of_all])
+@pytest.mark.parametrize("lengths", [(3, 5), (8, 8, 5), (16, 3)])
+def test_a_function_whose_numbers_padding_changes_is_refused(fn, lengths):
+    batches = [1 + np.arange(float(n)) for n in lengths]
+    message = rf"(?s)Padding changes the observations of 'x' .*In batch {len(lengths) - 1} of"
+    if lengths[0] == 3:
+        message = r"(?s)Padding changes .*padded from 3 to 8 .*pad=None, the def.*In batch 0 of"
+    reducers = {"n": lambda _, x: x.size, "x": lambda output, _: output}
+    with pytest.raises(ValueError, match=message):
+        run_quietly(fn, batches, reducers=reducers, pad=0)
+    study = run_quietly(fn, batches, reducers=reducers, pad=0, pad_tolerance=math.inf)
+    exact = run_quietly(lambda x: fn(x, True), batches, reducers=reducers)
+    assert study["n"] == exact["n"] and study["x"]["all"].mean != exact["x"]["all"].mean
+
+
+def test_the_tolerance_is_a_share_of_the_sum():
+    def rounded(x, mask):
+        return x + jnp.where(mask.all(), 0.0, 0.125)  # as if a padded array were added up otherwise
+
+    reducers = {"x": lambda output, _: output}
+    for sign in (-1, 1):
+        batch = sign * np.array([1.0, 2.0, -3.0])  # three changes of 1/8, of a sum of 6: 1/16
+        run_quietly(rounded, [batch], reducers=reducers, pad=0, pad_tolerance=0.0625)
+        with pytest.raises(ValueError, match=r"larger pad_tolerance than 0\.0624 allows it"):
+            run_quietly(rounded, [batch], reducers=reducers, pad=0, pad_tolerance=0.0624)
+
+
+def test_what_is_small_beside_the_others_may_be_rounding():
+    def fn(x, mask):
+        return x, 1e-6 * jnp.where(mask.all(), 1, -1)
+
+    reducers = {"x": lambda y, _: y[0], "nothing": lambda y, _: y[1]}
+    batches = [np.array([1.0, -1, 1])]
+    study = run_quietly(fn, batches, reducers=reducers, pad=0)
+    assert study["nothing"]["all"].mean == pytest.approx(-1e-6)
+    for scale, of in ((6, reducers), (1, {"nothing": reducers["nothing"]})):
+        with pytest.raises(ValueError, match="Padding changes the observations of 'nothing'"):
+            run_quietly(
+                lambda *a, s=scale, **k: (fn(*a, **k)[0], s * fn(*a, **k)[1]),
+                batches,
+                reducers=of,
+                pad=0,
+            )
+
+
+def test_nan_that_padding_brings_or_takes_is_a_change():
+    def shaky(x, mask):
+        return jnp.where(mask.all(), x, jnp.nan)
+
+    for fn in (shaky, lambda x, mask: jnp.where(mask.all(), jnp.nan, x)):
+        with pytest.raises(ValueError, match="Padding changes the observations of 'x'"):
+            run_quietly(fn, [np.zeros(3)], reducers={"x": lambda y, _: y}, pad=0)
+    nan = np.array([1.0, np.nan, 2.0])
+    study = run_quietly(lambda x, mask: x, [nan], reducers={"x": lambda y, _: y}, pad=0)
+    assert_moments(study["x"]["all"], [nan])
+
+
+def no_mask(x):
+    return x
+
+
+def other_argument(x, scale=2.0):
+    return scale * x
+
+
+@pytest.mark.parametrize("fn", [no_mask, other_argument, jnp.square])
+def test_a_function_without_a_mask_is_never_padded(fn):
+    message = r"called as fn\(batch, mask=mask\).*cannot be: .*'mask'.*pad=None, the default"
+    with pytest.raises(TypeError, match=message):
+        run_quietly(fn, [np.ones(3)], reducers={"x": lambda y, _: y}, pad=0)
 
 
 def test_a_function_that_compiles_itself_is_called_as_it_is():
@@ -71,35 +181,40 @@ def test_a_function_that_compiles_itself_is_called_as_it_is():
 
     @jax.jit
     def scaled(scale, batch):
-        traced.append(1)
+        traced.append(batch.shape)
         return scale * batch
 
     batches = [np.arange(3.0), np.arange(5.0)]
     for scale in (2.0, 3.0):
         study = run_study(
-            lambda batch, scale=scale: scaled(scale, batch),
+            lambda batch, mask, scale=scale: scaled(scale, batch),
             batches,
-            reducers={"value": lambda output, batch: output[: len(batch)]},
+            reducers={"value": lambda output, batch: output},
+            pad=0,
             jit=False,
             progress=False,
         )
         assert study["value"]["all"].mean == pytest.approx(scale * 13 / 8)
         assert study.provenance["compiled"] == 1
-    assert len(traced) == 1
+    assert traced == [(8,), (3,)]  # the latter to be compared
 
 
-def test_200_sentences_compile_at_most_once_per_bucket():
+def test_200_sentences_compile_once_per_bucket_and_once_to_compare():
     traced = []
 
-    def fn(batch):
+    def fn(batch, mask):
+        assert mask.shape == batch["ids"].shape == batch["odd"].shape
         traced.append(batch["ids"].shape)
-        return root_share(batch)
+        return root_share(batch, mask)
 
     batches = sentences(200)
     lengths = {len(batch["ids"]) for batch in batches}
     assert len(lengths) > 40
     study = run_quietly(fn, iter(batches), reducers={"share": tokens}, pad=PAD)
-    assert sorted(traced) == [(8,), (16,), (32,), (64,), (128,)]
+    first = batches[0]["ids"].shape
+    assert first[0] not in (8, 16, 32, 64) and traced[1] == first
+    assert sorted({*traced} - {first}) == [(8,), (16,), (32,), (64,), (128,)]
+    assert len(traced) == 6
     assert study.provenance["compiled"] == 5 and study.batches == 200
 
     traced.clear()
@@ -113,31 +228,126 @@ def test_200_sentences_compile_at_most_once_per_bucket():
 def test_padding_does_not_change_the_numbers(buckets):
     batches = sentences(31)
     study = run_quietly(root_share, batches, reducers={"share": tokens}, pad=PAD, buckets=buckets)
-    raw = np.concatenate([expected_shares(batch) for batch in batches])
+    raw = [expected_shares(batch) for batch in batches]
     assert_moments(study["share"]["all"], raw, rtol=1e-6)
-    unpadded = run_quietly(root_share, batches, reducers={"share": tokens}, pad=None)
+    unpadded = run_quietly(root_share, batches, reducers={"share": tokens})
     assert_moments(unpadded["share"]["all"], raw, rtol=1e-6)
     assert unpadded.provenance["compiled"] == len({len(batch["ids"]) for batch in batches})
 
 
-def test_reducers_see_the_padded_output_and_the_batch_as_given():
+def test_only_the_function_sees_the_padding():
     batch = (np.arange(5), jnp.ones((2, 5), bool), np.ones((3, 7)), 1.5)
-    seen = []
+    called, reduced = [], []
+
+    def fn(batch, mask):
+        called.append((batch, mask))
+        return *batch, mask
 
     def reducer(output, given):
-        seen.append((output, given))
+        reduced.append((output, given))
         return 0
 
-    run_quietly(
-        lambda batch: batch, [batch], reducers={"x": reducer}, pad=(-1, 0, None, 0), axis=-1
-    )
-    ((ids, mask, other, number), given) = seen[0]
+    run_quietly(fn, [batch], reducers={"x": reducer}, pad=(-1, 0, None, 0), axis=-1, jit=False)
+    (ids, mask, other, number), own = called[0]
     np.testing.assert_array_equal(ids, [0, 1, 2, 3, 4, -1, -1, -1])
     np.testing.assert_array_equal(mask, [[True] * 5 + [False] * 3] * 2)
+    np.testing.assert_array_equal(own, [True] * 5 + [False] * 3)
     assert other.shape == (3, 7) and number == 1.5
-    assert all(isinstance(leaf, np.ndarray) for leaf in (ids, mask, other))
-    assert isinstance(given[1], np.ndarray) and given[1].shape == (2, 5)
-    np.testing.assert_array_equal(given[0], np.arange(5))
+    assert all(isinstance(leaf, np.ndarray) for leaf in (ids, mask, other, own))
+    np.testing.assert_array_equal(called[1][1], [True] * 5)
+    assert called[1][0] is batch and len(called) == 2
+
+    for output, given in reduced:
+        for found in (output, given):
+            assert isinstance(found[1], np.ndarray)
+            np.testing.assert_array_equal(found[0], np.arange(5))
+            np.testing.assert_array_equal(found[1], np.ones((2, 5)))
+            assert found[2].shape == (3, 7) and found[3] == 1.5
+        np.testing.assert_array_equal(output[4], [True] * 5)
+
+
+def test_padding_is_taken_off_the_axes_that_grow_with_the_batch():
+    """Also of one position more or less, and not off one that is as long by chance."""
+
+    def fn(x, mask):
+        first = jnp.zeros((1,))
+        return {
+            "pairs": x[:, None] * x,
+            "more": jnp.concatenate([first, x]),
+            "steps": x[1:] - x[:-1],
+            "width": jnp.stack([x] * 8, -1),
+            "fixed": jnp.arange(16),
+            "scalar": jnp.sum(x, where=mask),
+        }
+
+    shapes = []
+    batches = [np.arange(float(n)) for n in (8, 5, 16, 11, 3)]
+    run_quietly(
+        fn,
+        batches,
+        reducers={"x": lambda y, _: shapes.append({k: v.shape for k, v in y.items()}) or 0},
+        pad=0,
+    )
+    found = [*shapes[:2], *shapes[3:]]
+    assert shapes[1] == shapes[2]  # compared: once padded and once as it is
+    for n, own in zip((8, 5, 16, 11, 3), found, strict=True):
+        assert own == {
+            "pairs": (n, n),
+            "more": (n + 1,),
+            "steps": (n - 1,),
+            "width": (n, 8),
+            "fixed": (16,),
+            "scalar": (),
+        }
+
+
+def test_outputs_of_another_shape_are_compared_anew():
+    compared = []
+
+    def fn(x, mask):
+        if mask.all():
+            compared.append(x.size)
+        wide = x.size > 8  # other outputs for other lengths
+        return {"tens": jnp.ones((10 if wide else 9, x.size)), "x": x}
+
+    def count(output, x):
+        assert output["tens"].shape == ((9, 10)[len(x) > 8], len(x))
+        return output["x"]
+
+    batches = [np.arange(float(n)) for n in (3, 5, 11, 12, 2)]
+    study = run_quietly(fn, batches, reducers={"x": count}, pad=0, jit=False)
+    assert_moments(study["x"]["all"], batches)
+    assert compared == [3, 11, 2]
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (lambda x, mask: {"a": jnp.tile(x, 2)}, r"output\['a'\] has shape \(16,\).* and \(6,\) wh"),
+        (lambda x, mask: x[::2], r"output has shape \(4,\) where the batch is padded and \(2,\)"),
+        (lambda x, mask: x if x.size < 5 else x[None], r"shape \(1, 8\) where .* and \(3,\)"),
+        (
+            lambda x, mask: x if x.size < 5 else (x,),
+            r"structure of fn's output, from .*\(\*\) to .*\(\(\*,\)\)",
+        ),
+        (lambda x, mask: x[::-1], "Padding changes the observations of 'x'"),
+    ],
+)
+def test_an_output_where_padding_cannot_be_told_is_refused(fn, message):
+    reducers = {"x": lambda y, _: jax.tree.leaves(y)[0]}
+    with pytest.raises(ValueError, match=rf"(?s){message}.*padded from 3 to 8"):
+        run_quietly(fn, [np.arange(1.0, 4.0)], reducers=reducers, pad=0)
+
+
+def test_observations_of_another_number_or_name_are_a_change():
+    def fn(x, mask):
+        return jnp.where(mask, x, 0) + 0 * mask.size, mask.all()
+
+    batches = [np.array([1.0, 2.0, 3.0])]
+    with pytest.raises(ValueError, match=r"of 'x' from shape \(3,\) to \(2,\)"):
+        run_quietly(fn, batches, reducers={"x": lambda y, _: y[0] if y[1] else y[0][1:]}, pad=0)
+    with pytest.raises(ValueError, match=r"statistics from \['x/True'\] to \['x/False'\]"):
+        run_quietly(fn, batches, reducers={"x": lambda y, _: {bool(y[1]): 1}}, pad=0)
 
 
 @pytest.mark.parametrize(
@@ -148,18 +358,30 @@ def test_reducers_see_the_padded_output_and_the_batch_as_given():
     ],
 )
 def test_the_smallest_bucket_that_holds_it(length, buckets, padded):
-    study = run_quietly(
-        lambda x: x, [np.ones(length)], reducers={"n": lambda out, x: out.size}, buckets=buckets
-    )
-    assert study["n"]["all"].mean == padded
+    seen = []
+
+    def fn(x, mask):
+        seen.append((x.size, mask.size, mask.sum()))
+        return x
+
+    reducers = {"n": lambda output, x: output.size}
+    study = run_quietly(fn, [np.ones(length)], reducers=reducers, pad=0, buckets=buckets, jit=False)
+    assert seen[0] == (padded, padded, length)
+    assert seen[1:] == [(length,) * 3] * (padded > length)
+    assert study["n"]["all"].mean == length
 
 
 @pytest.mark.parametrize(("pad", "last"), [(0, False), (1, False), (True, True)])
 def test_masks_are_padded_with_false(pad, last):
-    study = run_quietly(
-        lambda x: x, [np.ones(3, bool)], reducers={"last": lambda out, x: out[-1]}, pad=pad
+    seen = []
+    run_quietly(
+        lambda x, mask: seen.append(x[-1]) or x[0],
+        [np.ones(3, bool)],
+        reducers={"first": lambda out, x: out},
+        pad=pad,
+        jit=False,
     )
-    assert study["last"]["all"].mean == last
+    assert seen[0] == last
 
 
 # Numbers
@@ -174,22 +396,21 @@ def test_moments_are_numpys_on_the_raw_observations():
         arrays,
         reducers={"x": lambda _, x: x, "max": lambda _, x: x.max(), "big": lambda _, x: x > 1e9},
     )
-    assert_moments(study["x"]["all"], np.concatenate(arrays))
+    assert_moments(study["x"]["all"], arrays)
     assert_moments(study["max"]["all"], [x.max() for x in arrays])
-    assert_moments(study["big"]["all"], np.concatenate(arrays) > 1e9)
+    assert_moments(study["big"]["all"], [x > 1e9 for x in arrays])
 
 
 def test_groups_by_batch_and_by_observation():
     batches = sentences(23)
     raw = {label: [] for label in range(3)}
     for batch in batches:
-        raw[int(batch["label"][0])].extend(batch["ids"])
+        raw[int(batch["label"][0])].append(batch["ids"])
     by_batch = run_quietly(
         root_share,
         batches,
         reducers={"ids": lambda _, batch: batch["ids"]},
         group_by=lambda batch: batch["label"][0],
-        pad=PAD,
     )
     assert by_batch["ids"].keys() == {0, 1, 2}
     for label, observations in raw.items():
@@ -200,34 +421,177 @@ def test_groups_by_batch_and_by_observation():
         batches,
         reducers={"ids": lambda _, batch: batch["ids"]},
         group_by=lambda batch: ["odd" if i % 2 else "even" for i in batch["ids"]],
-        pad=PAD,
     )
-    every = np.concatenate([batch["ids"] for batch in batches])
-    assert_moments(by_token["ids"]["odd"], every[every % 2 == 1])
-    assert_moments(by_token["ids"]["even"], every[every % 2 == 0])
+    for label, rest in (("odd", 1), ("even", 0)):
+        own = [batch["ids"][batch["ids"] % 2 == rest] for batch in batches]
+        assert_moments(by_token["ids"][label], own)
 
 
-def test_nan_is_no_observation():
+def test_labels_of_tokens_do_for_several_numbers_of_each():
+    batches = [np.arange(6.0).reshape(2, 3), 10 + np.arange(9.0).reshape(3, 3)]
     study = run_quietly(
         lambda x: x,
-        [np.array([1.0, np.nan, 4.0]), np.array([np.nan])],
-        reducers={
-            "some": lambda _, x: x,
-            "none": lambda _, x: np.nan,
-            "empty": lambda _, x: x[:0],
-            "masked": lambda _, x: np.ma.masked_invalid(x),
-        },
+        batches,
+        reducers={"x": lambda x, _: x, "row": lambda x, _: x.sum(1)},
+        group_by=lambda x: ["first" if row == 0 else "other" for row in range(len(x))],
     )
-    assert_moments(study["some"]["all"], [1, 4])
-    assert_moments(study["masked"]["all"], [1, 4])
-    for name in ("none", "empty"):
-        assert study[name]["all"] == Moments()
-        assert math.isnan(study[name]["all"].mean) and math.isnan(study[name]["all"].stderr)
+    for group, rows in (("first", slice(0, 1)), ("other", slice(1, None))):
+        assert_moments(study["x"][group], [x[rows].ravel() for x in batches])
+        assert_moments(study["row"][group], [x[rows].sum(1) for x in batches])
+
+
+# Standard errors
+
+
+def test_of_equal_examples_it_is_that_of_their_means():
+    random = np.random.default_rng(2)
+    examples = random.normal(size=(31, 7)) + random.normal(size=(31, 1))
+    study = run_quietly(lambda x: x, examples, reducers=X)
+    means = examples.mean(1)
+    assert study["x"]["all"].stderr == pytest.approx(means.std(ddof=1) / math.sqrt(31), rel=1e-12)
+    naive = examples.std(ddof=1) / math.sqrt(examples.size)
+    assert study["x"]["all"].stderr > 1.5 * naive
+
+
+def test_of_single_numbers_it_is_the_usual_one():
+    numbers = np.random.default_rng(3).normal(size=29)
+    study = run_quietly(lambda x: x, numbers, reducers=X)
+    assert study["x"]["all"].stderr == pytest.approx(numbers.std(ddof=1) / math.sqrt(29), rel=1e-12)
+
+
+def test_it_is_the_deviation_of_means_of_correlated_numbers():
+    """Sentences of 1 to 23 tokens; what a sentence has in common is ten times what a token adds."""
+    random = np.random.default_rng(4)
+    sizes = random.integers(1, 24, 97)
+    of = np.repeat(np.arange(97), sizes)
+    common, own = 1.0, 0.1
+    known = math.sqrt(common**2 * np.square(sizes).sum() + own**2 * sizes.sum()) / sizes.sum()
+    means, squares, naive = [], [], []
+    for _ in range(1000):
+        numbers = 3 + common * random.normal(size=97)[of] + own * random.normal(size=of.size)
+        moments = Moments.of(numbers, of)
+        means.append(moments.mean)
+        squares.append(moments.stderr**2)
+        naive.append(numbers.std(ddof=1) / math.sqrt(numbers.size))
+    assert np.std(means) == pytest.approx(known, rel=0.07)  # 3 standard errors of a deviation
+    assert math.sqrt(np.mean(squares)) == pytest.approx(known, rel=0.05)
+    assert np.mean(naive) < known / 3
+    within = np.abs(np.array(means) - 3) < 1.96 * np.sqrt(squares)
+    assert 0.92 < within.mean() < 0.97
+
+
+def test_examples_may_share_a_batch():
+    random = np.random.default_rng(5)
+    examples = [random.normal(size=3) + 5 * random.normal() for _ in range(17)]
+    wanted = run_quietly(lambda x: x, examples, reducers=X)
+    assert_moments(wanted["x"]["all"], examples)
+    assert wanted["x"]["all"].examples == 17
+    batches = [np.stack(examples[:5]), np.stack(examples[5:])]
+    for cluster_by in (
+        lambda x: np.arange(len(x)),
+        lambda x: [str(row) for row in range(len(x))],
+        lambda x: np.tile(np.arange(len(x))[:, None], 3),
+        lambda x: np.repeat(np.arange(len(x)), 3),
+    ):
+        study = run_quietly(lambda x: x, batches, reducers=X, cluster_by=cluster_by)
+        found, expected = study["x"]["all"], wanted["x"]["all"]
+        assert (found.count, found.examples) == (51, 17)
+        assert found.mean == pytest.approx(expected.mean, rel=1e-12)
+        assert found.stderr == pytest.approx(expected.stderr, rel=1e-12)
+    by_batch = run_quietly(lambda x: x, batches, reducers=X)
+    assert_moments(by_batch["x"]["all"], [batch.ravel() for batch in batches])
+    (one,) = run_quietly(lambda x: x, batches[:1], reducers=X)["x"].values()
+    assert one.examples == 1 and math.isnan(one.stderr)
+
+
+def test_examples_in_groups():
+    """An example counts in each group that has a number of it."""
+    batch = np.array([[1.0, 2, 30], [4, 5, 60], [7, 8, 10]])
+    kinds = np.array([["a", "a", "b"], ["a", "b", "b"], ["b", "b", "b"]])
+    study = run_quietly(
+        lambda x: x,
+        [batch, batch + 0.5],
+        reducers=X,
+        group_by=lambda _: kinds,
+        cluster_by=lambda _: [0, 1, True],
+    )
+    for kind in "ab":
+        rows = [
+            row[own == kind]
+            for x in (batch, batch + 0.5)
+            for row, own in zip(x, kinds, strict=True)
+        ]
+        assert_moments(study["x"][kind], rows)
+    assert study["x"]["a"].examples == 4 and study["x"]["b"].examples == 6
+
+
+@pytest.mark.parametrize("far", [0.0, 1e9])
+def test_moments_merge_in_any_order(far):
+    random = np.random.default_rng(6)
+    examples = [far + random.normal(size=n) + random.normal() for n in (2, 1, 5, 3, 7, 1, 4)]
+    whole = Moments()
+    for x in examples:
+        whole = whole.merged(Moments.of(x))
+    left = functools.reduce(Moments.merged, map(Moments.of, examples[:3]))
+    right = functools.reduce(Moments.merged, map(Moments.of, examples[3:]))
+    for merged in (whole, left.merged(right), right.merged(left), Moments().merged(whole)):
+        assert_moments(merged, examples)
+
+
+def test_equal_numbers_have_a_standard_error_of_zero():
+    study = run_quietly(lambda x: x, [np.full(n, 0.1) for n in (3, 5, 7)], reducers=X)
+    assert study["x"]["all"].stderr == pytest.approx(0, abs=1e-16)
 
 
 def test_one_observation_has_a_mean_and_no_standard_error():
     study = run_quietly(lambda x: x, [np.ones(3)], reducers={"x": lambda *_: 7})
     assert study["x"]["all"].mean == 7 and math.isnan(study["x"]["all"].stderr)
+
+
+# What is no number
+
+
+def test_what_is_dropped_is_counted():
+    batches = [np.array([1.0, np.nan, 4.0]), np.array([np.nan, np.nan]), np.array([5.0])]
+    study = run_quietly(
+        lambda x: x,
+        batches,
+        reducers={
+            "some": lambda _, x: x,
+            "none": lambda _, x: np.nan,
+            "empty": lambda _, x: x[:0],
+            "masked": lambda _, x: np.ma.masked_invalid(x),
+            "all": lambda _, x: np.ones(2),
+        },
+    )
+    for name in ("some", "masked"):
+        moments = study[name]["all"]
+        assert_moments(moments, batches)
+        assert (moments.count, moments.examples) == (3, 2)
+        assert (moments.dropped, moments.dropped_examples) == (3, 1)
+    assert study["none"]["all"] == Moments(dropped=3, dropped_examples=3)
+    assert study["empty"]["all"] == Moments()
+    for name in ("none", "empty"):
+        assert math.isnan(study[name]["all"].mean) and math.isnan(study[name]["all"].stderr)
+    assert_moments(study["all"]["all"], [np.ones(2)] * 3)
+
+
+def test_what_is_dropped_is_counted_by_group_and_example():
+    study = run_quietly(
+        lambda x: x,
+        [np.array([[1.0, np.nan, 2.0], [np.nan, 3.0, np.nan]])],
+        reducers=X,
+        group_by=lambda x: np.array([["a", "b", "a"]] * 2),
+        cluster_by=lambda x: [0, 1],
+    )
+    assert_moments(study["x"]["a"], [[1, 2], [np.nan, np.nan]])
+    assert_moments(study["x"]["b"], [[np.nan], [3]])
+
+
+def test_an_infinite_observation_stops_the_study():
+    message = r"(?s)2 of 3 observations of 'x' are infinite, and so would be .*In batch 1"
+    with pytest.raises(FloatingPointError, match=message):
+        run_quietly(lambda x: x, [np.ones(3), np.array([np.inf, 1, -np.inf])], reducers=X)
 
 
 def test_a_dict_of_statistics():
@@ -244,13 +608,9 @@ def test_a_dict_of_statistics():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.int8, np.uint32, bool])
 def test_dtypes_accumulate_in_float64(dtype):
-    study = run_quietly(lambda x: x, [np.ones(3, dtype)] * 700, reducers={"x": lambda y, _: y})
-    assert study["x"]["all"] == Moments(5600, *moments_of_padded(dtype))
-
-
-def moments_of_padded(dtype) -> tuple[float, float]:
-    padded = np.array([1, 1, 1, 0, 0, 0, 0, 0] * 700, float)
-    return padded.mean(), pytest.approx(((padded - padded.mean()) ** 2).sum(), rel=1e-12)
+    batch = np.array([1, 0, 1], dtype)
+    study = run_quietly(lambda x, mask: x, [batch] * 700, reducers={"x": lambda y, _: y}, pad=0)
+    assert_moments(study["x"]["all"], [[1, 0, 1]] * 700)
 
 
 # Provenance
@@ -325,8 +685,12 @@ def killed_study(checkpoint: str, where: str, after: int) -> None:
 
     fsync, replace = os.fsync, os.replace
 
+    seen = set()
+
     def reducer(output, batch):
-        die_at_call(lambda: None)
+        if (ids := batch["ids"].tobytes()) not in seen:  # one that is compared is reduced twice
+            seen.add(ids)
+            die_at_call(lambda: None)
         return tokens(output, batch)
 
     def torn_fsync(file):
@@ -373,14 +737,16 @@ def test_a_killed_study_ends_with_the_same_numbers(tmp_path, uninterrupted, kill
         )
         assert process.returncode == -signal.SIGKILL, process.stderr
     written = batches_in(checkpoint)
-    calls = []
+    reduced = []
 
     def reducer(output, batch):
-        calls.append(None)
+        reduced.append(batch["ids"].tolist())
         return tokens(output, batch)
 
     assert sentence_study(checkpoint, reducer=reducer) == uninterrupted
-    assert len(calls) == 13 - written
+    once = [ids for ids, _ in itertools.groupby(reduced)]
+    assert once == [batch["ids"].tolist() for batch in sentences(13)[written:]]
+    assert len(reduced) - len(once) == (written < 13)  # the first one is padded, and compared
     assert batches_in(checkpoint) == 13
 
 
@@ -392,12 +758,10 @@ def batches_in(checkpoint: pathlib.Path) -> int:
 @pytest.mark.parametrize("stop", [0, 1, 5, 12])
 def test_an_exception_loses_no_batch(tmp_path, uninterrupted, stop, error):
     checkpoint = tmp_path / "state.json"
-    calls = 0
+    last = sentences(13)[stop]["ids"]
 
     def reducer(output, batch):
-        nonlocal calls
-        calls += 1
-        if calls == stop + 1:
+        if np.array_equal(batch["ids"], last):
             raise error("stop")
         return tokens(output, batch)
 
@@ -450,6 +814,7 @@ def test_a_study_resumes_on_the_same_batches_only(tmp_path, batches, message):
     ("options", "message"),
     [
         ({"buckets": (8, 97)}, r"buckets was None and is \[8, 97\]"),
+        ({"cluster_by": len}, "cluster_by was None and is 'len'"),
         ({"provenance": {"model": "b"}}, "model was None and is 'b'"),
         ({"reducers": {"share": tokens}}, r"reducers was \['n', 'share'\] and is \['share'\]"),
         ({"group_by": None}, "group_by was '.*lambda>' and is None"),
@@ -477,7 +842,44 @@ def test_a_study_resumes_with_the_same_versions_only(tmp_path):
         sentence_study(checkpoint)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"batches": 3}', "\x00"])
+def test_what_an_older_version_wrote_is_not_misread(tmp_path):
+    """It had three numbers of a mean, and no layout."""
+    checkpoint, saved = tmp_path / "state.json", tmp_path / "study.json"
+    sentence_study(checkpoint).save(saved)
+    for path, layout in itertools.product((checkpoint, saved), (None, 3)):
+        data = json.loads(path.read_text())
+        assert data.pop("layout") == 2
+        if layout is None:
+            study = data.get("study", data)
+            study["statistics"] = [
+                [name, [[group, 5, 0.5, 2.0] for group, *_ in groups]]
+                for name, groups in study["statistics"]
+            ]
+        else:
+            data["layout"] = layout
+        old = tmp_path / f"old_{layout}_{path.name}"
+        old.write_text(json.dumps(data))
+        found = rf"in layout {layout or 1}, of another version .* layout 2, .*another path\."
+        if path is checkpoint:
+            with pytest.raises(ValueError, match=rf"a checkpoint of run_study {found}"):
+                sentence_study(old)
+        else:
+            with pytest.raises(ValueError, match=rf"a saved Study {found}"):
+                Study.load(old)
+        assert json.loads(old.read_text()) == data
+
+
+def test_moments_of_other_fields_are_not_misread(tmp_path):
+    path = tmp_path / "study.json"
+    small_study().save(path)
+    data = json.loads(path.read_text())
+    data["statistics"][0][1][0].pop()
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"is not a saved Study: .*zip"):
+        Study.load(path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"batches": 3}', '{"layout": 2}', "\x00"])
 def test_another_file_is_no_checkpoint_and_no_study(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_text(content)
@@ -504,9 +906,9 @@ def test_a_checkpoint_that_cannot_be_written_fails_before_the_first_batch(tmp_pa
 def small_study() -> Study:
     return run_quietly(
         lambda x: x,
-        [np.arange(1.0, 4.0), np.array([2.0])],
+        [np.arange(1.0, 4.0), np.array([6.0]), np.array([np.nan, 2.0])],
         reducers={"<x>": lambda _, x: x, "nan": lambda *_: np.nan},
-        group_by=lambda x: "<b>" if x.size > 1 else "a & b",
+        group_by=lambda x: "<b>" if x.size != 1 else "a & b",
         provenance={"limit": np.inf},
     )
 
@@ -517,7 +919,7 @@ def test_save_and_load(tmp_path, labels):
     study = run_quietly(
         lambda x: x,
         [np.array([1 / 3, 2.0]), np.array([5.0, np.nan])],
-        reducers={"x": lambda _, x: x},
+        reducers=X,
         group_by=lambda x: labels,
         provenance={"limit": np.inf, "tuple": (1, None)},
     )
@@ -535,23 +937,28 @@ def test_a_dataframe():
     frame = small_study().to_dataframe()
     expected = pandas.DataFrame(
         [
-            ["<x>", "<b>", 3, 2.0, 1 / math.sqrt(3)],
-            ["<x>", "a & b", 1, 2.0, math.nan],
-            ["nan", "<b>", 0, math.nan, math.nan],
-            ["nan", "a & b", 0, math.nan, math.nan],
+            # Examples of 3 and 1 numbers, all of mean 2.
+            ["<x>", "<b>", 4, 2, 2.0, 0.0, 1, 0],
+            ["<x>", "a & b", 1, 1, 6.0, math.nan, 0, 0],
+            ["nan", "<b>", 0, 0, math.nan, math.nan, 2, 2],
+            ["nan", "a & b", 0, 0, math.nan, math.nan, 1, 1],
         ],
-        columns=["statistic", "group", "count", "mean", "stderr"],
+        columns=[
+            *("statistic", "group", "count", "examples", "mean", "stderr"),
+            *("dropped", "dropped_examples"),
+        ],
     )
     pandas.testing.assert_frame_equal(frame, expected)
 
 
 def test_as_text():
     assert str(small_study()).splitlines()[1:] == [
-        "statistic  group  count  mean   stderr",
-        "<x>        <b>        3     2  0.57735",
-        "<x>        a & b      1     2      nan",
-        "nan        <b>        0   nan      nan",
-        "nan        a & b      0   nan      nan",
+        "statistic  group  count  examples  mean  stderr  dropped  dropped_examples",
+        "<x>        <b>        4         2     2       0        1                 0",
+        "<x>        a & b      1         1     6     nan        0                 0",
+        "nan        <b>        0         0   nan     nan        2                 2",
+        "nan        a & b      0         0   nan     nan        1                 1",
+        "stderr: clustered by example; dropped: NaN, in no mean",
     ]
 
 
@@ -580,6 +987,10 @@ def test_progress_without_tqdm(monkeypatch):
 # Errors
 
 
+OVERFLOW = FloatingPointError, r"(?s)The moments of 'x' overflow float64.*In batch 1"
+PADDED = {"fn": lambda x, mask: x, "pad": 0}
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -597,22 +1008,47 @@ def test_progress_without_tqdm(monkeypatch):
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be an integer of at least 1"),
         ({"checkpoint_every": 1.5}, ValueError, "checkpoint_every must be an integer"),
         ({"axis": 0.5}, TypeError, "'float' object cannot be interpreted as an integer"),
-        ({"axis": 1}, ValueError, "No leaf to pad has axis 1"),
-        ({"batches": [3.5]}, ValueError, "No leaf to pad has axis 0.*pad=None pads nothing"),
+        ({"axis": 1, **PADDED}, ValueError, "No leaf to pad has axis 1"),
+        (
+            {"batches": [3.5], **PADDED},
+            ValueError,
+            "No leaf to pad has axis 0.*pad=None pads nothing",
+        ),
+        (
+            {"buckets": (8, 16)},
+            ValueError,
+            r"buckets=\(8, 16\) are lengths to pad to, but pad=None",
+        ),
+        ({"buckets": (8,), "pad": {"x": None}}, ValueError, "lengths to pad to, but pad=None"),
+        ({"pad_tolerance": -1}, ValueError, "pad_tolerance must be a number of at least 0, got -1"),
+        ({"pad_tolerance": "x"}, ValueError, "pad_tolerance must be a number of at least 0"),
+        ({"pad_tolerance": math.nan}, ValueError, "pad_tolerance must be .* at least 0, got nan"),
         ({"buckets": ()}, ValueError, "increasing lengths, at least one, got .*pad=None"),
         ({"buckets": (8, 8)}, ValueError, r"increasing lengths, at least one, got \(8, 8\)"),
         ({"buckets": (8, 4)}, ValueError, "increasing lengths"),
         ({"buckets": (0, 4)}, ValueError, "length in buckets must be an integer of at least 1"),
         ({"buckets": (2.5,)}, ValueError, "length in buckets must be an integer"),
         ({"buckets": 64}, TypeError, "buckets must be a sequence of lengths, got 64"),
-        ({"buckets": (2,)}, ValueError, "length 3 is longer than the largest bucket, 2"),
+        ({"buckets": (2,), **PADDED}, ValueError, "length 3 is longer than the largest bucket, 2"),
         ({"pad": "x"}, TypeError, "pad must be a pytree of numbers and None, got 'x'"),
-        ({"pad": {"y": 0}}, ValueError, "pad must be a pytree prefix of a batch"),
-        ({"pad": 0.5, "batches": [np.arange(3)]}, ValueError, "pad=0.5 is not a number of .*int"),
-        ({"pad": math.nan, "batches": [np.arange(3)]}, ValueError, "pad=nan is not a number of"),
-        ({"pad": -1, "batches": [np.ones(3, np.uint8)]}, ValueError, "pad=-1 is not .* uint8"),
+        ({**PADDED, "pad": {"y": 0}}, ValueError, "pad must be a pytree prefix of a batch"),
         (
-            {"batches": [(np.ones(3), np.ones(4))]},
+            {**PADDED, "pad": 0.5, "batches": [np.arange(3)]},
+            ValueError,
+            "pad=0.5 is not a number of .*int",
+        ),
+        (
+            {**PADDED, "pad": math.nan, "batches": [np.arange(3)]},
+            ValueError,
+            "pad=nan is not a number of",
+        ),
+        (
+            {**PADDED, "pad": -1, "batches": [np.ones(3, np.uint8)]},
+            ValueError,
+            "pad=-1 is not .* uint8",
+        ),
+        (
+            {**PADDED, "batches": [(np.ones(3), np.ones(4))]},
             ValueError,
             r"differ in length along axis 0: {'\[0\]': 3, '\[1\]': 4}",
         ),
@@ -628,15 +1064,22 @@ def test_progress_without_tqdm(monkeypatch):
         (
             {"reducers": {"x": lambda *_: -np.inf}},
             FloatingPointError,
-            r"observation of 'x' is infinite.*\n.*In batch 0",
+            r"1 of 1 observations of 'x' are infinite.*\n.*In batch 0",
         ),
         ({"reducers": {"x": lambda *_: [1e308, 1e308]}}, FloatingPointError, "'x' overflow"),
-        ({"reducers": {"x": lambda *_: [1e300, 1]}}, FloatingPointError, "'x' overflow"),
+        ({"reducers": {"x": lambda _, x: {3: 1, 4: 1e300}[len(x)]}}, *OVERFLOW),
         ({"group_by": lambda _: 1.5}, TypeError, "must be str, int or bool, got 1.5"),
         ({"group_by": lambda _: None}, TypeError, "must be str, int or bool, got None"),
         ({"group_by": lambda _: [1, True, 2]}, TypeError, "of one type, got bool and int"),
         ({"group_by": lambda x: len(x) == 3 or "a"}, TypeError, "of one type, got bool and str"),
         ({"group_by": lambda _: [1, 2]}, ValueError, "each of the 3 observations of 'x', got 2"),
+        ({"cluster_by": 3}, TypeError, "Expected a callable value, got 3"),
+        ({"cluster_by": lambda _: 1.5}, TypeError, "of examples must be str, int or bool, got 1"),
+        (
+            {"cluster_by": lambda _: [1, 2]},
+            ValueError,
+            "cluster_by must return one label, .* each of the 3 observations of 'x', got 2",
+        ),
         ({"provenance": 3}, TypeError, "provenance must be a mapping, got 3"),
         ({"provenance": {"jax": 1, "compiled": 2}}, ValueError, "itself says .*: compiled, jax"),
     ],
