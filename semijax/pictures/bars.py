@@ -72,7 +72,7 @@ def stacked_bars(
         missing = ", ".join(repr(branch) for branch in bars if branch not in stacks)
         raise ValueError(f"errors has no shares for {missing}." if stacks else "shares is empty.")
     check_texts(unit=unit, normalisation=normalisation)
-    with drawing():
+    with drawing(*names, *stacks, unit, normalisation, group_label, title):
         width = max(3.0, extent(len(names), 0.65))
         figure, axes = new_figure(width, 2.6, title, labels=(None, group_label))
         base, drawn = np.zeros(len(names)), []
@@ -135,7 +135,7 @@ def grouped_bars(
         if not np.isfinite(numbers).all():
             raise ValueError(f"values[{branch!r}] must be finite, got {numbers}.")
     check_texts(unit=unit, normalisation=normalisation)
-    with drawing():
+    with drawing(*names, *heights, unit, normalisation, group_label, title):
         width = max(3.0, extent(len(names), 0.25 * (len(heights) + 1)))
         figure, axes = new_figure(width, 2.6, title, labels=(None, group_label))
         thickness, drawn = 0.8 / len(heights), {}
@@ -180,7 +180,7 @@ def _label(
         bbox_to_anchor=(1, 1),
         title="branch",
     )
-    fit_around(figure, axes, width, 2.6)
+    fit_around(figure, axes, width, 2.6, numbered=[axes.yaxis])
 
 
 def _shares(name: str, shares: Mapping[str, Any], groups: int) -> dict[str, np.ndarray]:
@@ -241,7 +241,7 @@ def curves(
     if not values or not bands.keys() <= values.keys():
         raise ValueError("values is empty, or errors has curves that values has not.")
     check_texts(x_label=x_label, unit=unit, normalisation=normalisation)
-    with drawing():
+    with drawing(*values, x_label, unit, normalisation, title):
         figure, axes = new_figure(4.0, 2.6, title, labels=(None, x_label))
         for number, (name, of_curve) in enumerate(values.items()):
             y, band = (_as_long(name, each, places) for each in (of_curve, bands.get(name, places)))
@@ -255,7 +255,7 @@ def curves(
         note = f"sign: as it is; normalisation: {in_one_line(normalisation)}"
         figure.supxlabel(wrapped(note, 5, 8), fontsize=8)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        fit_around(figure, axes, 4.0, 2.6)
+        fit_around(figure, axes, 4.0, 2.6, numbered=[axes.xaxis, axes.yaxis])
         caption = f"{in_one_line(unit)} over {in_one_line(x_label)}; {note}"
         return finished(figure, title, caption)
 

@@ -83,7 +83,7 @@ def path_grid(
     rows = _rows(paths, list(names.values()))
     columns = [_columns(path, find, len(text)) for path in paths]
     labels = ["input", *names, "output"]
-    with drawing():
+    with drawing(*labels, *text, title):
         width, height = extent(len(text), 0.36), extent(len(labels), 0.85)
         figure, axes = new_figure(width, height, title, labels=("layer", "token"))
         axes.set(xlim=(-0.6, len(text) - 0.4), ylim=(0, len(labels)))

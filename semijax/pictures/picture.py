@@ -42,10 +42,6 @@ SETTINGS = {
 """Those of matplotlib that are not its defaults."""
 
 
-FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "Microsoft YaHei", "Noto Emoji")
-"""For what DejaVu Sans has no glyphs for, where they are installed."""
-
-
 SHORT = 24
 """How many characters of a token are shown."""
 
@@ -85,6 +81,7 @@ class Picture:
         date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
         buffer = io.BytesIO()
         with drawing():
+            warn_of_undrawn(self.figure)  # it may have been changed
             self.figure.savefig(
                 buffer, format=format, metadata=date, dpi=200, bbox_inches="tight", pad_inches=0.05
             )
@@ -101,22 +98,18 @@ class Picture:
 
 
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
-    """Matplotlib as it comes, whatever is set, and quiet about glyphs that no font has."""
+def drawing(*texts: str | None) -> Iterator[None]:
+    """Matplotlib as it comes, whatever is set, with fonts that have the glyphs of texts."""
     try:
         style = importlib.import_module("matplotlib.style")
-        fonts = importlib.import_module("matplotlib.font_manager")
     except ModuleNotFoundError as error:
         message = "Pictures need matplotlib: pip install 'semijax[plot]'."
         raise ModuleNotFoundError(message, name=error.name) from error
-    installed = set(fonts.fontManager.get_font_names())
-    family = ["DejaVu Sans", *(name for name in FONTS if name in installed)]
-    with (
-        style.context(["default", SETTINGS | {"font.family": family}]),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message="Glyph")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+    from semijax.pictures import fonts
+
+    family = fonts.families(filter(None, texts))
+    with style.context(["default", SETTINGS | {"font.family": family}]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # ``warn_of_undrawn`` says it once
         yield
 
 
@@ -126,7 +119,25 @@ def finished(
     """The picture, with what is to be said of its title and of what is no number."""
     if numbers is not None and not np.isfinite(numbers).all():
         caption += f"; hatched: {no_path(numbers)}"
+    undrawn = warn_of_undrawn(figure)
+    if undrawn:
+        caption += f"; no font here has {' '.join(sorted(undrawn))}"
     return Picture(figure, (f"{in_one_line(title)}. " if title else "") + caption + ".")
+
+
+_warned_of: set[str] = set()
+"""The characters that were warned of: once is enough."""
+
+
+def warn_of_undrawn(figure: Figure) -> frozenset[str]:
+    """The characters that a figure has no glyphs for, with a warning the first time."""
+    from semijax.pictures import fonts
+
+    undrawn = fonts.undrawn(figure)
+    if new := undrawn - _warned_of:
+        _warned_of.update(new)
+        warnings.warn(fonts.advice(new), stacklevel=4)
+    return undrawn
 
 
 def new_figure(
@@ -143,14 +154,25 @@ def new_figure(
     return figure, axes
 
 
-def fit_around(figure: Figure, axes: Axes, width: float, height: float) -> None:
-    """Lay the figure out around axes of so many inches; drawing it again changes nothing."""
+def fit_around(
+    figure: Figure, axes: Axes, width: float, height: float, *, numbered: Sequence[Axis] = ()
+) -> None:
+    """Lay the figure out around axes of so many inches; drawing it again changes nothing.
+
+    The numbers along the ``numbered`` axes are written out.
+    """
+    from semijax.pictures import ticks
+
+    for axis in numbered:
+        ticks.write_out(axis)
     for _ in range(2):  # the colour bar's room depends on the figure's size
         figure.draw_without_rendering()
         size, taken = figure.get_size_inches(), np.array(axes.get_position().size)
         figure.set_size_inches(*(size * (1 - taken) + (width, height)))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for axis in numbered:
+        ticks.make_room(axis)
 
 
 def extent(count: int, each: float) -> float:

@@ -81,7 +81,7 @@ def token_strip(
             "tokens."
         )
     check_texts(unit=unit, normalisation=normalisation)
-    with drawing():
+    with drawing(*labels, unit, normalisation, title):
         colours, meaning = _colours(numbers, signed, unit, normalisation)
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -100,6 +100,10 @@ def token_strip(
         bar = figure.add_axes((0.2, (bottom - 18) / (top + 4), 0.6, 8 / (top + 4)))
         figure.colorbar(colours, cax=bar, orientation="horizontal")
         _finish_bar(bar, meaning, width / 72, numbers)
+        from semijax.pictures import ticks
+
+        ticks.write_out(bar.xaxis)
+        ticks.make_room(bar.xaxis)
         return finished(figure, title, f"One number per token: {meaning}", numbers)
 
 
@@ -149,7 +153,8 @@ def heat_map(
             f"{len(row_names)} rows and {len(names)} columns."
         )
     check_texts(unit=unit, normalisation=normalisation)
-    with drawing():
+    said = (unit, normalisation, row_label, column_label, title)
+    with drawing(*row_names, *names, *said):
         colours, meaning = _colours(numbers, signed, unit, normalisation)
         width, height = extent(len(names), 0.36), extent(len(row_names), 0.3)
         figure, axes = new_figure(width, height, title, labels=(row_label, column_label))
@@ -170,7 +175,7 @@ def heat_map(
             colours, ax=axes, location="bottom", shrink=shown / width, aspect=shown / 0.11
         )
         _finish_bar(bar.ax, meaning, max(width, 5), numbers)
-        fit_around(figure, axes, width, height)
+        fit_around(figure, axes, width, height, numbered=[bar.ax.xaxis])
         what = f"One number per {in_one_line(row_label)} and {in_one_line(column_label)}"
         return finished(figure, title, f"{what}: {meaning}", numbers)
 

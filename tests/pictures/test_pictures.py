@@ -1,5 +1,6 @@
 import base64
 import itertools
+import pathlib
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -9,17 +10,31 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
+from matplotlib import font_manager
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import same_color, to_rgba
 from matplotlib.text import Text
+from matplotlib.ticker import ScalarFormatter
 
 import semijax as sj
 from semijax import page, pictures
 from semijax.paths.path import Edge, Node, Path, Variable
+from semijax.pictures import fonts
 from semijax.pictures.bars import BRANCHES
 
 TOKENS = ["[CLS]", "a $x$ b", "<unk>", "日本", "🙂"]
 TEXTS = {"unit": "logit per unit", "normalisation": "sum to 1"}
+
+
+@pytest.fixture(autouse=True)
+def warned_of(monkeypatch):
+    """Tokens that a machine may have no fonts for: the warning is tested by itself."""
+    characters = set("日本🙂")
+    monkeypatch.setattr("semijax.pictures.picture._warned_of", characters)
+    return characters
 
 
 def texts(picture):
@@ -422,6 +437,27 @@ def test_dollars_are_no_formulas():
         assert "</svg>" in svg(picture)
 
 
+def assert_apart(picture):
+    outside = {
+        label for axis in number_axes(picture) for place, label in ticks(axis) if place is None
+    }
+    drawn = [
+        text
+        for text in picture.figure.findobj(Text)
+        if text.get_text() and text.get_visible() and text not in outside
+    ]
+    extents = [text.get_window_extent() for text in drawn]
+    for n, one in enumerate(extents):
+        for m, other in enumerate(extents[:n]):
+            apart = (
+                one.x0 >= other.x1 - 1
+                or other.x0 >= one.x1 - 1
+                or one.y0 >= other.y1 - 1
+                or other.y0 >= one.y1 - 1
+            )
+            assert apart, (drawn[n].get_text(), drawn[m].get_text())
+
+
 def test_nothing_lies_on_the_other():
     """The legend, the labels and the title, of pictures that have all."""
     tokens = ["[CLS]", "subject", "verb " * 8] * 5
@@ -435,17 +471,209 @@ def test_nothing_lies_on_the_other():
         pictures.grouped_bars({"a": [1] * 15, "b" * 30: [2] * 15}, groups=tokens, **shown),
         pictures.path_grid([small_path()] * 3, layers=LAYERS, tokens=tokens[:3], title=title),
     ):
-        drawn = [t for t in picture.figure.findobj(Text) if t.get_text() and t.get_visible()]
-        extents = [text.get_window_extent() for text in drawn]
-        for n, one in enumerate(extents):
-            for m, other in enumerate(extents[:n]):
-                apart = (
-                    one.x0 >= other.x1 - 1
-                    or other.x0 >= one.x1 - 1
-                    or one.y0 >= other.y1 - 1
-                    or other.y0 >= one.y1 - 1
-                )
-                assert apart, (drawn[n].get_text(), drawn[m].get_text())
+        assert_apart(picture)
+
+
+# Numbers
+
+
+def numbered_pictures(scale, shift=0.0):
+    values = shift + scale * np.array([1.2, 3.1, 0.4])
+    both = [values, values - 2 * scale]
+    shown = {"unit": "unit " * 12, "normalisation": "by " * 12, "title": "title " * 20}
+    bars = {"a": values, "b": 2 * values}
+    return [
+        pictures.token_strip(["the", "cat", "sat"], values, **shown),
+        pictures.token_strip(["the", "cat", "sat"], values, signed=True, **shown),
+        pictures.heat_map(both, rows=["0", "1"], columns=["the", "cat", "sat"], **shown),
+        pictures.heat_map([[values[0]]], rows=["0"], columns=["the"], **shown),
+        pictures.stacked_bars(bars, groups=["0", "1", "2"], **shown),
+        pictures.grouped_bars(bars, groups=["0", "1", "2"], **shown),
+        pictures.curves(values, bars, x_label="x", **shown),
+    ]
+
+
+def ticks(axis):
+    """The places on an axis, None for one beyond its ends, and their labels."""
+    low, high = sorted(axis.get_view_interval())
+    places = axis.get_majorticklocs()
+    shown = [place if low <= place <= high else None for place in places]
+    return list(zip(shown, axis.get_majorticklabels(), strict=True))
+
+
+def number_axes(picture):
+    for axes in picture.figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter) and axis.get_visible():
+                yield axis
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(1e9, 0), (1e-9, 0), (-1e12, 0), (1.0, 0), (1.0, 1e6), (1e280, 0)]
+)
+def test_every_number_on_an_axis_says_what_it_is(scale, shift):
+    """Its label alone, without an exponent or a sum that stands elsewhere."""
+    for picture in numbered_pictures(abs(scale), shift):
+        drawn = picture.figure
+        drawn.draw_without_rendering()
+        for axis in number_axes(picture):
+            if axis.axes.get_subplotspec() is None and axis is axis.axes.yaxis:
+                continue  # across a strip's bar
+            assert not axis.get_offset_text().get_text()
+            low, high = sorted(axis.get_view_interval())
+            shown = [(place, label) for place, label in ticks(axis) if place is not None]
+            assert len(shown) > 1
+            for place, label in shown:
+                number = float(label.get_text().replace("−", "-"))
+                assert number == pytest.approx(place, abs=1e-3 * (high - low))
+            boxes = [label.get_window_extent() for _, label in shown]
+            assert all(a.x1 < b.x0 or a.y1 <= b.y0 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("scale", [1e9, 1e-9])
+def test_large_and_small_numbers_lie_on_no_text(scale):
+    for picture in numbered_pictures(scale):
+        assert_apart(picture)
+
+
+def test_ordinary_numbers_have_no_exponent():
+    picture = pictures.curves([0, 1, 2], {"a": [0.1, 0.2, 0.3]}, x_label="x", **TEXTS)
+    labels = [t.get_text() for t in picture.figure.axes[0].get_xticklabels()]
+    assert {"0.0", "0.5", "1.0", "1.5", "2.0"} <= {
+        f"{float(label.replace('−', '-')):.1f}" for label in labels
+    }
+    assert not any("e" in label for label in labels)
+
+
+# Fonts
+
+
+@pytest.fixture
+def fonts_for(monkeypatch, tmp_path):
+    """Makes the fonts those of matplotlib, and one more that draws a full square for characters."""
+    manager = font_manager.fontManager
+    own = str(pathlib.Path(matplotlib.get_data_path()))
+    # Adding a font changes these lists and forgets what was found.
+    monkeypatch.setattr(manager, "ttflist", [f for f in manager.ttflist if f.fname.startswith(own)])
+
+    def make(characters, name="Squares", empty=""):
+        builder = FontBuilder(1000, isTTF=True)
+        pen = TTGlyphPen(None)
+        for n, corner in enumerate([(0, 0), (0, 1000), (1000, 1000), (1000, 0)]):
+            (pen.lineTo if n else pen.moveTo)(corner)
+        pen.closePath()
+        square, nothing = pen.glyph(), TTGlyphPen(None).glyph()
+        builder.setupGlyphOrder([".notdef", "square", "nothing"])
+        builder.setupCharacterMap(
+            {ord(c): "square" for c in characters} | {ord(c): "nothing" for c in empty}
+        )
+        builder.setupGlyf({".notdef": nothing, "square": square, "nothing": nothing})
+        builder.setupHorizontalMetrics({g: (1000, 0) for g in (".notdef", "square", "nothing")})
+        builder.setupHorizontalHeader(ascent=1000, descent=0)
+        builder.setupNameTable({"familyName": name, "styleName": "Regular"})
+        builder.setupOS2(sTypoAscender=1000, usWeightClass=400)
+        builder.setupPost()
+        path = tmp_path / f"{name}.ttf"
+        builder.save(path)
+        manager.addfont(path)
+
+    yield make
+    monkeypatch.undo()
+    manager._findfont_cached.cache_clear()
+
+
+def ink(picture):
+    """The share of dark pixels in the middle of the first token's text."""
+    picture.figure.set_dpi(100)
+    picture.figure.canvas.draw()
+    (box,) = [text.get_window_extent() for text in picture.figure.axes[0].texts[:1]]
+    pixels = np.asarray(picture.figure.canvas.buffer_rgba())[::-1, :, :3].mean(-1)
+    middle, part = int(box.y0 + box.y1) // 2, int(box.height) // 6
+    inside = pixels[middle - part : middle + part, int(box.x0) + 2 : int(box.x1) - 2]
+    return (inside < 100).mean()
+
+
+def test_a_character_is_drawn_in_an_installed_font_that_has_it(fonts_for, warned_of):
+    warned_of.clear()
+    fonts_for("日本🙂")
+    picture = pictures.token_strip(["日本🙂", "the"], [0.1, 1.0], **TEXTS)
+    assert picture.figure.axes[0].texts[0].get_fontfamily() == ["DejaVu Sans", "Squares"]
+    assert ink(picture) > 0.95
+    assert not warned_of and picture.caption.endswith("normalisation: sum to 1.")
+    for other in all_pictures("日 本"):
+        assert "no font" not in other.caption
+
+
+def test_several_fonts_help_out_and_the_preferred_ones_first(fonts_for, warned_of):
+    warned_of.clear()
+    fonts_for("日本", name="A font")
+    fonts_for("日", name="Noto Sans CJK JP")
+    fonts_for("🙂", name="Z font")
+    assert fonts.families(["日"]) == ["DejaVu Sans", "Noto Sans CJK JP"]
+    wanted = ["DejaVu Sans", "Noto Sans CJK JP", "A font", "Z font"]
+    assert fonts.families(["日本", "a", "🙂"]) == wanted
+    assert fonts.families(["a", "é ∑"]) == ["DejaVu Sans"]
+    assert "no font" not in pictures.token_strip(TOKENS, np.ones(5), **TEXTS).caption
+
+
+def test_characters_that_no_font_has_are_warned_of_once(fonts_for, warned_of):
+    warned_of.clear()
+    fonts_for("本", empty="日")  # as a font does whose glyphs are in colour
+    message = (
+        r"No installed font has a glyph for '日' \(U\+65E5\), '🙂' \(U\+1F642\): .* Noto Sans CJK "
+        r".*fontManager\.addfont"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        picture = pictures.token_strip(["日本", "🙂", "the"], [0, 1, 2], **TEXTS)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert picture.caption.endswith("; no font here has 日 🙂.")
+    picture._render("png")
+    again = pictures.heat_map([[1]], rows=["🙂"], columns=["日"], **TEXTS)  # warnings are errors
+    assert again.caption.endswith("; no font here has 日 🙂.")
+    with pytest.warns(UserWarning, match="glyph for '語'"):
+        pictures.token_strip(["日語"], [1], **TEXTS)
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_every_text_of_a_picture_is_looked_at(n, fonts_for, warned_of):
+    warned_of.clear()
+    with pytest.warns(UserWarning, match="No installed font has a glyph for '日'") as caught:
+        found = all_pictures("日")
+    assert len(caught) == 1
+    assert "no font here has 日" in found[n].caption
+
+
+def test_what_is_added_to_a_picture_is_looked_at_when_it_is_saved(fonts_for, warned_of, tmp_path):
+    warned_of.clear()
+    picture = pictures.token_strip(["the"], [1], **TEXTS)
+    picture.figure.text(0, 0, "日", fontfamily=["No such font"])
+    with pytest.warns(UserWarning, match="glyph for '日'"):
+        picture.save(tmp_path / "picture.png")
+
+
+def test_the_fonts_of_this_machine_are_used(warned_of):
+    """Those that matplotlib brings at least: ⨋ is in one of them, and not in DejaVu Sans."""
+    warned_of.clear()
+    having = {}
+    for entry in font_manager.fontManager.ttflist:
+        if "LastResort" in entry.fname or entry.name in fonts.ENCODED:
+            continue
+        with TTFont(entry.fname, fontNumber=getattr(entry, "index", 0), lazy=True) as font:
+            if "glyf" not in font and "CFF " not in font:
+                continue  # bitmaps
+            for c in "⨋日🙂":
+                if ord(c) in font.getBestCmap():
+                    having.setdefault(c, set()).add(entry.name)
+    assert "STIXGeneral" in having["⨋"] and "DejaVu Sans" not in having["⨋"]
+    for c in "⨋日🙂":
+        _, *others = fonts.families([c])
+        assert set(others) <= having.get(c, set())
+        if having.get(c):
+            assert len(others) == 1
+            assert pictures.token_strip([c], [1], **TEXTS).caption.endswith("sum to 1.")
+        else:
+            with pytest.warns(UserWarning, match="No installed font"):
+                pictures.token_strip([c], [1], **TEXTS)
 
 
 def test_the_users_settings_change_nothing(tmp_path):
