@@ -21,7 +21,10 @@ Shape = tuple[int, ...]
 
 def accumulation_dtype(dtype: Any) -> Any:
     """The real dtype in which statistics of an array of ``dtype`` are carried: float32 at least."""
-    return jnp.finfo(jnp.promote_types(dtype, jnp.float32)).dtype
+    if not jnp.issubdtype(dtype, jnp.inexact):  # integers are weights too, as in a mask's product
+        return jnp.dtype(jnp.float32)
+    real = jnp.finfo(dtype)  # of a complex dtype that of its parts
+    return real.dtype if real.bits > 32 else jnp.dtype(jnp.float32)
 
 
 def node_shape(aval: Any) -> Shape:

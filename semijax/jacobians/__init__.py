@@ -1,31 +1,37 @@
 """One local Jacobian per primitive: the rules, by family, and the kinds to build new ones from."""
 
-from semijax.jacobians import contraction as contraction
-from semijax.jacobians import cumulative as cumulative
-from semijax.jacobians import elementwise as elementwise
-from semijax.jacobians import linear_algebra as linear_algebra
-from semijax.jacobians import movement as movement
-from semijax.jacobians import reduction as reduction
-from semijax.jacobians import scatter as scatter
-from semijax.jacobians import window as window
-from semijax.jacobians.base import EquationJacobian as EquationJacobian
-from semijax.jacobians.base import LocalJacobian as LocalJacobian
-from semijax.jacobians.base import Table as Table
-from semijax.jacobians.base import register_jacobian as register_jacobian
-from semijax.jacobians.complex import BothParts as BothParts
-from semijax.jacobians.contraction import Contraction as Contraction
-from semijax.jacobians.cumulative import CumulativeSum as CumulativeSum
-from semijax.jacobians.dense import Dense as Dense
-from semijax.jacobians.dense import dense_budget as dense_budget
-from semijax.jacobians.dense import dense_jacobian as dense_jacobian
-from semijax.jacobians.diagonal import Diagonal as Diagonal
-from semijax.jacobians.diagonal import Reduction as Reduction
-from semijax.jacobians.diagonal import Transposed as Transposed
-from semijax.jacobians.edges import Edges as Edges
-from semijax.jacobians.lookup import equation_jacobian as equation_jacobian
-from semijax.jacobians.movement import DynamicSlice as DynamicSlice
-from semijax.jacobians.movement import Movement as Movement
-from semijax.jacobians.movement import Padding as Padding
-from semijax.jacobians.movement import Permutation as Permutation
-from semijax.jacobians.window import Convolution as Convolution
-from semijax.jacobians.window import Pooling as Pooling
+from semijax.jacobians.base import EquationJacobian, LocalJacobian, Table, register_jacobian
+from semijax.jacobians.complex import BothParts, PartByPart
+from semijax.jacobians.contraction import Contraction
+from semijax.jacobians.cumulative import CumulativeSum
+from semijax.jacobians.dense import Dense, dense_budget, dense_jacobian
+from semijax.jacobians.diagonal import Diagonal, Reduction, Transposed
+from semijax.jacobians.edges import Edges
+from semijax.jacobians.lookup import equation_jacobian
+from semijax.jacobians.movement import DynamicSlice, Movement, Padding, Permutation
+from semijax.jacobians.window import Convolution, Pooling
+
+__all__ = [
+    "BothParts",
+    "Contraction",
+    "Convolution",
+    "CumulativeSum",
+    "Dense",
+    "Diagonal",
+    "DynamicSlice",
+    "Edges",
+    "EquationJacobian",
+    "LocalJacobian",
+    "Movement",
+    "Padding",
+    "PartByPart",
+    "Permutation",
+    "Pooling",
+    "Reduction",
+    "Table",
+    "Transposed",
+    "dense_budget",
+    "dense_jacobian",
+    "equation_jacobian",
+    "register_jacobian",
+]

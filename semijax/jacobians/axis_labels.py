@@ -9,9 +9,7 @@ shape [heads, tokens, tokens] needs a dense block of tokens × tokens, not one o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from semijax.elements import Shape
@@ -22,24 +20,18 @@ Labels = tuple[int | None, ...]
 """A label for every axis of an array; None for one that holds nothing of the inputs' indices."""
 
 
-def batch_axes(
-    pullback: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]], x: Any, out: Any
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def batch_axes(pullback: Graph, argument: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The batch axes of a function's Jacobian: those of its input, and those of its output.
 
     Args:
-        pullback: from the input and a cotangent of the output to the output and the cotangent of
-            the input. The axes are read off this jaxpr, so that they hold for a custom derivative
-            too.
-        x: the input, or its shape and dtype.
-        out: the output, or its shape and dtype.
+        pullback: the graph of a linear function from cotangents of outputs to the cotangent of one
+            input. The axes are read off it, so that they hold for a custom derivative too.
+        argument: which of its inputs the cotangent of the output is.
     """
     analysis = AxisLabels()
-    graph = build(jax.make_jaxpr(pullback)(x, out))
-    start, cotangent = (analysis.fresh(v.shape) for v in graph.inputs)
-    end, pulled = analysis.run(graph, [start, cotangent])
-    analysis.unify(end, cotangent)
-    analysis.unify(start, pulled)
+    labels: list[Labels] = [(None,) * len(v.shape) for v in pullback.inputs]
+    labels[argument] = cotangent = analysis.fresh(pullback.inputs[argument].shape)
+    (pulled,) = analysis.run(pullback, labels)
     return analysis.shared(pulled, cotangent)
 
 
@@ -162,14 +154,22 @@ def squeezed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> li
 
 
 def reshaped(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Axes of size 1 come and go; where the others change, everything mixes."""
+    """Axes of size 1 come and go; the first and the last that are as before stay, others mix."""
     v, out = equation.inputs[0], equation.outputs[0].shape
     assert isinstance(v, Variable)
-    old = [(n, label) for n, label in zip(v.shape, inputs[0], strict=True) if n != 1]
-    if [n for n, _ in old] != [n for n in out if n != 1]:
-        return all_mixed(labels, equation, inputs)
-    rest = iter(label for _, label in old)
-    return [tuple(next(rest) if n != 1 else None for n in out)]
+    old, new = list(zip(v.shape, inputs[0], strict=True)), list(range(len(out)))
+    found: list[int | None] = [None] * len(out)
+
+    def keep() -> None:
+        for end in (0, -1):
+            while old and new and old[end][0] == out[new[end]]:
+                found[new.pop(end)] = old.pop(end)[1]
+
+    keep()
+    old, new = [axis for axis in old if axis[0] != 1], [a for a in new if out[a] != 1]
+    keep()
+    labels.mix([label for _, label in old])
+    return [tuple(found)]
 
 
 def reduced(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
@@ -254,7 +254,7 @@ def mixing_along(parameter: str) -> AxisRule:
 
     def axes_of(equation: Equation) -> set[int]:
         axes = equation.params[parameter]
-        return {axes} if isinstance(axes, int) else set(axes)
+        return {int(axes)} if isinstance(axes, (int, np.integer)) else set(axes)
 
     return mixing(axes_of)
 

@@ -140,14 +140,14 @@ class EquationJacobian(abc.ABC):
     def inside(
         self,
         semiring: Semiring,
-        tangents: Mapping[int, Elements],
+        tangents: Mapping[int, Elements] | None,
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
         """What ``collect`` finds in the bodies of a region, between tangents and cotangents.
 
-        Elements from every iteration of a loop are stacked along a new first axis; those of a
-        branch that was not taken are 0̄.
+        Without tangents it is not told what has come in before. Elements from every iteration of a
+        loop are stacked along a new first axis; those of a branch that was not taken are 0̄.
         """
         raise NotImplementedError(f"a {self.kind} has no bodies to look into")
 
@@ -218,14 +218,11 @@ class Declaration:
             where everything mixes.
         same_for_both_parts: whether the real and the imaginary parts of complex numbers have the
             edges that real numbers have, each by itself.
-        zero_is_no_edge: whether a dense Jacobian's exact zeros are no edges: those of a triangular
-            factor, above its diagonal.
     """
 
     rule: Rule | None = None
     axes: AxisRule | None = None
     same_for_both_parts: bool = False
-    zero_is_no_edge: bool = False
 
 
 NOTHING_KNOWN = Declaration()
@@ -356,6 +353,8 @@ def contract(
 def _contract(
     semiring: Semiring, layout: native.ColumnsFirst, weights: jax.Array, elements: Elements
 ) -> Elements:
+    if weights.dtype.itemsize < 2 or not jnp.issubdtype(weights.dtype, jnp.inexact):
+        weights = accumulated(weights)  # JAX promotes no numbers of 8 bits
     dtype = jnp.promote_types(weights.dtype, semiring.dtype(elements))
 
     def cast(leaf: jax.Array) -> jax.Array:

@@ -1,14 +1,15 @@
 """Control flow: an equation whose edges are a graph of their own.
 
 The Jacobian of a region is the sweep through its body: over the iterations of a ``scan``, the
-branch of a ``cond`` that was taken, the iterations of a ``while`` (forward only).
+branch of a ``cond`` that was taken, the iterations of a ``while`` (forward only). A sweep follows
+only those carried values at which something arrives; what leads nowhere is no obstacle.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -19,7 +20,8 @@ from semijax import sweep
 from semijax.elements import Elements
 from semijax.jacobians.base import Collector, EquationJacobian, rule_for
 from semijax.semirings.base import Semiring
-from semijax.trace.graph import Equation, Graph, Variable, build, build_bodies, build_body
+from semijax.trace import compat
+from semijax.trace.graph import Equation, Graph, Variable, build_bodies, build_body, build_test
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 
 
@@ -48,6 +50,47 @@ def _loop_body(equation: Equation, active: Sequence[bool]) -> Graph:
         active = grown
 
 
+def region_bodies(equation: Equation) -> tuple[Graph, ...]:
+    """The graphs of a region's bodies; paths come in where they come into the equation."""
+    assert equation.region is not None
+    n = len(compat.open_jaxpr(equation.bodies[0])[0].invars)
+    operands = range(len(equation.inputs))[len(equation.inputs) - n :]
+    active = [i in equation.wrt for i in operands]
+    if equation.region.is_loop:
+        return (_loop_body(equation, active),)
+    return build_bodies(equation, active)
+
+
+def _leading(cotangents: Sequence[Elements | None]) -> frozenset[int]:
+    """The positions of the outputs at which anything arrives."""
+    return frozenset(o for o, e in enumerate(cotangents) if e is not None)
+
+
+def _carries_behind(equation: Equation, body: Graph, arrived: Collection[int]) -> list[int]:
+    """Which carried values of a loop lead to its outputs at some positions."""
+    first, carries = equation.region.carried if equation.region else (0, 0)
+    found = {j for j in range(carries) if j in arrived}
+    while True:
+        outputs = found | {o for o in arrived if o >= carries}
+        behind = {i - first for o in outputs for i in body.sources[o]}
+        grown = found | {j for j in behind if 0 <= j < carries}
+        if grown == found:
+            return [j for j in sorted(found) if body.inputs[first + j] in body.active]
+        found = grown
+
+
+def _carries_ahead(equation: Equation, body: Graph, departed: Collection[int]) -> list[int]:
+    """Which carried values of a loop its body's inputs at some positions, or starts, lead to."""
+    first, carries = equation.region.carried if equation.region else (0, 0)
+    found = {*departed, *(first + j for j in range(carries) if body.is_fed(j))}
+    while True:
+        ahead = {first + j for j in range(carries) if not body.sources[j].isdisjoint(found)}
+        if ahead <= found:
+            carried = range(first, first + carries)
+            return [i - first for i in carried if i in found and body.inputs[i] in body.active]
+        found |= ahead
+
+
 @dataclasses.dataclass(frozen=True)
 class Scan(EquationJacobian):
     """The paths through all iterations; the same as those through the unrolled loop.
@@ -59,6 +102,7 @@ class Scan(EquationJacobian):
     region: ScanRegion
     body: Graph
     values: tuple[Any, ...]
+    seen: sweep.Seen
 
     kind = "scan"
 
@@ -69,72 +113,85 @@ class Scan(EquationJacobian):
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
-        found, _ = self._backward(semiring, cotangents)
+        behind = _carries_behind(self.equation, self.body, _leading(cotangents))
+        found, _ = self._backward(semiring, cotangents, behind)
         return {i: e for i, e in found.items() if i in self.equation.wrt}
 
     def push(
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
-        found, _ = self._forward(semiring, tangents)
-        return found
+        ahead = _carries_ahead(self.equation, self.body, tangents)
+        return self._forward(semiring, tangents, ahead)[0]
 
     def inside(
         self,
         semiring: Semiring,
-        tangents: Mapping[int, Elements],
+        tangents: Mapping[int, Elements] | None,
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
         consts, _, xs = self.region.operands(self.values)
         c, k = self.region.carried
-        starts = self._starts()
-        _, to_carry = self._backward(semiring, cotangents, keep=True)
-        from_carry = self._forward(semiring, tangents, keep=True)[1] if tangents else None
+        behind = _carries_behind(self.equation, self.body, _leading(cotangents))
+        _, to_carry = self._backward(semiring, cotangents, behind, keep=True)
+        reached = tangents is not None and (tangents or self.equation.starts_inside)
+        tangents = tangents or {}
+        ahead = _carries_ahead(self.equation, self.body, tangents) if reached else []
+        from_carry = self._forward(semiring, tangents, ahead, keep=True)[1] if reached else []
         from_consts = [tangents.get(i) for i in range(c)]
         from_xs = [tangents.get(c + k + i) for i in range(len(xs))]
 
         def step(_: None, x: Any) -> tuple[None, dict[Any, Elements]]:
-            start, x, from_x, moving, arrived, to_ys = x
-            values = sweep.evaluate(self.body, [*consts, *start, *x])
-            moved = [None] * k if moving is None else _placed(k, self._live_carry, moving)
-            departed = _placed(k, self._live_carry, arrived)
+            start, x, seen, from_x, moving, arrived, to_ys = x
+            values = sweep.evaluate(self.body, [*consts, *start, *x], seen)
+            moved = _placed(k, ahead, moving)
+            departed = _placed(k, behind, arrived)
             elements = [*from_consts, *moved, *from_x], [*departed, *to_ys]
             return None, collect(self.body, semiring, values, *elements)
 
         to_ys = list(cotangents[k:])
-        _, found = self.region.run(step, None, (starts, xs, from_xs, from_carry, to_carry, to_ys))
-        return found
-
-    @property
-    def _live_carry(self) -> list[int]:
-        """Which carried values paths lead through."""
-        carry = self.region.operands(self.body.inputs).carry
-        return [j for j, v in enumerate(carry) if v in self.body.active]
+        rows = (self._starts(), list(xs), self.seen, from_xs, from_carry, to_carry, to_ys)
+        return self.region.run(step, None, rows)[1]
 
     def _starts(self) -> list[Any]:
         """What every iteration started from."""
         consts, carry, xs = self.region.operands(self.values)
+        ends = self.body.outputs[: len(carry)]
 
         def keep(carry: Any, x: Any) -> tuple[Any, Any]:
-            values = sweep.evaluate(self.body, [*consts, *carry, *x])
-            return sweep.output_values(self.body, values)[: len(carry)], carry
+            x, seen = x
+            values = sweep.evaluate(self.body, [*consts, *carry, *x], seen)
+            return sweep.read(values, ends), carry
 
-        return self.region.run(keep, list(carry), list(xs))[1]
+        return self.region.run(keep, list(carry), (list(xs), self.seen))[1]
 
     def _backward(
-        self, semiring: Semiring, cotangents: Sequence[Elements | None], keep: bool = False
-    ) -> tuple[dict[int, Elements], list[Elements] | None]:
-        """The elements of every input, and those at the end of every iteration if they are kept."""
+        self,
+        semiring: Semiring,
+        cotangents: Sequence[Elements | None],
+        behind: Sequence[int],
+        *,
+        keep: bool = False,
+    ) -> tuple[dict[int, Elements], list[Elements]]:
+        """The elements of the inputs, and those at the end of every iteration if they are kept.
+
+        Args:
+            semiring: which statistic.
+            cotangents: those of the outputs.
+            behind: the carried values at which any arrive.
+            keep: whether to keep those of every iteration.
+        """
         consts, _, xs = self.region.operands(self.values)
         c, k = self.region.carried
-        inputs, live_carry = self.body.inputs, self._live_carry
-        live = [v in self.body.active for v in inputs]
+        inputs, outputs = self.body.inputs, [*behind, *(o for o in _leading(cotangents) if o >= k)]
+        reached = frozenset[int]().union(*(self.body.sources[o] for o in outputs))
+        live = [v in self.body.active and i in reached for i, v in enumerate(inputs)]
 
         def step(state: Any, x: Any) -> tuple[Any, Any]:
             to_consts, to_carry = state
-            start, x, to_ys = x
-            values = sweep.evaluate(self.body, [*consts, *start, *x])
-            arrived = _placed(k, live_carry, to_carry)
+            start, x, seen, to_ys = x
+            values = sweep.evaluate(self.body, [*consts, *start, *x], seen)
+            arrived = _placed(k, behind, to_carry)
             pulled = sweep.pull(self.body, semiring, values, [*arrived, *to_ys])
             full = [
                 _cast(semiring, v, e) if a else None
@@ -142,64 +199,72 @@ class Scan(EquationJacobian):
             ]
             more = [e for e in full[:c] if e is not None]
             to_consts = [semiring.add(a, b) for a, b in zip(to_consts, more, strict=True)]
-            state = to_consts, [full[c + j] for j in live_carry]
-            return state, (full[c + k :], to_carry if keep else None)
+            state = to_consts, [_cast(semiring, inputs[c + j], full[c + j]) for j in behind]
+            return state, (full[c + k :], to_carry if keep else [])
 
         to_consts = [sweep.zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
-        to_carry = [_cast(semiring, inputs[c + j], cotangents[j]) for j in live_carry]
-        scanned = (self._starts(), list(xs), list(cotangents[k:]))
+        to_carry = [_cast(semiring, inputs[c + j], cotangents[j]) for j in behind]
+        scanned = (self._starts(), list(xs), self.seen, list(cotangents[k:]))
         (to_consts, to_carry), (to_xs, kept) = self.region.run(
             step, (to_consts, to_carry), scanned, against=True
         )
-        positions = [i for i in range(c) if live[i]] + [c + j for j in live_carry]
+        positions = [i for i in range(c) if live[i]] + [c + j for j in behind]
         pulled = dict(zip(positions, [*to_consts, *to_carry], strict=True))
         pulled.update({c + k + i: e for i, e in enumerate(to_xs) if e is not None})
         return pulled, kept
 
     def _forward(
-        self, semiring: Semiring, tangents: Mapping[int, Elements], keep: bool = False
-    ) -> tuple[list[Elements | None], list[Elements] | None]:
-        """The elements of every output, and those every iteration starts with if they are kept."""
+        self,
+        semiring: Semiring,
+        tangents: Mapping[int, Elements],
+        ahead: Sequence[int],
+        *,
+        keep: bool = False,
+    ) -> tuple[list[Elements | None], list[Elements]]:
+        """The elements of every output, and those every iteration starts with if they are kept.
+
+        Args:
+            semiring: which statistic.
+            tangents: those of the inputs.
+            ahead: the carried values at which any arrive.
+            keep: whether to keep those of every iteration.
+        """
         consts, carry, xs = self.region.operands(self.values)
         c, k = self.region.carried
-        inputs, outputs, live_carry = self.body.inputs, self.body.outputs, self._live_carry
-        ys = [isinstance(v, Variable) and v in self.body.active for v in outputs[k:]]
+        inputs, outputs = self.body.inputs, self.body.outputs
+        departed = {*tangents, *(c + j for j in ahead)}
+        ys = [
+            o
+            for o in range(k, len(outputs))
+            if self.body.is_fed(o) or not self.body.sources[o].isdisjoint(departed)
+        ]
         from_consts = [tangents.get(i) for i in range(c)]
-        from_carry = [_cast(semiring, inputs[c + j], tangents.get(c + j)) for j in live_carry]
+        from_carry = [_cast(semiring, inputs[c + j], tangents.get(c + j)) for j in ahead]
         from_xs = [tangents.get(c + k + i) for i in range(len(xs))]
 
         def step(state: Any, x: Any) -> tuple[Any, Any]:
             carry, start = state
-            x, from_x = x
-            values = sweep.evaluate(self.body, [*consts, *carry, *x])
-            arriving = _placed(k, live_carry, start)
+            x, seen, from_x = x
+            values = sweep.evaluate(self.body, [*consts, *carry, *x], seen)
+            arriving = _placed(k, ahead, start)
             pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving, *from_x])
-            end = [_cast(semiring, inputs[c + j], pushed[j]) for j in live_carry]
-            to_ys = [
-                _cast(semiring, v, e)
-                for v, e, a in zip(outputs[k:], pushed[k:], ys, strict=True)
-                if a and isinstance(v, Variable)
-            ]
-            state = sweep.output_values(self.body, values)[:k], end
-            return state, (to_ys, start if keep else None)
+            end = [_cast(semiring, inputs[c + j], pushed[j]) for j in ahead]
+            to_ys = [_cast(semiring, self.equation.outputs[o], pushed[o]) for o in ys]
+            return (sweep.read(values, outputs[:k]), end), (to_ys, start if keep else [])
 
         (_, to_carry), (to_ys, kept) = self.region.run(
-            step, (list(carry), from_carry), (list(xs), from_xs)
+            step, (list(carry), from_carry), (list(xs), self.seen, from_xs)
         )
-        pushed: list[Elements | None] = [None] * len(outputs)
-        for j, element in zip(live_carry, to_carry, strict=True):
-            pushed[j] = element
-        for i, element in zip([i for i, a in enumerate(ys) if a], to_ys, strict=True):
-            pushed[k + i] = element
+        pushed = _placed(len(outputs), [*ahead, *ys], [*to_carry, *to_ys])
         return pushed, kept
 
 
 @rule_for("scan")
-def scan_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
+def scan_jacobian(equation: Equation, *values: Any, seen: sweep.Seen) -> EquationJacobian:
     """The paths through all iterations."""
     assert isinstance(equation.region, ScanRegion)
-    active = [i in equation.wrt for i in range(len(values))]
-    return Scan(equation, equation.region, _loop_body(equation, active), values)
+    (body,) = region_bodies(equation)
+    return Scan(equation, equation.region, body, values, seen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +275,7 @@ class Cond(EquationJacobian):
     region: CondRegion
     branches: tuple[Graph, ...]
     values: tuple[Any, ...]
+    seen: sweep.Seen
 
     kind = "cond"
 
@@ -221,50 +287,53 @@ class Cond(EquationJacobian):
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
         index, operands = self.region.operands(self.values)
-        variables = [self.equation.inputs[i] for i in self.equation.wrt]
+        sources = frozenset[int]().union(*(self.equation.sources[o] for o in _leading(cotangents)))
+        reached = [i for i in self.equation.wrt if i in sources]
+        variables = [self.equation.inputs[i] for i in reached]
 
         def pull_branch(branch: Graph, cotangents: Any) -> list[Elements]:
-            values = sweep.evaluate(branch, operands)
+            values = self._evaluate(branch, operands)
             pulled = sweep.pull(branch, semiring, values, cotangents)
             return [
                 _cast(semiring, v, pulled[i - 1])
-                for i, v in zip(self.equation.wrt, variables, strict=True)
+                for i, v in zip(reached, variables, strict=True)
                 if isinstance(v, Variable)
             ]
 
         pulled = self._switch(index, pull_branch, list(cotangents))
-        return dict(zip(self.equation.wrt, pulled, strict=True))
+        return dict(zip(reached, pulled, strict=True))
 
     def push(
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
         index, operands = self.region.operands(self.values)
-        live = [v.differentiable for v in self.equation.outputs]
+        sources, outputs = self.equation.sources, self.equation.outputs
+        reached = [
+            o
+            for o in range(len(outputs))
+            if not sources[o].isdisjoint(tangents) or any(b.is_fed(o) for b in self.branches)
+        ]
 
         def push_branch(branch: Graph, tangents: Any) -> list[Elements]:
-            values = sweep.evaluate(branch, operands)
+            values = self._evaluate(branch, operands)
             pushed = sweep.push(branch, semiring, values, tangents)
-            return [
-                _cast(semiring, v, e)
-                for v, e, a in zip(self.equation.outputs, pushed, live, strict=True)
-                if a
-            ]
+            return [_cast(semiring, outputs[o], pushed[o]) for o in reached]
 
         arriving = [tangents.get(i + 1) for i in range(len(operands))]
-        pushed = iter(self._switch(index, push_branch, arriving))
-        return [next(pushed) if a else None for a in live]
+        return _placed(len(outputs), reached, self._switch(index, push_branch, arriving))
 
     def inside(
         self,
         semiring: Semiring,
-        tangents: Mapping[int, Elements],
+        tangents: Mapping[int, Elements] | None,
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
+        tangents = tangents or {}
         index, operands = self.region.operands(self.values)
 
         def collect_in(branch: Graph, elements: Any) -> dict[Any, Elements]:
-            return collect(branch, semiring, sweep.evaluate(branch, operands), *elements)
+            return collect(branch, semiring, self._evaluate(branch, operands), *elements)
 
         elements = [tangents.get(i + 1) for i in range(len(operands))], list(cotangents)
         expected: dict[Any, Elements] = {}
@@ -280,22 +349,27 @@ class Cond(EquationJacobian):
 
         return dict(zip(expected, self._switch(index, filled, elements), strict=True))
 
+    def _evaluate(self, branch: Graph, operands: Sequence[Any]) -> sweep.Values:
+        return sweep.evaluate(branch, operands, self.seen)
+
     def _switch(self, index: Any, function: Any, elements: Any) -> Any:
         branches = [functools.partial(function, branch) for branch in self.branches]
         return self.region.switch(index, branches, elements)
 
 
 @rule_for("cond")
-def cond_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
+def cond_jacobian(equation: Equation, *values: Any, seen: sweep.Seen) -> EquationJacobian:
     """The paths through the branch that was taken."""
     assert isinstance(equation.region, CondRegion)
-    active = [i in equation.wrt for i in range(1, len(values))]
-    return Cond(equation, equation.region, build_bodies(equation, active), values)
+    return Cond(equation, equation.region, region_bodies(equation), values, seen)
 
 
 @dataclasses.dataclass(frozen=True)
 class While(EquationJacobian):
-    """The paths through the iterations of a loop whose length is known only when it has run."""
+    """The paths through the iterations of a loop whose length is known only when it has run.
+
+    Backward, only what the loop carries along unchanged can be followed.
+    """
 
     equation: Equation
     region: WhileRegion
@@ -312,16 +386,26 @@ class While(EquationJacobian):
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
-        self._refuse()
+        del semiring
+        arrived = {j: e for j, e in enumerate(cotangents) if e is not None}
+        self._check_unchanged(arrived)
+        first = self.region.test_consts + self.region.carried[0]
+        return {first + j: e for j, e in arrived.items()}
 
     def inside(
         self,
         semiring: Semiring,
-        tangents: Mapping[int, Elements],
+        tangents: Mapping[int, Elements] | None,
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
-        self._refuse()
+        self._check_unchanged(_leading(cotangents))
+        return {}  # what is only carried along passes nothing inside
+
+    def _check_unchanged(self, arrived: Collection[int]) -> None:
+        first, _ = self.region.carried
+        if any(self.body.outputs[j] is not self.body.inputs[first + j] for j in arrived):
+            self._refuse()
 
     def _refuse(self) -> NoReturn:
         raise ValueError(
@@ -336,36 +420,31 @@ class While(EquationJacobian):
         t, (b, _) = self.region.test_consts, self.region.carried
         test_consts, body_consts, start = self.region.operands(self.values)
         carries = self.body.inputs[b:]
-        live = [j for j, v in enumerate(carries) if v in self.body.active]
-        from_consts = [tangents.get(t + i) for i in range(b)]
-
-        def run(graph: Graph, *inputs: Any) -> list[Any]:
-            return sweep.output_values(graph, sweep.evaluate(graph, inputs))
+        into_body = {i - t: e for i, e in tangents.items() if i >= t}
+        ahead = _carries_ahead(self.equation, self.body, into_body)
+        from_consts = [into_body.get(i) for i in range(b)]
 
         def again(state: Any) -> Any:
-            return run(self.test, *test_consts, *state[0])[0]
+            values = sweep.evaluate(self.test, [*test_consts, *state[0]], {})
+            return sweep.output_values(self.test, values)[0]
 
         def step(state: Any) -> Any:
             carry, moving = state
-            values = sweep.evaluate(self.body, [*body_consts, *carry])
-            arriving = _placed(len(carries), live, moving)
+            values = sweep.evaluate(self.body, [*body_consts, *carry], {})
+            arriving = _placed(len(carries), ahead, moving)
             pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving])
-            moving = [_cast(semiring, carries[j], pushed[j]) for j in live]
+            moving = [_cast(semiring, carries[j], pushed[j]) for j in ahead]
             return sweep.output_values(self.body, values), moving
 
-        moving = [_cast(semiring, carries[j], tangents.get(t + b + j)) for j in live]
+        moving = [_cast(semiring, carries[j], into_body.get(b + j)) for j in ahead]
         _, moving = lax.while_loop(again, step, (list(start), moving))
-        pushed: list[Elements | None] = [None] * len(carries)
-        for j, element in zip(live, moving, strict=True):
-            pushed[j] = element
-        return pushed
+        return _placed(len(carries), ahead, moving)
 
 
 @rule_for("while")
-def while_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
+def while_jacobian(equation: Equation, *values: Any, seen: sweep.Seen) -> EquationJacobian:
     """The paths through all iterations, forward only."""
-    region = equation.region
-    assert isinstance(region, WhileRegion)
-    active = [i in equation.wrt for i in range(region.test_consts, len(values))]
-    test = build(region.test, within=equation)
-    return While(equation, region, test, _loop_body(equation, active), values)
+    del seen  # nothing is kept of a loop that may run any number of times
+    assert isinstance(equation.region, WhileRegion)
+    (body,) = region_bodies(equation)
+    return While(equation, equation.region, build_test(equation), body, values)

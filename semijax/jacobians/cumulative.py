@@ -12,7 +12,8 @@ from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians import axis_labels
 from semijax.jacobians.base import LocalJacobian, arrays, rule_for
-from semijax.jacobians.dense import Dense, Function
+from semijax.jacobians.dense import Dense
+from semijax.jacobians.pullback import Pullback
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
@@ -61,4 +62,5 @@ def cumulative_jacobian(equation: Equation, x: Any) -> list[LocalJacobian | None
     triangle = jnp.tri(x.shape[axis], dtype=bool)  # [output, input]
     batch = tuple(a for a in range(x.ndim) if a != axis)
     present = triangle.T if reverse else triangle
-    return [Dense(Function(equation, (x,), 0, 0), batch, batch, present)] if x.size else [None]
+    derivatives = Pullback(equation, (x,)).derivatives()
+    return [Dense(d, batch, batch, present) for d in derivatives.values()]

@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+import functools
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from semijax import checks
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.jacobians.axis_labels import batch_axes, called
-from semijax.jacobians.base import LocalJacobian, accumulated, declare, no_derivative
-from semijax.jacobians.complex import as_complex, as_real, is_complex
+from semijax.jacobians.base import LocalJacobian, accumulated
 from semijax.jacobians.diagonal import Diagonal
 from semijax.jacobians.edges import NO_EDGES, Edges, joined
+from semijax.jacobians.pullback import Derivative, Pullback
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK_BYTES
 from semijax.semirings.real import SumProduct
+from semijax.trace import compat
 from semijax.trace.graph import Equation
 
 _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
@@ -36,7 +38,10 @@ def dense_budget(size: int) -> Iterator[None]:
     how long that takes. The default, 64 GiB, is of the order of a minute.
 
     Args:
-        size: bytes, at the precision of the primal values.
+        size: bytes, at the precision of the primal values; an integer of at least 1.
+
+    Raises:
+        ValueError: if it is none.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -44,69 +49,25 @@ def dense_budget(size: int) -> Iterator[None]:
         >>> with sj.dense_budget(2**40):
         ...     g = sj.semiring_grad(spectrum, sj.Entropy())(jnp.ones(8))
     """
-    token = _BUDGET.set(size)
+    token = _BUDGET.set(checks.check_positive("size", size))
     try:
         yield
     finally:
         _BUDGET.reset(token)
 
 
-class Function:
-    """One output of an equation as a function of one input, both in real numbers.
-
-    All inputs that paths come through are differentiated together, as JAX would: some of its rules
-    do not know how to do with less.
-
-    Attributes:
-        equation: the equation.
-        x: the input's primal value.
-        out: the output's shape and dtype.
-    """
-
-    def __init__(self, equation: Equation, values: Sequence[Any], i: int, o: int) -> None:
-        self.equation = equation
-        self._at = equation.wrt.index(i)
-        self._primals = [as_real(jnp.asarray(values[j])) for j in equation.wrt]
-
-        def call(*primals: jax.Array) -> jax.Array:
-            full = list(values)
-            for j, primal in zip(equation.wrt, primals, strict=True):
-                full[j] = as_complex(primal) if is_complex(equation.inputs[j]) else primal
-            return as_real(equation.bind(*full)[o])
-
-        self._call = call
-        self._x64 = jax.dtypes.canonicalize_dtype(jnp.float64) == jnp.float64
-        self.x = self._primals[self._at]
-        self.out = jax.eval_shape(call, *self._primals)
-
-    def pullback(self, x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The output, and the vector-Jacobian product."""
-        primals = [*self._primals]
-        primals[self._at] = x
-        with jax.enable_x64(self._x64):  # as its author's rules were meant to run
-            out, pull = jax.vjp(self._call, *primals)
-            return out, pull(cotangent)[self._at]
-
-    def pushforward(self, tangent: jax.Array) -> jax.Array:
-        """The Jacobian-vector product."""
-        tangents = [jnp.zeros_like(primal) for primal in self._primals]
-        tangents[self._at] = tangent
-        with jax.enable_x64(self._x64):
-            return jax.jvp(self._call, tuple(self._primals), tuple(tangents))[1]
-
-
 @dataclasses.dataclass(frozen=True)
 class Dense(LocalJacobian):
-    """Every output of a batch element may read every input of it; an exact 0 is no edge.
+    """Every output of a batch element may read every input of it.
 
     Attributes:
-        function: from the input to the output.
+        derivative: of the output by the input.
         in_batch, out_batch: the axes of each side that are carried along, in the same order.
         present: mask of shape [outputs, inputs] within a batch element of the edges that are there
-            whatever they weigh; by default those that do not weigh 0.
+            whatever they weigh; by default those that JAX's derivative connects.
     """
 
-    function: Function
+    derivative: Derivative
     in_batch: tuple[int, ...]
     out_batch: tuple[int, ...]
     present: jax.Array | None = None
@@ -114,12 +75,13 @@ class Dense(LocalJacobian):
     kind: ClassVar[str] = "Dense"
 
     def __post_init__(self) -> None:
-        size = self.edges * self.function.x.dtype.itemsize
+        size = self.edges * self.derivative.x.dtype.itemsize
         if size > _BUDGET.get():
+            equation = self.derivative.equation
             raise ValueError(
-                f"The dense local Jacobian of primitive '{self.function.equation.name}' from shape "
+                f"The dense local Jacobian of primitive '{equation.name}' from shape "
                 f"{self.in_shape} to {self.out_shape} has {size:,} bytes, more than the budget of "
-                f"{_BUDGET.get():,}; {self.function.equation.where()}. Either give the primitive a "
+                f"{_BUDGET.get():,}; {equation.where()}. Either give the primitive a "
                 "structured one with semijax.register_jacobian, or allow more with "
                 "semijax.dense_budget(bytes)."
             )
@@ -127,12 +89,12 @@ class Dense(LocalJacobian):
     @property
     def in_shape(self) -> Shape:
         """The input's shape."""
-        return self.function.x.shape
+        return self.derivative.x.shape
 
     @property
     def out_shape(self) -> Shape:
         """The output's shape."""
-        return self.function.out.shape
+        return self.derivative.out.shape
 
     @property
     def edges(self) -> int:
@@ -165,7 +127,7 @@ class Dense(LocalJacobian):
         parts = [NO_EDGES]
         for start in range(0, len(lines), block):
             asked = lines[start : start + block]
-            weights, present = (np.asarray(x) for x in self._lines(jnp.asarray(asked)))
+            weights, present = (np.asarray(x) for x in self._lines(jnp.asarray(asked))[:2])
             if are_lines:
                 mine = np.flatnonzero(np.isin(node, asked))
                 at = np.searchsorted(asked, node[mine]), batch[mine]
@@ -188,9 +150,8 @@ class Dense(LocalJacobian):
 
         def step(total: Elements, start: Any) -> tuple[Elements, None]:
             index = start + jnp.arange(block)
-            weights, present = self._lines(index)
             g = el.take(el.transpose(elements, (1, 0)), jnp.minimum(index, lines - 1))
-            terms = self._terms(semiring, weights, present, g, (0, 1))
+            terms = self._terms(semiring, index, g, (0, 1))
             return el.cast_like(semiring.add(total, semiring.sum(terms, (0,))), zero), None
 
         return self._over_blocks(block, step, zero)[0]
@@ -201,8 +162,7 @@ class Dense(LocalJacobian):
         block = self._block(semiring)
 
         def step(carry: None, start: Any) -> tuple[None, Elements]:
-            weights, present = self._lines(start + jnp.arange(block))
-            terms = self._terms(semiring, weights, present, elements, (1, 2))
+            terms = self._terms(semiring, start + jnp.arange(block), elements, (1, 2))
             return carry, semiring.sum(terms, (2,))
 
         _, blocks = self._over_blocks(block, step, None)
@@ -211,32 +171,46 @@ class Dense(LocalJacobian):
         return el.transpose(el.map_leaves(lambda leaf: leaf[:lines], stacked), (1, 0))
 
     def _terms(
-        self,
-        semiring: Semiring,
-        weights: jax.Array,
-        present: jax.Array,
-        elements: Elements,
-        dimensions: tuple[int, ...],
+        self, semiring: Semiring, index: jax.Array, elements: Elements, dimensions: tuple[int, ...]
     ) -> Elements:
-        terms = semiring.scale(weights, el.broadcast_in_dim(elements, weights.shape, dimensions))
+        """The edges of these lines, [block, batch, others], each ⊗ the elements at one end."""
+        tells_zero = not semiring.zero_weight_is_no_path
+        weights, present, selected = self._lines(index, tells_zero)
+        elements = el.broadcast_in_dim(elements, weights.shape, dimensions)
+        if selected is None:
+            terms = semiring.scale(weights, elements)
+        else:
+            terms = semiring.scale_selected(weights, selected, elements)
         return el.where(present, terms, semiring.zero(weights.shape, weights.dtype))
 
-    def _lines(self, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Weights and presence of these lines, both [block, batch, others]; none past the last."""
+    def _lines(self, index: jax.Array, tells_zero: bool = True) -> Lines:
+        """The edges of these lines; none past the last."""
         if self._by_rows():
-            basis = self._basis(index, self.function.out, self.out_batch)
-            found = jax.vmap(lambda row: self.function.pullback(self.function.x, row)[1])(basis)
-            shape, batch = self.in_shape, self.in_batch
+            near, far = self.derivative.out, self.derivative.x
+            near_batch, far_batch, along = self.out_batch, self.in_batch, self.derivative.pull
         else:
-            basis = self._basis(index, self.function.x, self.in_batch)
-            found = jax.vmap(self.function.pushforward)(basis)
-            shape, batch = self.out_shape, self.out_batch
-        weights = jax.vmap(lambda line: _matrix(line, shape, batch))(accumulated(found))
-        if self.present is None:
-            return weights, weights != 0
-        mask = self.present if self._by_rows() else self.present.T
-        mask = mask.at[index].get(mode="fill", fill_value=False)
-        return weights, jnp.broadcast_to(mask[:, None], weights.shape)
+            near, far = self.derivative.x, self.derivative.out
+            near_batch, far_batch, along = self.in_batch, self.out_batch, self.derivative.push
+
+        def lines_of(function: Any, starts: jax.Array) -> jax.Array:
+            found = _each(function, starts)
+            return jax.vmap(lambda line: _matrix(line, far.shape, far_batch))(found)
+
+        basis = self._basis(index, near, near_batch)
+        weights = accumulated(lines_of(along, basis))
+        selected = None
+        if tells_zero and self.derivative.selects:
+            selected = lines_of(along, jnp.where(basis > 0, jnp.nan, basis)) != 0
+            selected |= weights != 0  # a rule may see to NaN
+        if self.present is not None:
+            mask = self.present if self._by_rows() else self.present.T
+            mask = mask.at[index].get(mode="fill", fill_value=False)
+            return Lines(weights, jnp.broadcast_to(mask[:, None], weights.shape), selected)
+        if tells_zero:
+            connected = self.derivative.connections(of_outputs=self._by_rows())
+            if connected is not None:
+                return Lines(weights, lines_of(connected, basis > 0), selected)
+        return Lines(weights, weights != 0, None)
 
     def _basis(self, index: jax.Array, like: Any, batch: tuple[int, ...]) -> jax.Array:
         """For every line an array like ``like``: in each batch element 1 at the line, else 0."""
@@ -245,13 +219,17 @@ class Dense(LocalJacobian):
         return jax.vmap(lambda row: _unmatrix(jnp.broadcast_to(row, sizes), like.shape, batch))(hot)
 
     def _by_rows(self) -> bool:
+        return self._is_by_rows
+
+    @functools.cached_property
+    def _is_by_rows(self) -> bool:
         rows = _matrix_shape(self.out_shape, self.out_batch)[1]
         columns = _matrix_shape(self.in_shape, self.in_batch)[1]
         if rows <= columns:
             return True
         try:
-            jax.eval_shape(self.function.pushforward, self.function.x)
-        except Exception:  # a custom_vjp has no forward mode
+            jax.eval_shape(self.derivative.push, self.derivative.x)
+        except Exception:  # some loops and callbacks, for instance, have no transpose
             return True
         return False
 
@@ -273,39 +251,74 @@ class Dense(LocalJacobian):
         return lax.scan(step, state, starts)
 
 
-declare("custom_jvp_call", "custom_vjp_call", axes=called("call_jaxpr"))
+class Lines(NamedTuple):
+    """Some rows, or columns, of a Jacobian: arrays of shape [lines, batch, others].
+
+    Attributes:
+        weights: of the edges.
+        present: mask of the edges that are there.
+        selected: mask of the edges that are not 0 because of a selection; None for all.
+    """
+
+    weights: jax.Array
+    present: jax.Array
+    selected: jax.Array | None
+
+
+def _each(function: Any, lines: jax.Array) -> jax.Array:
+    """A function of each of these lines: of all at once, or one by one if it cannot be batched."""
+    try:
+        return jax.vmap(function)(lines)
+    except Exception:  # whatever JAX raises where there is no batching rule
+        return lax.map(function, lines)
 
 
 def dense_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
-    """∂o/∂i by JAX's own derivative, for every input and output.
+    """∂o/∂i by JAX's own derivative, for every input and output that it connects.
 
     A function that turns out to work element by element gets its diagonal, zeros included.
 
     Raises:
-        NotImplementedError: where JAX has no derivative.
+        NotImplementedError: where JAX has no derivative, or one that is not linear; where the
+            function has side effects, or exchanges anything with other members of an axis that is
+            mapped outside.
         ValueError: where the Jacobian is larger than ``dense_budget`` allows.
     """
-    entries = {}
-    for i in equation.wrt:
-        for o, output in enumerate(equation.outputs):
-            if output.differentiable:
-                try:
-                    function = Function(equation, values, i, o)
-                    batch = batch_axes(function.pullback, function.x, function.out)
-                except Exception as error:  # whatever JAX raises where it has no derivative
-                    raise no_derivative(equation, error) from error
-                if function.x.size and function.out.size:
-                    entries[i, o] = _dense_or_diagonal(Dense(function, *batch))
-    return entries
+    pullback = Pullback(equation, values)
+    _check_can_repeat(equation, pullback.program)
+    return {
+        pair: _dense_or_diagonal(Dense(derivative, *derivative.batch_axes()))
+        for pair, derivative in pullback.derivatives().items()
+    }
+
+
+def _check_can_repeat(equation: Equation, pullback: Any) -> None:
+    """Refuse a function whose edges cannot be told by running it again and again, by itself."""
+    if equation.has_effects:
+        raise NotImplementedError(
+            f"'{equation.name}' is one node, whose derivative is computed by running it many "
+            f"times, and it has side effects; {equation.where()}. Leave them out, or do without "
+            "the custom derivative or semijax.atomic."
+        )
+    if exchanged := dict(compat.collectives(pullback)):
+        raise NotImplementedError(
+            f"'{equation.name}' is one node, and exchanges data with other members of an axis that "
+            f"is mapped outside (by {', '.join(exchanged)}): its Jacobian within one member is not "
+            f"all of it; {equation.where()}. Map the axis inside of the function that is "
+            "differentiated, or do without the custom derivative or semijax.atomic."
+        )
 
 
 def _dense_or_diagonal(jacobian: Dense) -> LocalJacobian:
-    shape = jacobian.in_shape
+    shape, derivative = jacobian.in_shape, jacobian.derivative
     elementwise = tuple(range(len(shape)))
     if not (jacobian.out_shape == shape and jacobian.in_batch == jacobian.out_batch == elementwise):
         return jacobian
-    weights = jacobian._lines(jnp.zeros(1, int))[0][0]
-    return Diagonal(_unmatrix(weights, shape, elementwise), shape, shape)
+    ones = jnp.ones(shape, derivative.out.dtype)
+    weights, selected = derivative.pull(ones), None
+    if derivative.selects:
+        selected = (weights != 0) | (derivative.pull(ones * jnp.nan) != 0)
+    return Diagonal(weights, shape, shape, selected=selected)
 
 
 def _matrix_shape(shape: Shape, batch: tuple[int, ...]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, spread, 
 from semijax.semirings.base import Semiring
 
 
-@arrays("weights", "present")
+@arrays("weights", "present", "selected")
 @dataclasses.dataclass(frozen=True)
 class Diagonal(LocalJacobian):
     """An edge from i to o wherever broadcasting joins them, of weight ∂o/∂i = w[o].
@@ -27,6 +27,9 @@ class Diagonal(LocalJacobian):
         dimensions: the axis of the output that each axis of the input becomes, as for
             ``jax.lax.broadcast_in_dim``; by default the last ones, as NumPy broadcasts.
         present: mask of shape ``out_shape`` of the edges that are there; all, by default.
+        selected: mask of shape ``out_shape``, False where the weight is 0 because something else
+            was selected: whatever arrives there, infinite or no number, becomes 0. By default a
+            weight of 0 multiplies like any other.
     """
 
     weights: jax.Array | None
@@ -34,6 +37,7 @@ class Diagonal(LocalJacobian):
     out_shape: Shape
     dimensions: tuple[int, ...] | None = None
     present: jax.Array | None = None
+    selected: jax.Array | None = None
 
     kind: ClassVar[str] = "Diagonal"
 
@@ -80,16 +84,27 @@ class Diagonal(LocalJacobian):
         )
 
     def _scale(self, semiring: Semiring, elements: Elements) -> Elements:
-        if self.weights is None:
-            scaled = semiring.pass_through(elements)
-        else:
-            scaled = semiring.scale(accumulated(self.weights), elements)
+        scaled = scaled_by(semiring, self.weights, self.selected, elements)
         if self.present is None:
             return scaled
         return el.where(self.present, scaled, semiring.zero(self.out_shape, semiring.dtype(scaled)))
 
 
-@arrays("weights")
+def scaled_by(
+    semiring: Semiring,
+    weights: jax.Array | None,
+    selected: jax.Array | None,
+    elements: Elements,
+) -> Elements:
+    """``lift(weights) ⊗ elements``; by default the weights are 1, and everything is selected."""
+    if weights is None:
+        return semiring.pass_through(elements)
+    if selected is None:
+        return semiring.scale(accumulated(weights), elements)
+    return semiring.scale_selected(accumulated(weights), selected, elements)
+
+
+@arrays("weights", "selected")
 @dataclasses.dataclass(frozen=True)
 class Reduction(LocalJacobian):
     """An edge from every i to the one o that it is reduced to, of weight ∂o/∂i = w[i].
@@ -99,12 +114,14 @@ class Reduction(LocalJacobian):
         in_shape: the input's shape.
         out_shape: the output's shape.
         axes: the axes of the input that the output does not have.
+        selected: mask of shape ``in_shape``, as for ``Diagonal``.
     """
 
     weights: jax.Array | None
     in_shape: Shape
     out_shape: Shape
     axes: tuple[int, ...]
+    selected: jax.Array | None = None
 
     kind: ClassVar[str] = "Reduction"
 
@@ -122,7 +139,8 @@ class Reduction(LocalJacobian):
 
     def _transposed(self) -> Diagonal:
         kept = tuple(a for a in range(len(self.in_shape)) if a not in self.axes)
-        return Diagonal(self.weights, self.out_shape, self.in_shape, kept)
+        sides = self.out_shape, self.in_shape
+        return Diagonal(self.weights, *sides, kept, selected=self.selected)
 
 
 @arrays("inner")

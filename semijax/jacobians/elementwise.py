@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +17,22 @@ from semijax.jacobians.diagonal import Diagonal
 from semijax.trace.graph import Equation
 
 ELEMENTWISE = (
-    *("sub", "mul", "div", "rem", "pow", "atan2", "max", "min", "nextafter"),
-    *("neg", "sign", "abs", "floor", "ceil", "round", "square", "integer_pow", "one_minus_square"),
+    *("sub", "mul", "div", "rem", "pow", "atan2", "nextafter"),
+    *("neg", "abs", "square", "integer_pow", "one_minus_square"),
     *("sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "log2", "logistic"),
     *("sin", "cos", "tan", "asin", "acos", "atan"),
     *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
     *("erf", "erfc", "erf_inv", "lgamma", "digamma", "polygamma", "zeta"),
     *("igamma", "igammac", "igamma_grad_a", "regularized_incomplete_beta", "random_gamma"),
-    *("bessel_i0e", "bessel_i1e", "select_n", "clamp", "reduce_precision"),
+    *("bessel_i0e", "bessel_i1e", "reduce_precision"),
 )
-"""Elementwise, of the weight that JAX's own derivative has: ½ at a tie of ``max``, 0 for a case
-that ``select_n`` did not select or a number that ``clamp`` clamped."""
+"""Elementwise, of the weight that JAX's own derivative has."""
+
+SELECTIONS = ("select_n", "clamp", "max", "min")
+"""Elementwise, of weight 1 for what is selected, ½ at a tie of ``max``, and 0 for what is not."""
+
+STEPS = ("sign", "floor", "ceil", "round")
+"""Elementwise and constant almost everywhere: of weight 0, whatever arrives."""
 
 
 @rule_for("add", "add_any", "copy", axes=axis_labels.elementwise, same_for_both_parts=True)
@@ -50,15 +56,22 @@ def identity_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int],
 
 @rule_for(*ELEMENTWISE, axes=axis_labels.elementwise)
 def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
-    """∂o/∂i = JAX's own derivative, at ties and kinks too."""
-    out = equation.outputs[0].shape
+    """∂o/∂i = JAX's own derivative, at kinks too."""
+    return [_diagonal(equation, position, values) for position in range(len(values))]
 
-    def jacobian(position: int) -> LocalJacobian | None:
-        if position not in equation.wrt:
-            return None
-        return Diagonal(_derivative(equation, position, values), jnp.shape(values[position]), out)
 
-    return [jacobian(position) for position in range(len(values))]
+@rule_for(*SELECTIONS, *STEPS, axes=axis_labels.elementwise)
+def selection_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
+    """∂o/∂i = JAX's own derivative, at ties too; where it is 0, the input was not selected."""
+    found = [_diagonal(equation, position, values) for position in range(len(values))]
+    return [d and dataclasses.replace(d, selected=d.weights != 0) for d in found]
+
+
+def _diagonal(equation: Equation, position: int, values: Sequence[Any]) -> Diagonal | None:
+    if position not in equation.wrt:
+        return None
+    weights = _derivative(equation, position, values)
+    return Diagonal(weights, jnp.shape(values[position]), equation.outputs[0].shape)
 
 
 declare(

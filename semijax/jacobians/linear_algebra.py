@@ -22,6 +22,5 @@ def _transformed(equation: Equation) -> set[int]:
 declare(
     *("cholesky", "lu", "qr", "householder_product", "eigh", "eig", "svd", "triangular_solve"),
     axes=axis_labels.mixing(_matrices),
-    zero_is_no_edge=True,
 )
 declare("fft", axes=axis_labels.mixing(_transformed))

@@ -12,14 +12,14 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, accumulated, arrays, rule_for
-from semijax.jacobians.diagonal import Diagonal, Transposed
+from semijax.jacobians.base import LocalJacobian, arrays, rule_for
+from semijax.jacobians.diagonal import Diagonal, Transposed, scaled_by
 from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, unravel
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
 
-@arrays("source", "weights")
+@arrays("source", "weights", "selected")
 @dataclasses.dataclass(frozen=True)
 class Movement(LocalJacobian):
     """An edge from i to o where ``source[o]`` is i's position in the flattened input.
@@ -29,12 +29,14 @@ class Movement(LocalJacobian):
         in_shape: the input's shape.
         out_shape: the output's shape.
         weights: ∂o/∂i = w[o], an array of shape ``out_shape``; 1 by default.
+        selected: mask of shape ``out_shape``, as for ``Diagonal``.
     """
 
     source: jax.Array
     in_shape: Shape
     out_shape: Shape
     weights: jax.Array | None = None
+    selected: jax.Array | None = None
 
     kind: ClassVar[str] = "Movement"
 
@@ -69,9 +71,7 @@ class Movement(LocalJacobian):
         return at_most_one(source, weight, (source >= 0) & (source < el.size(self.in_shape)))
 
     def _scale(self, semiring: Semiring, elements: Elements) -> Elements:
-        if self.weights is None:
-            return semiring.pass_through(elements)
-        return semiring.scale(accumulated(self.weights), elements)
+        return scaled_by(semiring, self.weights, self.selected, elements)
 
 
 @arrays()

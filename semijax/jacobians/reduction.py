@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -19,12 +20,24 @@ def reduce_sum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     return [Reduction(None, x.shape, equation.outputs[0].shape, tuple(equation.params["axes"]))]
 
 
-@rule_for("reduce_max", "reduce_min", "reduce_prod", axes=axis_labels.reduced)
-def reduce_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i by JAX's own derivative; the n winners of a tie share, 1/n each."""
+@rule_for("reduce_prod", axes=axis_labels.reduced)
+def reduce_prod_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
+    """∂o/∂i is the product of the others, by JAX's own derivative."""
+    return [_reduction(equation, x)]
+
+
+@rule_for("reduce_max", "reduce_min", axes=axis_labels.reduced)
+def reduce_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
+    """∂o/∂i = 1/n for the n winners; 0 for the others, which were not selected."""
+    reduction = _reduction(equation, x)
+    assert reduction.weights is not None
+    return [dataclasses.replace(reduction, selected=reduction.weights != 0)]
+
+
+def _reduction(equation: Equation, x: Any) -> Reduction:
     out, pullback = jax.vjp(lambda x: equation.bind(x)[0], x)
     (weights,) = pullback(jnp.ones_like(out))
-    return [Reduction(weights, x.shape, out.shape, tuple(equation.params["axes"]))]
+    return Reduction(weights, x.shape, out.shape, tuple(equation.params["axes"]))
 
 
 declare("reduce_and", "reduce_or", "reduce_xor", "argmax", "argmin", axes=axis_labels.reduced)

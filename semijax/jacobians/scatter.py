@@ -12,7 +12,7 @@ from semijax.jacobians.base import LocalJacobian, rule_for
 from semijax.jacobians.diagonal import Diagonal, Transposed
 from semijax.jacobians.movement import Movement, positions
 from semijax.trace.graph import Equation
-from semijax.trace.primitives import primitive
+from semijax.trace.primitives import primitive, primitives
 
 
 @rule_for("scatter", same_for_both_parts=True)
@@ -53,18 +53,26 @@ def scatter_reduce_jacobian(
     if equation.primitive is SCATTER_ADD:
         return [Diagonal(None, x.shape, x.shape), None, Transposed(targets)]
 
+    def selected(weights: jax.Array) -> jax.Array | None:
+        return weights != 0 if equation.primitive in EXTREMA else None
+
     operand = update = None
     if by_operand:
         out, pullback = jax.vjp(lambda x: function(x, updates), x)
-        operand = Diagonal(pullback(jnp.ones_like(out))[0], x.shape, x.shape)
+        (weights,) = pullback(jnp.ones_like(out))
+        operand = Diagonal(weights, x.shape, x.shape, selected=selected(weights))
     if by_update:
         out, pullback = jax.vjp(lambda updates: function(x, updates), updates)
-        weights = pullback(jnp.ones_like(out))[0]
-        update = Transposed(Movement(targets.source, x.shape, updates.shape, weights))
+        (weights,) = pullback(jnp.ones_like(out))
+        sides = x.shape, updates.shape
+        update = Transposed(Movement(targets.source, *sides, weights, selected(weights)))
     return [operand, None, update]
 
 
 SCATTER_ADD = primitive("scatter-add")
+
+EXTREMA = primitives("scatter-min", "scatter-max")
+"""What they do not select, of the operand and of the updates, has a derivative of 0."""
 
 
 def _targets(equation: Equation, x: Any, indices: Any, updates: Any) -> jax.Array:

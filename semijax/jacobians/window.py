@@ -1,10 +1,10 @@
-"""Convolutions and pooling: one sparse map per tap of the window, visited one tap at a time."""
+"""Convolutions and pooling: one sparse map per tap of the window."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,24 @@ from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians.base import LocalJacobian, accumulated, arrays, contract, rule_for
 from semijax.jacobians.movement import positions
+from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
+
+PATCHES_BYTES = 2**26
+"""What all taps of a convolution read is stored for one contraction, if it is not larger."""
+
+
+class Axes(NamedTuple):
+    """How many axes come before the windowed ones, and after."""
+
+    before: int
+    after: int = 0
+
+    def config(self, padding: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+        """Padding of the windowed axes for all of them."""
+        none = (0, 0, 0)
+        return ((none,) * self.before) + tuple(padding) + ((none,) * self.after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +93,54 @@ class Geometry:
         parts = el.pad(parts, zero, self._steps(lead))
         box = semiring.add(el.dynamic_slice(padded, starts, self._box(lead)), parts)
         return el.dynamic_update_slice(padded, el.cast_like(box, padded), starts)
+
+    def patches(self, elements: Elements, zero: Elements, axes: Axes) -> Elements:
+        """What every output reads, tap by tap: the windowed axes become ``[taps, *out_shape]``.
+
+        Where that is padding, 0̄.
+        """
+        padded = el.pad(elements, zero, axes.config(self.padding))
+        first, steps = (0,) * len(self.window), self.strides
+        return self._stacked(padded, axes, first, 1, self.out_shape, steps)
+
+    def readers(self, elements: Elements, zero: Elements, axes: Axes) -> Elements:
+        """What every input is read by: the windowed axes become ``[taps, *in_shape]``.
+
+        The outputs lie ``stride`` apart in the padded input; between them, and outside, is 0̄.
+        """
+        margins, first = [], []
+        for axis, (low, _, inner) in enumerate(self.padding):
+            reach = (self.window[axis] - 1) * self.dilation[axis]
+            last = low + (self.in_shape[axis] - 1) * (inner + 1)
+            before = max(0, reach - low)
+            after = max(0, last - (self.out_shape[axis] - 1) * self.strides[axis])
+            margins.append((before, after, self.strides[axis] - 1))
+            first.append(before + low)
+        spread = el.pad(elements, zero, axes.config(margins))
+        steps = tuple(inner + 1 for _, _, inner in self.padding)
+        return self._stacked(spread, axes, first, -1, self.in_shape, steps)
+
+    def _stacked(
+        self,
+        elements: Elements,
+        axes: Axes,
+        first: Sequence[int],
+        sign: int,
+        shape: Shape,
+        steps: Shape,
+    ) -> Elements:
+        """For every tap k the box of a shape that begins at ``first ± k · dilation``."""
+
+        def at(tap: tuple[int, ...], leaf: jax.Array) -> jax.Array:
+            box = [slice(None)] * axes.before
+            for k, start, d, n, step in zip(tap, first, self.dilation, shape, steps, strict=True):
+                begin = start + sign * k * d
+                box.append(slice(begin, begin + (n - 1) * step + 1, step))
+            return leaf[tuple(box)]
+
+        taps = [*np.ndindex(self.window)]
+        place = axes.before + (len(shape) if axes.after else 0)
+        return el.map_leaves(lambda leaf: jnp.stack([at(k, leaf) for k in taps], place), elements)
 
     def over_taps(self, step: Callable[[Any, Any], Any], state: Any) -> Any:
         """Run ``step(state, tap)`` for every tap."""
@@ -157,8 +221,9 @@ class Pooling(LocalJacobian):
         if self.selected is None:
             return semiring.pass_through(elements)
         padded = self.geometry.pad(positions(self.in_shape), jnp.asarray(-1, jnp.int32), 0)
-        weights = self.geometry.read(padded, tap, ()) == self.selected
-        return semiring.scale(weights.astype(semiring.dtype(elements)), elements)
+        chosen = self.geometry.read(padded, tap, ()) == self.selected
+        weights = chosen.astype(semiring.dtype(elements))
+        return semiring.scale_selected(weights, chosen, elements)
 
 
 @arrays("weights")
@@ -198,15 +263,19 @@ class Convolution(LocalJacobian):
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
         lhs, rhs, out = self.layouts
-        g = out.apply(cotangent)  # [groups, out, n, *y]
         groups, channels, n, *_ = lhs.canonical
         outs, y, taps = out.canonical[1], self.geometry.out_shape, self.geometry.taps
         dtype = semiring.dtype(cotangent)
         if 0 in self.out_shape:
             return semiring.zero(self.in_shape, dtype)
+        if self.from_lhs and self._at_once(semiring, (groups, outs, n), self.geometry.in_shape):
+            kernels = self._kernels().transpose(1, 3, 0, 2)  # [groups, channels, taps, out]
+            readers = self.geometry.readers
+            return self._over_all_taps(semiring, readers, kernels, cotangent, out, lhs)
         if self.from_lhs:
             kernels = self._kernels().mT  # [taps, groups, channels, out]
             lead = (groups, channels, n)
+            g = out.apply(cotangent)  # [groups, out, n, *y]
             merged = el.reshape(g, out.canonical, (groups, outs, n * el.size(y)))
 
             def to_lhs(padded: Elements, tap: Any) -> Elements:
@@ -219,6 +288,7 @@ class Convolution(LocalJacobian):
             return lhs.invert(self.geometry.unpad(pulled, semiring.zero((), dtype), lead))
 
         padded, inside = self._padded_lhs()
+        g = out.apply(cotangent)  # [groups, out, n, *y]
         columns = el.transpose(
             el.reshape(g, out.canonical, (groups, outs, n, el.size(y))), (0, 2, 3, 1)
         )  # [groups, n, y, out]
@@ -246,9 +316,13 @@ class Convolution(LocalJacobian):
         zero = semiring.zero(shape, dtype)
         if 0 in self.out_shape:
             return semiring.zero(self.out_shape, dtype)
+        lead = (groups, channels, n)
+        if self.from_lhs and self._at_once(semiring, lead, y):
+            kernels = self._kernels().transpose(1, 2, 0, 3)  # [groups, out, taps, channels]
+            patches = self.geometry.patches
+            return self._over_all_taps(semiring, patches, kernels, tangent, lhs, out)
         if self.from_lhs:
             kernels = self._kernels()  # [taps, groups, out, channels]
-            lead = (groups, channels, n)
             padded = self.geometry.pad(lhs.apply(tangent), semiring.zero((), dtype), 3)
 
             def part(tap: Any) -> Elements:
@@ -272,6 +346,58 @@ class Convolution(LocalJacobian):
 
         pushed = self.geometry.over_taps(step, zero)
         return out.invert(el.reshape(pushed, shape, out.canonical))
+
+    def _at_once(self, semiring: Semiring, lead: Shape, spatial: Shape) -> bool:
+        """Whether all taps are worth one contraction of what is then stored for each of them.
+
+        Where outputs lie far apart, most of the inputs are read at a few taps only.
+        """
+        taps, sparse = self.geometry.taps, el.size(self.geometry.strides)
+        size = taps * el.size((*lead, *spatial)) * semiring.bytes_per_element(jnp.float32)
+        return sparse == 1 and size <= PATCHES_BYTES
+
+    def _over_all_taps(
+        self,
+        semiring: Semiring,
+        gather: Callable[[Elements, Elements, Axes], Elements],
+        kernels: jax.Array,
+        elements: Elements,
+        source: Layout,
+        target: Layout,
+    ) -> Elements:
+        """One contraction over taps and channels.
+
+        Args:
+            semiring: whose elements.
+            gather: what stores the elements at every tap.
+            kernels: ``[groups, rows, taps, channels]``.
+            elements: those of one side of the convolution.
+            source: the layout of that side.
+            target: the layout of the other side, for the result.
+        """
+        groups, rows, taps, channels = kernels.shape
+        kernels = kernels.reshape(groups, rows, taps * channels)
+        zero = semiring.zero((), semiring.dtype(elements))
+        rank = len(self.geometry.window)
+        if groups == 1 and source.channels_last and target.channels_last:
+            read = gather(elements, zero, Axes(1, 1))  # [n, *spatial, taps, channels]
+            others = semiring.shape(read)[: 1 + rank]
+            read = el.reshape(
+                read, (*others, taps, channels), (1, el.size(others), taps * channels)
+            )
+            found = contract(semiring, kernels, read, ColumnsFirst(weights=False, elements=True))
+            return el.reshape(found, (1, el.size(others), rows), target.shape)
+        read = gather(
+            source.apply(elements), zero, Axes(3)
+        )  # [groups, channels, n, taps, *spatial]
+        shape = semiring.shape(read)
+        n, spatial = shape[2], shape[4:]
+        read = el.transpose(read, (0, 3, 1, 2, *range(4, 4 + rank)))
+        columns = n * el.size(spatial)
+        merged = groups, taps * channels, columns
+        read = el.reshape(read, (groups, taps, channels, n, *spatial), merged)
+        found = contract(semiring, kernels, read)
+        return target.invert(el.reshape(found, (groups, rows, columns), target.canonical))
 
     def _kernels(self) -> jax.Array:
         groups, outs, channels = self.layouts[1].canonical[:3]
@@ -314,6 +440,12 @@ class Layout:
         """The shape it becomes."""
         grouped = self._grouped()
         return tuple(grouped[axis] for axis in self.order)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the operand itself is [b, *spatial, groups and a]."""
+        rank = len(self.shape) - 1
+        return self.order == (rank, rank + 1, *range(rank))
 
     def apply(self, elements: Elements) -> Elements:
         """From the operand's shape to the canonical one."""
@@ -414,10 +546,10 @@ def select_and_gather_add_jacobian(
 def _selected(select: Callable[[jax.Array], jax.Array], x: Any) -> jax.Array:
     """The positions that a selection picks, found by letting it pick digits of the positions.
 
-    A digit is exact in every floating dtype. Where a window has nothing in it but padding the
+    A digit is exact in the dtype. Where a window has nothing in it but padding the
     result is any number: nothing is there that could be equal to it.
     """
-    base = 2**7
+    base = 2 ** min(7, jnp.finfo(x.dtype).nmant + 1)
     own = positions(x.shape)
     selected, scale = jnp.zeros((), own.dtype), 1
     while True:

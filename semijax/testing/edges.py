@@ -8,7 +8,7 @@ meet is known or probed first, and a weight depends only on what its output depe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,12 @@ ELEMENTWISE = _primitives(
 )
 """An output element depends on the input elements at its place, whatever their values."""
 
+SELECTIONS = _primitives(
+    "select_n clamp max min sign floor ceil round reduce_max reduce_min cummax cummin "
+    "reduce_window_max reduce_window_min scatter-min scatter-max"
+)
+"""A derivative of 0 says that something else was selected, or that the function is a step."""
+
 BILINEAR = _primitives("dot_general conv_general_dilated")
 """An output element is a sum of products; which factors meet does not depend on their values."""
 
@@ -49,23 +55,46 @@ FOLDS = _primitives(
 
 
 def local_edges(
-    equation: Equation, values: Sequence[Any], results: Sequence[Any], made: Sequence[int]
+    equation: Equation,
+    values: Sequence[Any],
+    results: Sequence[Any],
+    made: Sequence[int],
+    connected: Mapping[tuple[int, int], np.ndarray] | None = None,
 ) -> dict[tuple[int, int], tuple[np.ndarray, ...]]:
     """The edges between each input p in ``equation.wrt`` and each output k in ``made``.
 
-    Where nothing is known of a primitive (linear algebra), and where a custom derivative or an
-    atomic function mixes elements, all derivatives that are not exactly 0 are edges. There, an
-    input that is not finite may make NaNs, and so edges, that are not its own.
+    Where nothing is known of a primitive (linear algebra), all derivatives that are not exactly 0
+    are edges. There, and where a custom derivative or an atomic function mixes elements, an input
+    that is not finite may make NaNs that are not its own.
 
     Args:
         equation: the equation.
         values: its inputs.
         results: its outputs.
         made: the outputs that have nodes.
+        connected: of a function that is one node, by (k, p), the pairs of elements of output and
+            input that paths inside of it join.
 
     Returns:
-        By (k, p), the flat index in the output, that in the input, and the weight of each edge.
+        By (k, p), the flat index in the output, that in the input, and the weight of each edge; and
+        whether it was selected: if not, whatever arrives there, infinite or NaN, becomes 0.
     """
+    edges = _weighted_edges(equation, values, results, made, connected or {})
+    if equation.primitive in SELECTIONS:
+        return {key: (o, i, w, w != 0) for key, (o, i, w) in edges.items()}
+    if equation.primitive in CUSTOM_DERIVATIVE or equation.is_atomic:
+        passed = _passing_nan(equation, values, results, made)
+        return {(k, p): (o, i, w, passed[k, p][o, i]) for (k, p), (o, i, w) in edges.items()}
+    return {key: (o, i, w, np.ones(len(w), bool)) for key, (o, i, w) in edges.items()}
+
+
+def _weighted_edges(
+    equation: Equation,
+    values: Sequence[Any],
+    results: Sequence[Any],
+    made: Sequence[int],
+    connected: Mapping[tuple[int, int], np.ndarray],
+) -> dict[tuple[int, int], tuple[np.ndarray, ...]]:
     primitive, wrt = equation.primitive, equation.wrt
     if primitive in ELEMENTWISE:
         return {(0, p): _elementwise(equation, values, results, p) for p in wrt}
@@ -81,7 +110,7 @@ def local_edges(
         _mend(jacobians, pairs, equation, values)
     edges = {}
     for (k, p), matrix in jacobians.items():
-        mask = matrix != 0 if pairs is None else pairs[p]
+        mask = connected.get((k, p), matrix != 0 if pairs is None else pairs[p])
         edges[k, p] = (*np.nonzero(mask), matrix[mask])
     return edges
 
@@ -90,7 +119,7 @@ def _elementwise(
     equation: Equation, values: Sequence[Any], results: Sequence[Any], p: int
 ) -> tuple[np.ndarray, ...]:
     # Each output element reads one element of the input: one tangent gives all derivatives.
-    function = _function_of(equation, values, [p], [0])
+    function = function_of(equation, values, [p], [0])
     _, (weights,) = jax.jvp(function, (values[p],), (jnp.ones_like(values[p]),))
     places = _places(values[p].shape, results[0].shape)
     return np.arange(places.size), places, np.asarray(weights, np.float64).ravel()
@@ -112,9 +141,11 @@ def _bilinear(
     return o, i, np.asarray(other, np.float64).ravel()[met[o, i] - 1]
 
 
-def _function_of(
+def function_of(
     equation: Equation, values: Sequence[Any], wrt: Sequence[int], made: Sequence[int]
 ) -> Callable[..., list[jax.Array]]:
+    """The equation as a function of the inputs in ``wrt``, with the outputs in ``made``."""
+
     def function(*variables: jax.Array) -> list[jax.Array]:
         given = dict(zip(wrt, variables, strict=True))
         results = equation.bind(*(given.get(p, value) for p, value in enumerate(values)))
@@ -127,7 +158,7 @@ def _jacobians(
     equation: Equation, values: Sequence[Any], wrt: Sequence[int], made: Sequence[int]
 ) -> dict[tuple[int, int], np.ndarray]:
     """JAX's ∂(output k)/∂(input p), a float64 matrix for each k in ``made`` and p in ``wrt``."""
-    function = _function_of(equation, values, wrt, made)
+    function = function_of(equation, values, wrt, made)
     argnums, point = tuple(range(len(wrt))), [values[p] for p in wrt]
     try:
         jacobian = jax.jacrev(function, argnums)(*point)
@@ -140,6 +171,31 @@ def _jacobians(
             matrix = np.array(block, np.float64)
             matrices[k, p] = matrix.reshape(math.prod(outer), values[p].size)
     return matrices
+
+
+def _passing_nan(
+    equation: Equation, values: Sequence[Any], results: Sequence[Any], made: Sequence[int]
+) -> dict[tuple[int, int], np.ndarray]:
+    """For each k in ``made`` and each input p: whether a NaN at output o is pulled back to i."""
+    function = function_of(equation, values, equation.wrt, made)
+    point = [values[p] for p in equation.wrt]
+    passed = {}
+    for number, k in enumerate(made):
+        rows: dict[int, list[np.ndarray]] = {p: [] for p in equation.wrt}
+        for o in range(results[k].size):
+            cotangents = [jnp.zeros_like(results[j]) for j in made]
+            cotangents[number] = cotangents[number].ravel().at[o].set(jnp.nan)
+            cotangents[number] = cotangents[number].reshape(results[k].shape)
+            try:
+                pulled = jax.vjp(function, *point)[1](cotangents)
+            except ValueError:  # a dynamic loop in an atomic function
+                pulled = [jnp.full(x.shape, jnp.nan) for x in point]
+            for p, x in zip(equation.wrt, pulled, strict=True):
+                rows[p].append(np.asarray(x).ravel() != 0)
+        for p in equation.wrt:
+            shape = results[k].size, values[p].size
+            passed[k, p] = np.array(rows[p], bool).reshape(shape)
+    return passed
 
 
 def _mend(
@@ -169,7 +225,7 @@ def _poisoned(equation: Equation, values: Sequence[Any], p: int) -> np.ndarray:
     shape, size = ones[p].shape, ones[p].size
     here = jnp.eye(size, dtype=bool).reshape(size, *shape)
     poisons = jnp.where(here, jnp.nan, ones[p]).astype(ones[p].dtype)
-    (found,) = jax.vmap(_function_of(equation, ones, [p], [0]))(poisons)
+    (found,) = jax.vmap(function_of(equation, ones, [p], [0]))(poisons)
     return np.isnan(found).reshape(size, math.prod(found.shape[1:])).T
 
 

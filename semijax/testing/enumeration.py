@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -36,6 +35,8 @@ class EnumeratedPath:
         target: where it ends: the leaf of the output (``""`` if the output is one array), and the
             index in that leaf.
         weights: the local derivative of each edge.
+        selected: for each edge, False where its derivative is 0 because something else was
+            selected: by ``where``, by a maximum.
         nodes: where each edge leads: the name of the primitive that makes the node, and its index
             in that primitive's output.
         edges: the number of each edge in the graph.
@@ -44,13 +45,21 @@ class EnumeratedPath:
     source: tuple[str, Index]
     target: tuple[str, Index]
     weights: tuple[float, ...]
+    selected: tuple[bool, ...]
     nodes: tuple[tuple[str, Index], ...]
     edges: tuple[int, ...]
 
     @property
     def weight(self) -> float:
-        """The product of ``weights``; 1 where there are none, in an output that is an input."""
-        return math.prod(self.weights, start=1.0)
+        """The product of ``weights``; 1 where there are none, in an output that is an input.
+
+        Multiplied from the output on, as backpropagation does: an edge that was not selected turns
+        what arrives from there to 0, be it infinite or NaN.
+        """
+        product = 1.0
+        for weight, selected in zip(reversed(self.weights), reversed(self.selected), strict=True):
+            product = product * weight if selected else 0.0
+        return product
 
     @property
     def primitives(self) -> tuple[str, ...]:
@@ -143,8 +152,10 @@ class Paths(Sequence[EnumeratedPath]):
             return jax.tree.map(self.fold, semiring, is_leaf=lambda s: isinstance(s, Semiring))
         semiring = as_semiring(semiring)
         graph = self._graph
-        dtype = jnp.result_type(jnp.float32, *[source.dtype for source in graph.sources])
+        dtypes = [el.accumulation_dtype(source.dtype) for source in graph.sources]
+        dtype = jnp.result_type(jnp.float32, *dtypes)
         lifted = _lift(graph, semiring, dtype)
+        selected = np.append(graph.selected, True)
         longest = max((path.length for path in self), default=0)
         paths: dict[tuple[str, Index], list[EnumeratedPath]] = collections.defaultdict(list)
         for path in self:
@@ -154,12 +165,13 @@ class Paths(Sequence[EnumeratedPath]):
             parts = [semiring.zero((0,), dtype)]
             for index in np.ndindex(source.nodes.shape):
                 # Sizes are rounded up to powers of two, so that few different ones are compiled.
-                # The last edge is 1̄: what the −1 of the padding points at.
+                # The last edge is 1̄: what the −1 of the padding points at. From the output on.
                 here = paths[source.name, index]
                 edges = np.full((_power_of_two_above(longest), _power_of_two_above(len(here))), -1)
                 for number, path in enumerate(here):
-                    edges[: path.length, number] = path.edges
-                parts.append(_combine(semiring, dtype, lifted, edges, len(here)))
+                    edges[: path.length, number] = path.edges[::-1]
+                rows = edges, selected[edges]
+                parts.append(_combine(semiring, dtype, lifted, rows, len(here)))
             elements = el.map_leaves(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
             return semiring.readout(el.reshape(elements, (source.nodes.size,), source.nodes.shape))
 
@@ -203,9 +215,12 @@ def enumerate_paths(
     ``cond``, there is the branch that was taken. A function with a custom derivative is one node,
     and so is one under ``semijax.atomic``; ``stop_gradient`` cuts. An edge of weight 0 is an edge
     (a dead ReLU, the loser of a maximum); between elements that don't depend on each other there is
-    none (a slice, padding). Where the two cannot be told apart (linear algebra, custom derivatives
-    that mix elements), a derivative of exactly 0 counts as no edge, and an input that is not finite
-    may make all of the equation's derivatives NaN; elsewhere it is in no weight but its own edges'.
+    none (a slice, padding). Elements of a function that is one node are joined where a path inside
+    of it joins them: inside of an atomic function as written, inside of what pulls cotangents back
+    through a custom derivative. Of a primitive that nothing is known of (linear algebra), a
+    derivative of exactly 0 counts as no edge. There, and where a function that is one node mixes
+    elements, an input that is not finite may make all of the equation's derivatives NaN; elsewhere
+    it is in no weight but its own edges'.
 
     Args:
         fun: a function of arrays and pytrees of arrays that returns the same.
@@ -249,6 +264,7 @@ def _count_paths(graph: UnrolledGraph) -> list[int]:
 def _follow(graph: UnrolledGraph, ways: Sequence[int]) -> list[EnumeratedPath]:
     """Follow all paths from each source, an edge at a time, where an output lies ahead."""
     heads, weights = graph.heads.tolist(), graph.weights.tolist()
+    selected = graph.selected.tolist()
     leaving: list[list[int]] = [[] for _ in ways]
     for edge, tail in enumerate(graph.tails.tolist()):
         if ways[heads[edge]]:
@@ -263,9 +279,10 @@ def _follow(graph: UnrolledGraph, ways: Sequence[int]) -> list[EnumeratedPath]:
         while begun:
             for node, edges in begun:
                 steps = tuple(weights[edge] for edge in edges)
+                kept = tuple(selected[edge] for edge in edges)
                 nodes = tuple(graph.labels[heads[edge]] for edge in edges)
                 for target in targets[node]:
-                    path = EnumeratedPath(graph.labels[source], target, steps, nodes, edges)
+                    path = EnumeratedPath(graph.labels[source], target, steps, kept, nodes, edges)
                     found.append(path)
             begun = [
                 (heads[edge], (*edges, edge)) for node, edges in begun for edge in leaving[node]
@@ -274,20 +291,28 @@ def _follow(graph: UnrolledGraph, ways: Sequence[int]) -> list[EnumeratedPath]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _combine(semiring: Semiring, dtype: Any, lifted: Any, edges: Any, count: Any) -> Any:
-    """⊗ along each path, a column of ``edges``; then ⊕ of the first ``count`` paths."""
+def _combine(semiring: Semiring, dtype: Any, lifted: Any, rows: Any, count: Any) -> Any:
+    """⊗ along each path, a column of ``rows``; then ⊕ of the first ``count`` paths.
+
+    A row has the numbers of edges, and whether they were selected.
+    """
+    edges, _ = rows
+    dead = jnp.zeros(edges.shape[1:], dtype)
     zero = semiring.zero(edges.shape[1:], dtype)
     one = el.cast_like(semiring.one(edges.shape[1:], dtype), zero)
 
-    def follow(products: Any, row: jax.Array) -> tuple[Any, None]:
-        factors = el.map_leaves(lambda leaf: leaf[row], lifted)
-        return el.cast_like(semiring.mul(products, factors), zero), None
+    def follow(products: Any, row: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        edge, selected = row
+        factors = el.map_leaves(lambda leaf: leaf[edge], lifted)
+        annihilated = semiring.scale_selected(dead, selected, products)
+        products = el.where(selected, semiring.mul(products, factors), annihilated)
+        return el.cast_like(products, zero), None
 
     def join(sums: Any, distance: jax.Array) -> tuple[Any, None]:
         others = el.map_leaves(lambda leaf: jnp.roll(leaf, -distance, 0), sums)
         return el.cast_like(semiring.add(sums, others), zero), None
 
-    products, _ = lax.scan(follow, one, edges)
+    products, _ = lax.scan(follow, one, rows)
     products = el.where(jnp.arange(edges.shape[1]) < count, products, zero)
     # Each adds its neighbour, then the one at distance 2, 4, 8, …, around a circle.
     sums, _ = lax.scan(join, products, 1 << np.arange(edges.shape[1].bit_length() - 1))

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
 from semijax import checks
-from semijax.testing.edges import Index, local_edges
+from semijax.testing.edges import CUSTOM_DERIVATIVE, Index, function_of, local_edges
 from semijax.trace import compat
-from semijax.trace.graph import STOP_GRADIENT, Equation, Module, Variable, is_internal_to_jax
+from semijax.trace.graph import STOP_GRADIENT, Equation, Module, Variable
+from semijax.trace.members import as_vmap
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 from semijax.trace.scope_names import of_modules
 
@@ -52,6 +54,7 @@ class UnrolledGraph:
         tails, heads, weights, equation_of: of each edge, where it begins and ends, the local
             derivative, and the number of its equation; what leads to a node comes before what
             leaves it.
+        selected: of each edge, False where its weight is 0 because something else was selected.
     """
 
     def __init__(self, fun: Callable[..., Any], args: tuple, argnums: Any) -> None:
@@ -64,7 +67,8 @@ class UnrolledGraph:
         self.labels: list[tuple[str, Index]] = []
         self.sources: list[Source] = []
         self.equations: list[Equation] = []
-        self._bundles: list[tuple[np.ndarray, ...]] = [(np.zeros(0, int),) * 4]
+        none = np.zeros(0, int)
+        self._bundles: list[tuple[np.ndarray, ...]] = [(*(none,) * 4, none.astype(bool))]
 
         inputs = []
         for path, leaf in tree_leaves_with_path(args):
@@ -92,7 +96,7 @@ class UnrolledGraph:
             if output.nodes[index] >= 0
         ]
         columns = [np.concatenate(column) for column in zip(*self._bundles, strict=True)]
-        self.tails, self.heads, self.weights, self.equation_of = columns
+        self.tails, self.heads, self.weights, self.equation_of, self.selected = columns
 
     def like_arguments(self, values: Mapping[str, Any]) -> Any:
         """Values by the sources' names, as the arguments it was asked for; None for the others."""
@@ -119,7 +123,7 @@ class UnrolledGraph:
             return environment[atom]
 
         scope, calls = (within.scope, within.calls) if within else ("", ())
-        own_lines = not calls or not is_internal_to_jax(inner)
+        own_lines = not calls or not compat.is_internal_to_jax(inner)
         for eqn in inner.eqns:
             operands = [read(atom) for atom in eqn.invars]
             entered = [name for name, _ in of_modules(compat.scopes_entered(eqn))]
@@ -127,7 +131,8 @@ class UnrolledGraph:
                 inputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars),
                 outputs=tuple(Variable(atom.aval.shape, atom.aval.dtype) for atom in eqn.outvars),
                 module=Module("/".join(([scope] if scope else []) + entered)),
-                wrt=tuple(p for p, x in enumerate(operands) if (x.nodes >= 0).any()),
+                active=tuple(p for p, x in enumerate(operands) if (x.nodes >= 0).any()),
+                has_effects=False,
                 eqn=eqn,
                 calls=(eqn, *calls) if own_lines else calls,
             )
@@ -135,7 +140,8 @@ class UnrolledGraph:
         return [read(atom) for atom in inner.outvars]
 
     def _step(self, equation: Equation, inputs: list[_Traced]) -> Sequence[_Traced]:
-        called = compat.called_jaxpr(equation.eqn)
+        is_mapped = equation.primitive is compat.SHARD_MAP
+        called = as_vmap(equation.eqn) if is_mapped else compat.called_jaxpr(equation.eqn)
         if called is not None:
             return self._run(called, inputs, equation)
         match equation.region:
@@ -201,11 +207,14 @@ class UnrolledGraph:
                 "functions: make the arrays smaller."
             )
         nodes = {k: self._new_nodes(equation.name, results[k].shape) for k in made}
-        for (k, p), (o, i, weights) in local_edges(equation, values, results, made).items():
+        connected = _connected(equation, values, results, made)
+        for (k, p), edges in local_edges(equation, values, results, made, connected).items():
+            o, i, weights, selected = edges
             tails, heads = inputs[p].nodes.ravel()[i], nodes[k].ravel()[o]
             live = tails >= 0
             numbers = np.full(len(o), len(self.equations))
-            self._bundles.append(tuple(x[live] for x in (tails, heads, weights, numbers)))
+            columns = tails, heads, weights, numbers, selected
+            self._bundles.append(tuple(x[live] for x in columns))
             outputs[k].nodes.ravel()[o[live]] = heads[live]
         self.equations.append(equation)
         return outputs
@@ -214,6 +223,53 @@ class UnrolledGraph:
         first = len(self.labels)
         self.labels += [(name, index) for index in np.ndindex(shape)]
         return np.arange(first, len(self.labels)).reshape(shape)
+
+
+def _connected(
+    equation: Equation, values: Sequence[Any], results: Sequence[Any], made: Sequence[int]
+) -> dict[tuple[int, int], np.ndarray] | None:
+    """The pairs (o, i) that paths join inside of a function that is one node, by (k, p).
+
+    Inside of an atomic function they are followed as written; where a function has a derivative of
+    its author's, in what pulls cotangents back. None for other equations, and where there are none
+    to be followed: through complex numbers, or a callback.
+    """
+    try:
+        if equation.is_atomic:
+            inside = jax.extend.core.jaxpr_as_fun(equation.params["jaxpr"])
+            joined = _reached(inside, values)
+            return {(k, p): joined[k, p] for k in made for p in equation.wrt}
+        if equation.primitive in CUSTOM_DERIVATIVE:
+            point = [values[p] for p in equation.wrt]
+            _, pull = jax.vjp(function_of(equation, values, equation.wrt, made), *point)
+            joined = _reached(lambda *cts: pull([*cts]), [jnp.ones_like(results[k]) for k in made])
+            places = list(enumerate(equation.wrt))
+            return {(k, p): joined[m, n].T for n, k in enumerate(made) for m, p in places}
+    except (NotImplementedError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _reached(fun: Callable[..., Any], args: Sequence[Any]) -> dict[tuple[int, int], np.ndarray]:
+    """By output and argument, the pairs of elements that a path joins."""
+    graph = UnrolledGraph(fun, tuple(args), None)
+    reached = np.eye(len(graph.labels), graph.source_count, dtype=bool)
+    for tail, head in zip(graph.tails, graph.heads, strict=True):
+        reached[head] |= reached[tail]
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(jax.eval_shape(fun, *args))]
+    sources = {source.name: source.nodes.ravel() for source in graph.sources}
+    ends: dict[str, dict[Index, int]] = {}
+    for name, index, node in graph.outputs:
+        ends.setdefault(name, {})[index] = node
+    joined = {}
+    for k, shape in enumerate(shapes):
+        found = ends.get(f"[{k}]", {})
+        nothing = np.zeros(graph.source_count, bool)
+        rows = [reached[found[i]] if i in found else nothing for i in np.ndindex(shape)]
+        matrix = np.array(rows, bool).reshape(len(rows), graph.source_count)
+        for p in range(len(args)):
+            joined[k, p] = matrix[:, sources.get(f"[{p}]", np.zeros(0, int))]
+    return joined
 
 
 def _constant(value: Any) -> _Traced:

@@ -6,14 +6,23 @@ The supported floor is 0.10.2; a difference that falls below it is deleted, not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.core
 import jax.extend.core as jex_core
+import numpy as np
+from jax.sharding import NamedSharding
 
 from semijax.trace.primitives import primitive, primitives
 
 Literal = jex_core.Literal
+
+_JAX_FILES = os.path.dirname(jax.__file__)
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
@@ -26,12 +35,63 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
     return inner, list(getattr(jaxpr, "consts", ()))
 
 
-def bind(equation: Any, *values: Any) -> list[Any]:
-    """Evaluate one equation of a jaxpr; one value per output."""
-    params = equation.primitive.get_bind_params(equation.params)
-    with equation.ctx.manager:
+def bind(equation: Any, *values: Any, mesh: Any = None) -> list[Any]:
+    """Evaluate one equation of a jaxpr; one value per output.
+
+    It runs on the mesh of devices that it was traced for, or on another.
+    """
+    params, elsewhere = equation.params, contextlib.nullcontext()
+    if mesh is not None:
+        elsewhere = jax.sharding.use_abstract_mesh(mesh)
+        params = {k: None if isinstance(v, NamedSharding) else v for k, v in params.items()}
+    params = equation.primitive.get_bind_params(params)
+    with equation.ctx.manager, elsewhere:
         outputs = equation.primitive.bind(*values, **params)
     return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+_ENDED: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Traces that have ended but are still referred to: a rule closes over one of their arrays."""
+
+
+def trace_of(tracers: Sequence[Any]) -> Any:
+    """What JAX traces a function with, given the function's arguments."""
+    return next((getattr(t, "_trace", None) for t in tracers if _is_tracer(t)), None)
+
+
+def end(trace: Any) -> None:
+    """Remember that a trace has ended, for as long as somebody refers to it."""
+    if trace is not None:
+        _ENDED.add(trace)
+
+
+def is_left_over(value: Any) -> bool:
+    """Whether a value is an array of a trace that has ended: it never had a number."""
+    return bool(_ENDED) and _is_tracer(value) and getattr(value, "_trace", None) in _ENDED
+
+
+def any_left_over() -> bool:
+    """Whether anybody may still refer to such a value."""
+    return bool(_ENDED)
+
+
+def _is_tracer(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def literal(atom: Any) -> Any:
+    """The value of a literal, of the literal's dtype.
+
+    It may hold a Python number; outside of its jaxpr that would be weakly typed.
+    """
+    if isinstance(atom.val, (bool, int, float, complex, np.ndarray, np.generic)):
+        return np.asarray(atom.val, atom.aval.dtype)
+    return atom.val
+
+
+def is_internal_to_jax(jaxpr: Any) -> bool:
+    """Whether a jaxpr is of one of the functions that JAX itself consists of."""
+    return _JAX_FILES in str(getattr(open_jaxpr(jaxpr)[0].debug_info, "func_src_info", ""))
 
 
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
@@ -43,6 +103,78 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
         consts, carry, _ = params["ft_in"].elts
         return len(consts), len(carry)
     return params["num_consts"], params["num_carry"]
+
+
+SHARD_MAP = primitive("shard_map")
+
+_WITHOUT_EFFECT = primitives("ppermute", "pbroadcast")
+"""Collectives whose equations do not say over which axis they are, but for a parameter."""
+
+_UNNOTICED = {
+    "NamedAxisEffect",  # a collective: it has to run wherever the axis is mapped
+    "InternalMutableArrayEffect",  # an array reference is made or frozen
+}
+"""Effects that are JAX's own bookkeeping."""
+
+
+def has_effects(equation: Any, made_here: Callable[[Any], bool]) -> bool:
+    """Whether an equation has effects that would be noticed if it ran twice.
+
+    Args:
+        equation: an equation of a jaxpr.
+        made_here: whether a variable, a mutable array reference, was made in that jaxpr.
+    """
+    return any(
+        not made_here(effect.input)
+        if hasattr(effect, "input")  # reading or writing of a reference
+        else type(effect).__name__ not in _UNNOTICED
+        for effect in equation.effects
+    )
+
+
+def acts_on_references(equation: Any) -> bool:
+    """Whether an equation reads or writes mutable array references that it is given."""
+    return any(hasattr(effect, "input") for effect in equation.effects)
+
+
+def varies_over(aval: Any, mesh: Any) -> tuple[Any, ...]:
+    """The axes of a mesh that the type of an array in a ``shard_map`` says it varies over."""
+    return tuple(name for name in mesh.axis_names if name in aval.mat.varying)
+
+
+def has_in_common(equation: Any, names: Iterable[Any]) -> bool:
+    """Whether the members of named axes have an output in common, but not the input.
+
+    JAX knows where the axes are mapped by ``shard_map`` with ``check_vma``.
+    """
+    before, after = (v[0].aval.mat.varying for v in (equation.invars, equation.outvars))
+    return not before.isdisjoint(names) and after.isdisjoint(names)
+
+
+def collectives(
+    jaxpr: Any, bound: frozenset[Any] = frozenset()
+) -> Iterator[tuple[str, frozenset[Any]]]:
+    """The equations by which members of axes that are mapped outside exchange anything.
+
+    Args:
+        jaxpr: where to look.
+        bound: the axes that are mapped within, and not outside.
+
+    Yields:
+        The name of each one's primitive, and those axes.
+    """
+    for equation in open_jaxpr(jaxpr)[0].eqns:
+        inner = list(jex_core.jaxprs_in_params(equation.params))
+        mapped = equation.params["newly_manual_axes"] if equation.primitive is SHARD_MAP else ()
+        for each in inner:
+            yield from collectives(each, bound.union(mapped))
+        if not inner and equation.primitive is not primitive("axis_index"):
+            names = {e.name for e in equation.effects if type(e).__name__ == "NamedAxisEffect"}
+            if equation.primitive in _WITHOUT_EFFECT:
+                own = equation.params["axis_name"]
+                names.update(own if isinstance(own, tuple) else (own,))
+            if not names <= bound:
+                yield equation.primitive.name, frozenset(names - bound)
 
 
 INLINED = {
@@ -79,6 +211,18 @@ def called_jaxpr(equation: Any) -> Any | None:
     return next(params[key] for key in keys if key in params)
 
 
+CUSTOM_DERIVATIVES = primitives("custom_jvp_call", "custom_vjp_call")
+"""The primitives of a function with a derivative of its own."""
+
+
+def custom_derivative_name(equation: Any) -> str | None:
+    """The name of a function with a derivative of its own, where it has one; else None."""
+    if equation.primitive not in CUSTOM_DERIVATIVES:
+        return None
+    name = open_jaxpr(equation.params["call_jaxpr"])[0].debug_info.func_name
+    return name if name.isidentifier() else None  # not "<lambda>"
+
+
 def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
     """The names on the stack of an equation, from the outside in, but not the transformations'.
 
@@ -87,3 +231,13 @@ def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
     for entry in equation.source_info.name_stack.stack:
         if type(entry).__name__ == "Scope":  # not a Transform: vmap(…), jvp(…)
             yield entry.name, id(entry)
+
+
+def maps_entered(equation: Any) -> Iterator[int]:
+    """The calls of ``vmap`` on the stack of an equation, from the outside in.
+
+    Each is what tells one call from the next.
+    """
+    for entry in equation.source_info.name_stack.stack:
+        if type(entry).__name__ == "Transform" and entry.name == "vmap":
+            yield id(entry)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,14 +19,19 @@ import numpy as np
 from jax.extend import source_info_util
 
 from semijax.trace import compat, scope_names
+from semijax.trace.members import called_jaxpr
 from semijax.trace.module_scopes import naming_models
 from semijax.trace.primitives import primitive, primitives
 from semijax.trace.regions import Region, region_of
 
-_JAX_FILES = os.path.dirname(jax.__file__)
-
 REFERENCES = {*primitives("new_ref", "get", "swap", "addupdate", "freeze", "free_ref")}
 """Primitives that read or write a mutable array: its state is no variable of the graph."""
+
+
+def uses_references(eqn: Any) -> bool:
+    """Whether an equation reads or writes a mutable array, or anything in it one from outside."""
+    return eqn.primitive in REFERENCES or compat.acts_on_references(eqn)
+
 
 STOP_GRADIENT = primitive("stop_gradient")
 """The primitive that cuts every path."""
@@ -62,32 +67,56 @@ class Module:
     Attributes:
         scope: its name and those of the modules it lies in, joined by ``/``.
         outer: the use of a module it lies in; None for the whole function.
+        loops: how many loops it lies in.
     """
 
     scope: str = ""
     outer: Module | None = None
+    loops: int = 0
 
     @property
     def enclosing(self) -> tuple[Module, ...]:
         """All that it lies in and itself, from the outside in, but for the whole function."""
         return (*self.outer.enclosing, self) if self.outer else ()
 
+    def scope_at(self, iteration: Sequence[int]) -> str:
+        """Its scope in one iteration of each loop around it: ``"layers[3]/attention"``."""
+        if self.outer is None:
+            return ""
+        outside = self.outer.scope_at(iteration)
+        own = ", ".join(map(str, iteration[self.outer.loops : self.loops]))
+        name = self.scope.rpartition("/")[2] + (f"[{own}]" if own else "")
+        return f"{outside}/{name}" if outside else name
+
+
+Position = tuple[int | None, int]
+"""Where an array is made: the position of the equation, None for an input of the graph, and the
+array's position among the outputs or inputs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """Which arrays of a graph somebody asked for, by number.
+    """Which arrays of a graph somebody asked for, and where paths are to start.
 
     Attributes:
-        arrays: the numbers given to an array, by the position in ``equations`` of the one that
-            makes it, None for an input of the graph, and its position among outputs or inputs.
+        arrays: the numbers given to an array.
+        starts: the arrays where paths start, each with a boolean array that says at which of its
+            elements; None for all.
         inside: those inside of regions, by the region's position and that of its body.
     """
 
-    arrays: Mapping[tuple[int | None, int], tuple[int, ...]]
+    arrays: Mapping[Position, tuple[int, ...]]
+    starts: Mapping[Position, Any]
     inside: Mapping[int, Mapping[int, Marks]]
 
+    @property
+    def any_start(self) -> bool:
+        """Whether a path starts here or in a region."""
+        bodies = itertools.chain.from_iterable(own.values() for own in self.inside.values())
+        return bool(self.starts) or any(body.any_start for body in bodies)
 
-NO_MARKS = Marks({}, {})
+
+NO_MARKS = Marks({}, {}, {})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,21 +127,29 @@ class Equation:
         inputs: what it reads, variables or constants.
         outputs: the variables it defines.
         module: the use of a module it was written in.
-        wrt: the positions in ``inputs`` through which paths may come; none where nothing can
-            leave again.
+        active: the positions in ``inputs`` through which paths may come.
+        has_effects: whether something outside of the function would notice if it ran twice: a
+            callback, a print, a mutable array that was not made here.
         eqn: JAX's own equation.
         calls: JAX's equations whose lines to report: its own, unless it was written in JAX, and the
             calls it lies in, from the inside out.
         marks: the arrays asked for inside of it, by the position of its body.
+        number: its position among the equations of its graph.
+        within: the regions that its graph lies in, see ``Graph``.
+        maps: the calls of ``vmap`` that it lies in, from the outside in.
     """
 
     inputs: tuple[Variable | Constant, ...]
     outputs: tuple[Variable, ...]
     module: Module
-    wrt: tuple[int, ...]
+    active: tuple[int, ...]
+    has_effects: bool
     eqn: Any = dataclasses.field(repr=False)
     calls: tuple[Any, ...] = dataclasses.field(repr=False)
     marks: Mapping[int, Marks] = dataclasses.field(default_factory=dict, repr=False)
+    number: int = dataclasses.field(default=0, repr=False)
+    within: Regions = dataclasses.field(default=(), repr=False)
+    maps: tuple[Any, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def scope(self) -> str:
@@ -136,10 +173,13 @@ class Equation:
 
     @property
     def name(self) -> str:
-        """The primitive's name, or for a called function the function's."""
+        """The primitive's name, or the name of the function that is this one node.
+
+        That is an ``atomic`` function, or one with a derivative of its own, as ``"relu"``.
+        """
         if self.is_atomic:
             return self.params["name"].removeprefix(compat.ATOMIC)
-        return self.primitive.name
+        return compat.custom_derivative_name(self.eqn) or self.primitive.name
 
     @functools.cached_property
     def region(self) -> Region | None:
@@ -151,10 +191,50 @@ class Equation:
         """The jaxprs it runs, where paths go on; none unless it is control flow."""
         return self.region.bodies if self.region else ()
 
+    @functools.cached_property
+    def sources(self) -> tuple[frozenset[int], ...]:
+        """For each output, the positions in ``inputs`` from which a path may lead to it."""
+        if self.region is not None:
+            bodies = build_bodies(self, active=False)
+            found = self.region.sources([body.sources for body in bodies])
+            skipped = len(self.inputs) - len(bodies[0].inputs)  # of a cond the index, …
+            return tuple(frozenset(skipped + i for i in each) for each in found)
+        ends = self.primitive is STOP_GRADIENT
+        inputs = frozenset(i for i, v in enumerate(self.inputs) if _has_nodes(v) and not ends)
+        return tuple(inputs if v.differentiable else frozenset() for v in self.outputs)
+
+    def reached_from(self, positions: Collection[int]) -> set[int]:
+        """The positions of the outputs that inputs at some positions lead to, or starts inside."""
+        if not positions and not self.starts_inside:
+            return set()
+        started, inside = set(positions), set[int]()
+        if self.starts_inside and self.region is not None:
+            bodies = build_bodies(self, active=False)
+            inside = {o for body in bodies for o in range(len(body.outputs)) if body.is_fed(o)}
+            first, carries = self.region.carried
+            carried = len(self.inputs) - len(bodies[0].inputs) + first
+            started |= {carried + j for j in inside if j < carries}  # to the next iteration
+        return inside | {o for o, each in enumerate(self.sources) if not each.isdisjoint(started)}
+
+    @functools.cached_property
+    def wrt(self) -> tuple[int, ...]:
+        """The positions in ``inputs`` through which paths may come that leave again."""
+        return tuple(i for i in self.active if any(i in each for each in self.sources))
+
     @property
     def is_atomic(self) -> bool:
         """Whether it is a function that ``atomic`` made one node."""
         return compat.is_atomic(self.eqn)
+
+    @property
+    def loops(self) -> int:
+        """How many loops it lies in."""
+        return count_loops(self.within)
+
+    @property
+    def starts_inside(self) -> bool:
+        """Whether it is a region, and paths start in it."""
+        return any(body.any_start for body in self.marks.values())
 
     def bind(self, *values: Any) -> list[Any]:
         """Evaluate it on primal values, one per input; one value per output."""
@@ -171,22 +251,63 @@ class Graph:
     """The equations of a function in the order of evaluation.
 
     Attributes:
+        within: the regions it lies in, from the outside in: each equation, with the position of the
+            body.
         inputs: the variables that stand for the function's arguments.
         outputs: what it returns.
         constants: the variables with a value of their own.
-        active: the variables that a path from the differentiated inputs, or from an array that was
-            asked for, can reach.
+        active: the variables that a path can reach, from the differentiated inputs or from an array
+            where paths start.
         marked: the numbers of the arrays that were asked for.
+        starts: the arrays where paths start, as in ``Marks``.
+        fed: the variables that such a path can reach.
         module: the use of a module that all of it lies in.
     """
 
+    within: Regions
     inputs: tuple[Variable, ...]
     outputs: tuple[Variable | Constant, ...]
     equations: tuple[Equation, ...]
     constants: dict[Variable, Any]
     active: frozenset[Variable]
     marked: Mapping[Variable, tuple[int, ...]]
+    starts: Mapping[Variable, Any]
+    fed: frozenset[Variable]
     module: Module
+
+    @functools.cached_property
+    def sources(self) -> tuple[frozenset[int], ...]:
+        """For each output, the inputs from which a path may lead to it, active or not."""
+        known = {v: frozenset({n}) for n, v in enumerate(self.inputs) if v.differentiable}
+        nothing = frozenset[int]()
+
+        def of(atom: Variable | Constant) -> frozenset[int]:
+            return known.get(atom, nothing) if isinstance(atom, Variable) else nothing
+
+        for equation in self.equations:
+            for v, inputs in zip(equation.outputs, equation.sources, strict=True):
+                known[v] = nothing.union(*(of(equation.inputs[i]) for i in inputs))
+            if uses_references(equation.eqn):  # what is written may be read later
+                written = nothing.union(*map(of, equation.inputs))
+                known.update((v, written) for v in equation.inputs if isinstance(v, Variable))
+        return tuple(of(v) for v in self.outputs)
+
+    def is_fed(self, output: int) -> bool:
+        """Whether a path that starts inside leads to the output at a position."""
+        return self.outputs[output] in self.fed
+
+    @property
+    def path(self) -> tuple[tuple[int, int], ...]:
+        """The regions it lies in, by the positions of equations and bodies."""
+        return tuple((equation.number, body) for equation, body in self.within)
+
+
+Regions = tuple[tuple[Equation, int], ...]
+
+
+def count_loops(within: Regions) -> int:
+    """How many of some regions are loops."""
+    return sum(1 for equation, _ in within if equation.region and equation.region.is_loop)
 
 
 def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
@@ -195,104 +316,146 @@ def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
     return build(closed), shapes
 
 
+def reported_as(fun: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Call a function by the name and the line of another one in JAX's messages."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return functools.wraps(fun, updated=())(function)
+        except Exception:  # an object that looks its attributes up in a way of its own
+            return function
+
+    return decorate
+
+
 def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
     """The jaxpr of ``function`` at the leaves of ``args``, and the tree of its output's shapes."""
     leaves, tree = jax.tree.flatten(args)
+    by = None
 
     @functools.wraps(function)
     def flat(*leaves: Any) -> Any:
+        nonlocal by
+        by = compat.trace_of(leaves)
         given = tree.unflatten(leaves)
         with naming_models(given):
             return function(*given)
 
-    return jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    staged = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    compat.end(by)
+    return staged
 
 
 def build(
     closed: Any,
     *,
-    within: Equation | None = None,
-    active: Sequence[bool] | None = None,
+    within: Regions = (),
+    active: bool | Sequence[bool] = True,
     marks: Marks = NO_MARKS,
 ) -> Graph:
     """The graph of a jaxpr.
 
     Args:
         closed: a closed jaxpr.
-        within: the equation whose body it is.
-        active: which inputs paths may come from; by default all that have nodes.
-        marks: the arrays asked for; paths may start there too.
+        within: the regions it lies in, the last of which has it for a body.
+        active: which inputs paths may come from, of those that have nodes, or whether all.
+        marks: the arrays asked for, and where paths start.
     """
     jaxpr, consts = compat.open_jaxpr(closed)
-    builder = _Builder(marks)
-    for var, value in zip(jaxpr.constvars, consts, strict=True):
+    builder = _Builder(marks, within)
+    for var, value in zip(jaxpr.constvars, as_arrays(consts), strict=True):
         builder.constants[builder.define(var)] = value
     inputs = tuple(builder.define(var, (None, n)) for n, var in enumerate(jaxpr.invars))
-    flags = [True] * len(inputs) if active is None else active
+    flags = [active] * len(inputs) if isinstance(active, bool) else active
     builder.active |= {v for v, a in zip(inputs, flags, strict=True) if a and v.differentiable}
-    module, calls = (within.module, within.calls) if within else (Module(), ())
-    builder.inline(jaxpr, module, calls)
+    module, calls, maps = Module(), (), ()
+    if within:
+        region, _ = within[-1]
+        module, calls, maps = region.module, region.calls, region.maps
+    builder.inline(jaxpr, module, calls, maps)
     return Graph(
+        within,
         inputs,
         tuple(builder.read(atom) for atom in jaxpr.outvars),
         tuple(builder.equations),
         builder.constants,
         frozenset(builder.active),
         builder.marked,
+        builder.starts,
+        frozenset(builder.fed),
         module,
     )
 
 
-def build_body(equation: Equation, number: int, active: Sequence[bool] | None = None) -> Graph:
+def build_body(equation: Equation, number: int, active: bool | Sequence[bool] = True) -> Graph:
     """The graph of one body of a region, with the arrays that were asked for in it."""
     marks = equation.marks.get(number, NO_MARKS)
-    return build(equation.bodies[number], within=equation, active=active, marks=marks)
+    within = (*equation.within, (equation, number))
+    return build(equation.bodies[number], within=within, active=active, marks=marks)
 
 
-def build_bodies(equation: Equation, active: Sequence[bool] | None = None) -> tuple[Graph, ...]:
+def build_bodies(equation: Equation, active: bool | Sequence[bool] = True) -> tuple[Graph, ...]:
     """The graphs of all bodies of a region."""
     return tuple(build_body(equation, n, active) for n in range(len(equation.bodies)))
 
 
+def build_test(equation: Equation) -> Graph:
+    """The graph of what says whether a ``while`` goes on."""
+    assert equation.region is not None and equation.region.test is not None
+    return build(equation.region.test, within=(*equation.within, (equation, -1)), active=False)
+
+
 class _Builder:
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: Marks, within: Regions) -> None:
         self.marks = marks
+        self.within = within
+        self.loops = count_loops(within)
         self.names: dict[Any, Variable | Constant] = {}
         self.equations: list[Equation] = []
         self.constants: dict[Variable, Any] = {}
         self.active: set[Variable] = set()
+        self.made: set[Variable] = set()  # by an equation
         self.marked: dict[Variable, tuple[int, ...]] = {}
+        self.starts: dict[Variable, Any] = {}
+        self.fed: set[Any] = set()
         # By the use of a module it lies in, the jaxpr's, and the scope entered.
         self.modules: dict[tuple[Module, int, Any], Module] = {}
         self.inlined = 0
 
-    def define(self, var: Any, place: tuple[int | None, int] | None = None) -> Variable:
+    def define(self, var: Any, place: Position | None = None) -> Variable:
         self.names[var] = variable = Variable(
             tuple(getattr(var.aval, "shape", ())), getattr(var.aval, "dtype", np.dtype(object))
         )
         if place is not None and place in self.marks.arrays:
             self.marked[variable] = self.marks.arrays[place]
-            if variable.differentiable:
-                self.active.add(variable)
+        if place is not None and place in self.marks.starts and variable.differentiable:
+            self.starts[variable] = self.marks.starts[place]
+            self.fed.add(variable)
+            self.active.add(variable)
         return variable
 
     def read(self, atom: Any) -> Variable | Constant:
-        return Constant(_typed(atom)) if isinstance(atom, compat.Literal) else self.names[atom]
+        return (
+            Constant(compat.literal(atom)) if isinstance(atom, compat.Literal) else self.names[atom]
+        )
 
-    def inline(self, jaxpr: Any, outer: Module, calls: tuple[Any, ...]) -> None:
+    def inline(
+        self, jaxpr: Any, outer: Module, calls: tuple[Any, ...], maps: tuple[Any, ...]
+    ) -> None:
         # The lines of a function of JAX's own are not informative; the line that called it is.
-        own_lines = not calls or not is_internal_to_jax(jaxpr)
+        own_lines = not calls or not compat.is_internal_to_jax(jaxpr)
         self.inlined += 1
         here = self.inlined
         for eqn in jaxpr.eqns:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
             module = self.enter(outer, here, eqn)
             lines = (eqn, *calls) if own_lines else calls
-            called = compat.called_jaxpr(eqn)
+            inside = (*maps, *((here, call) for call in compat.maps_entered(eqn)))
+            called = called_jaxpr(eqn)
             if called is None:
-                self.append(eqn, inputs, module, lines)
+                self.append(eqn, inputs, module, lines, inside)
             else:
-                self.call(called, eqn.outvars, inputs, module, lines)
+                self.call(called, eqn.outvars, inputs, module, lines, inside)
 
     def enter(self, module: Module, jaxpr: int, eqn: Any) -> Module:
         """The use of a module that an equation of a jaxpr lies in, itself within another."""
@@ -300,7 +463,7 @@ class _Builder:
             place = module, jaxpr, key
             if place not in self.modules:
                 scope = f"{module.scope}/{name}" if module.scope else name
-                self.modules[place] = Module(scope, module)
+                self.modules[place] = Module(scope, module, self.loops)
             module = self.modules[place]
         return module
 
@@ -310,8 +473,9 @@ class _Builder:
         inputs: tuple[Variable | Constant, ...],
         module: Module,
         calls: tuple[Any, ...],
+        maps: tuple[Any, ...],
     ) -> None:
-        if eqn.primitive in REFERENCES and any(v in self.active for v in inputs):
+        if uses_references(eqn) and any(v in self.active for v in inputs):
             raise NotImplementedError(
                 f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
                 f"through one are not followed; at {_source(calls)}. Write the function without."
@@ -319,12 +483,17 @@ class _Builder:
         number = len(self.equations)
         outputs = tuple(self.define(var, (number, n)) for n, var in enumerate(eqn.outvars))
         marks = self.marks.inside.get(number, {})
-        wrt: tuple[int, ...] = ()
-        if eqn.primitive is not STOP_GRADIENT and any(v.differentiable for v in outputs):
-            wrt = tuple(i for i, v in enumerate(inputs) if v in self.active)
-        self.equations.append(Equation(inputs, outputs, module, wrt, eqn, calls, marks))
-        if wrt or marks:
-            self.active |= {v for v in outputs if v.differentiable}
+        active = tuple(i for i, v in enumerate(inputs) if v in self.active)
+        has_effects = compat.has_effects(eqn, lambda var: self.names[var] in self.made)
+        equation = Equation(
+            *(inputs, outputs, module, active, has_effects, eqn, calls, marks),
+            *(number, self.within, maps),
+        )
+        self.equations.append(equation)
+        self.made.update(outputs)
+        fed = [i for i, v in enumerate(inputs) if v in self.fed]
+        self.active |= {outputs[o] for o in equation.reached_from(active)}
+        self.fed |= {outputs[o] for o in equation.reached_from(fed)}
 
     def call(
         self,
@@ -333,17 +502,22 @@ class _Builder:
         inputs: Any,
         module: Module,
         calls: tuple[Any, ...],
+        maps: tuple[Any, ...],
     ) -> None:
         jaxpr, consts = compat.open_jaxpr(closed)
         # The names of a jaxpr that is called twice stand for two sets of variables.
         caller, self.names = self.names, {}
-        for var, value in zip(jaxpr.constvars, consts, strict=True):
+        for var, value in zip(jaxpr.constvars, as_arrays(consts), strict=True):
             self.constants[self.define(var)] = value
         self.names.update(zip(jaxpr.invars, inputs, strict=True))
-        self.inline(jaxpr, module, calls)
+        self.inline(jaxpr, module, calls, maps)
         results = [self.read(atom) for atom in jaxpr.outvars]
         self.names = caller
         self.names.update(zip(outvars, results, strict=True))
+
+
+def _has_nodes(atom: Variable | Constant) -> bool:
+    return isinstance(atom, Variable) and atom.differentiable
 
 
 def _source(calls: Sequence[Any]) -> str:
@@ -351,13 +525,13 @@ def _source(calls: Sequence[Any]) -> str:
     return next((line for line in lines if line), "an unknown line")
 
 
-def is_internal_to_jax(jaxpr: Any) -> bool:
-    """Whether a jaxpr is of one of the functions that JAX itself consists of."""
-    return _JAX_FILES in str(getattr(jaxpr.debug_info, "func_src_info", ""))
+def as_arrays(values: Sequence[Any]) -> list[Any]:
+    """Values as a rule gets them from JAX: what a jaxpr holds as a NumPy array is a JAX array."""
 
+    def as_array(value: Any) -> Any:
+        if isinstance(value, jax.Array) or not hasattr(value, "__array__"):
+            return value
+        with jax.ensure_compile_time_eval():  # it stays a constant where a function is traced
+            return jnp.asarray(value)
 
-def _typed(literal: Any) -> Any:
-    # A literal may hold a Python number; outside of its jaxpr that would be weakly typed.
-    if isinstance(literal.val, (bool, int, float, complex, np.ndarray, np.generic)):
-        return np.asarray(literal.val, literal.aval.dtype)
-    return literal.val
+    return [as_array(value) for value in values]

@@ -25,15 +25,20 @@ _BASES = {"Module", "Pytree", "Object"}
 _NO_MODULES = {"jax", "jaxlib", "numpy", "ml_dtypes", "jaxtyping", *sys.stdlib_module_names}
 """Packages whose objects have no modules in them."""
 
+_NAMING_THEMSELVES = (("flax.linen", "Module"), ("keras", "Layer"))
+"""The classes of modules that enter scopes of their own names."""
+
 
 @contextlib.contextmanager
 def scopes(model: Any) -> Iterator[None]:
     """Name the modules of a model by their place in it, for all that is traced meanwhile.
 
-    A Flax NNX model gives its equations no names, an Equinox model those of classes only. Inside of
-    this context each method of each of its modules enters a scope: ``"Transformer/layers/0/query"``
-    for ``model.layers[0].query``. The model's code is not touched, and JAX compiles the same
-    program. Flax Linen names its modules itself; there this does nothing.
+    A Flax NNX model gives its equations no names, an Equinox or a Penzai model those of classes
+    only. Inside of this context each method of each of its modules enters a scope:
+    ``"Transformer/layers/0/query"`` for ``model.layers[0].query``. A private container, as the dict
+    ``_modules`` in which PyTorch keeps the children of a module, has no name: there is one for each
+    module. The model's code is not touched, and JAX compiles the same program. Flax Linen and Keras
+    name their modules themselves; there this does nothing.
 
     A module is looked for in the object that calls it, so that a model is known again after
     ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, as
@@ -43,8 +48,8 @@ def scopes(model: Any) -> Iterator[None]:
     ``jax.clear_caches()``. Two models of one class have the same names.
 
     Args:
-        model: a Flax NNX or Equinox model, or any object that has its modules as attributes, in
-            lists or in dicts.
+        model: a Flax NNX, Equinox, Penzai or PyTorch model, or any object that has its modules as
+            attributes, in lists or in dicts.
 
     Raises:
         TypeError: if there are no modules in it.
@@ -65,8 +70,7 @@ def scopes(model: Any) -> Iterator[None]:
         >>> [name for name in names if name.endswith("tanh")]
         ['Model/layers/0/tanh', 'Model/layers/1/tanh']
     """
-    linen = sys.modules.get("flax.linen")
-    if linen is not None and isinstance(model, linen.Module):
+    if _names_itself(model):
         yield
         return
     root = _Root(model)
@@ -101,7 +105,7 @@ class _Names:
         while waiting:
             outer, parent = waiting.pop(0)
             for name, child in _children(parent):
-                if id(child) in seen or _is_leaf(child):
+                if id(child) in seen:
                     continue
                 seen.add(id(child))
                 full = f"{outer}/{name}" if outer else name
@@ -213,19 +217,19 @@ def _entering_scope(method: Any) -> Callable[..., Any]:
 
 def _scope(module: Any, running: tuple[_Root, ...]) -> str:
     """What to call a module, within the scopes of those that are running."""
+    kind = type(module).__name__
     for outer in reversed(running):
         name = outer.names.of(module)
         if name is not None:
-            return Given(name or type(module).__name__)
+            return Given(name or kind, kind)
     roots = _PATCHES.roots
     for root in roots:
         name = root.names.of(module)
         if name is not None:
-            return Given("/".join(filter(None, [type(root.model).__name__, name])))
+            return Given("/".join(filter(None, [type(root.model).__name__, name])), kind)
     if running and (name := running[-1].names.of_one_alike(module)):
-        return Given(name)
-    is_root = any(type(root.model) is type(module) for root in roots)
-    return Given(type(module).__name__) if is_root else type(module).__name__
+        return Given(name, kind)
+    return Given(kind, kind)
 
 
 def _methods(kind: type) -> list[tuple[type, str]]:
@@ -247,10 +251,21 @@ def _is_decorated(method: Any) -> bool:
 
 
 def _children(parent: Any) -> list[tuple[str, Any]]:
+    """What may be a module in an object, or hold some, by name; private containers have none."""
     if isinstance(parent, dict):
-        return [(str(key), child) for key, child in parent.items()]
+        return _no_leaves((str(key), child) for key, child in parent.items())
     if isinstance(parent, (list, tuple)):
-        return [(str(n), child) for n, child in enumerate(parent)]
+        return _no_leaves((str(n), child) for n, child in enumerate(parent))
+    own = _no_leaves(_attributes(parent).items())
+    found = {name: child for name, child in own if not _is_private_container(name, child)}
+    for name, child in own:
+        if name not in found:
+            inside = dict(_children(child))
+            found |= {name: child} if found.keys() & inside.keys() else inside
+    return list(found.items())
+
+
+def _attributes(parent: Any) -> dict[str, Any]:
     own = dict(getattr(parent, "__dict__", {}))
     for kind in type(parent).__mro__:
         slots = vars(kind).get("__slots__", ())
@@ -258,18 +273,36 @@ def _children(parent: Any) -> list[tuple[str, Any]]:
             if hasattr(parent, name):
                 own[name] = getattr(parent, name)
     hidden = ("__", "_pytree__", "_object__")
-    return [(name, child) for name, child in own.items() if not name.startswith(hidden)]
+    return {name: child for name, child in own.items() if not name.startswith(hidden)}
+
+
+def _is_private_container(name: str, child: Any) -> bool:
+    return name.startswith("_") and isinstance(child, (list, tuple, dict))
+
+
+def _no_leaves(children: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [(name, child) for name, child in children if not _is_leaf(child)]
 
 
 def _is_leaf(child: Any) -> bool:
-    """Whether there can be no modules in it."""
+    """Whether there can be no modules in it, or only such as have names."""
     nnx = sys.modules.get("flax.nnx")
     if nnx is not None and isinstance(child, nnx.Variable):
         return True
     if isinstance(child, (list, tuple, dict)):
         return False
     kind = type(child)
-    return inspect.isroutine(child) or isinstance(child, type) or _package(kind) in _NO_MODULES
+    is_array = hasattr(kind, "shape") and hasattr(kind, "dtype")  # of whatever library
+    is_function = inspect.isroutine(child) or isinstance(child, type)
+    no_modules = _package(kind) in _NO_MODULES
+    return is_array or is_function or no_modules or _names_itself(child)
+
+
+def _names_itself(module: Any) -> bool:
+    """Whether it is of a library whose modules enter scopes of their names."""
+    libraries = ((sys.modules.get(name), kind) for name, kind in _NAMING_THEMSELVES)
+    kinds = (getattr(library, kind, None) for library, kind in libraries)
+    return any(isinstance(module, kind) for kind in kinds if kind is not None)
 
 
 def _package(kind: type) -> str:

@@ -39,8 +39,24 @@ def _reference(x: Any) -> Any:
     return frozen
 
 
+def _over_a_mesh(x: Any) -> Any:
+    mesh = AbstractMesh((1,), ("i",), axis_types=(AxisType.Auto,))
+
+    def checked(x: Any) -> Any:
+        everyone = lax.all_gather(x, "i", to="invarying")
+        return lax.pcast(lax.psum(x, "i") + everyone[0], "i", to="varying")
+
+    def unchecked(x: Any) -> Any:
+        return lax.psum_scatter(lax.pbroadcast(x, "i", 0), "i", tiled=True)
+
+    specs: dict[str, Any] = {"in_specs": PartitionSpec("i"), "out_specs": PartitionSpec("i")}
+    y = jax.shard_map(checked, mesh=mesh, **specs)(x)
+    return jax.shard_map(unchecked, mesh=mesh, check_vma=False, **specs)(y)
+
+
 _EXAMPLES: Mapping[str, Callable[[Any], Any]] = {
     "addupdate": _reference,
+    "all_gather_invariant": _over_a_mesh,
     "composite": lambda x: lax.composite(jnp.sin, "example")(x),
     "custom_vmap_call": _custom_vmap,
     "free_ref": _reference,
@@ -48,7 +64,13 @@ _EXAMPLES: Mapping[str, Callable[[Any], Any]] = {
     "log2": jnp.log2,
     "new_ref": _reference,
     "one_minus_square": lambda x: jax.vjp(jnp.tanh, x)[1](x),
+    "ragged_dot_general": lambda x: lax.ragged_dot(x[:, None], x[None, None], jnp.array([3])),
+    "pbroadcast": _over_a_mesh,
+    "psum_invariant": _over_a_mesh,
+    "pvary": _over_a_mesh,
+    "reduce_scatter": _over_a_mesh,
     "reshard": _reshard,
+    "shard_map": _over_a_mesh,
 }
 """Functions in whose jaxprs there are primitives that JAX gives no public name."""
 
@@ -72,9 +94,16 @@ def _public() -> Iterator[tuple[str, Primitive]]:
 def _found_in_examples() -> Iterator[tuple[str, Primitive]]:
     x = jax.ShapeDtypeStruct((3,), jnp.float32)
     for function in dict.fromkeys(_EXAMPLES.values()):
-        for equation in jax.make_jaxpr(function)(x).eqns:
+        for equation in _all_equations(jax.make_jaxpr(function)(x)):
             if equation.primitive.name in _EXAMPLES:
                 yield equation.primitive.name, equation.primitive
+
+
+def _all_equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jex_core.jaxprs_in_params(equation.params):
+            yield from _all_equations(inner)
 
 
 _BY_NAME: dict[str, Primitive] = {**dict(_found_in_examples()), **dict(_public())}

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from semijax.trace import compat
 from semijax.trace.primitives import primitive
 
+Found = Mapping[Any, jax.Array]
+"""What was found in a body, by any key."""
+
+Run = Callable[[int | None, Sequence[Any], Any], tuple[Sequence[Any], Found]]
+"""``run(body, inputs, iteration)``: run a body, by its position, or the test of a loop, for None.
+
+Returns its outputs and what was found. The iteration is None where a body is not told which it is.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
-class Region:
+class Region(abc.ABC):
     """What an equation that runs jaxprs of its own does with its operands.
 
     Attributes:
         bodies: the jaxprs that paths lead through. The last operands of the equation are their
             inputs.
+        test: the jaxpr that says whether to go on, of a while.
         carried: the first of a body's inputs that one iteration hands to the next, and how many
             there are; a body's first outputs are their next values.
     """
 
     bodies: tuple[Any, ...]
     carried: tuple[int, int] = (0, 0)
+    test: Any = None
 
     is_loop: ClassVar[bool] = True
 
@@ -33,6 +47,39 @@ class Region:
     def iterations(self) -> int | None:
         """How many times a body runs; None where that is known only when the loop has run."""
         return None
+
+    @abc.abstractmethod
+    def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
+        """Do what the equation does, with something else in place of its bodies.
+
+        Args:
+            run: runs a body.
+            values: the equation's operands.
+
+        Returns:
+            One value per output, and what was found: of a scan with a first axis for the
+            iterations, of a cond 0 for what lies in another branch only, of a while nothing, for
+            nobody knows how often it runs.
+        """
+
+    def sources(self, bodies: Sequence[Sequence[frozenset[int]]]) -> list[frozenset[int]]:
+        """Which inputs of a body lead to each output of the equation, through any iterations.
+
+        Args:
+            bodies: for each body and each of its outputs, the inputs that lead to it.
+        """
+        found = [frozenset[int]().union(*each) for each in zip(*bodies, strict=True)]
+        first, carries = self.carried
+        for j in range(carries):
+            found[j] |= {first + j}  # the loop may not run at all
+        while True:
+            grown = [
+                each.union(*(found[i - first] for i in each if first <= i < first + carries))
+                for each in found
+            ]
+            if grown == found:
+                return found
+            found = grown
 
 
 class ScanOperands(NamedTuple):
@@ -69,6 +116,19 @@ class ScanRegion(Region):
     def run(self, step: Any, state: Any, xs: Any, *, against: bool = False) -> tuple[Any, Any]:
         """Run another body over as many elements, in the same direction or against it."""
         return lax.scan(step, state, xs, self.length, self.reverse != against)
+
+    def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
+        """One iteration after the other, each of which is told its number."""
+        consts, carry, xs = self.operands(values)
+
+        def step(carry: Any, x: Any) -> Any:
+            number, x = x
+            results, found = run(0, [*consts, *carry, *x], number)
+            return list(results[: len(carry)]), (list(results[len(carry) :]), found)
+
+        numbered = jnp.arange(self.length), list(xs)
+        carry, (ys, found) = self.run(step, list(carry), numbered)
+        return [*carry, *ys], found
 
 
 class CondOperands(NamedTuple):
@@ -113,6 +173,21 @@ class CondRegion(Region):
                 by_platform |= dict.fromkeys(names, branch)
         return lax.platform_dependent(*operands, default=default, **by_platform)
 
+    def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
+        """The branch that is taken."""
+        index, operands = self.operands(values)
+        numbers = range(len(self.bodies))
+        shapes: dict[Any, Any] = {}
+        for n in numbers:
+            shapes |= jax.eval_shape(lambda *inputs, n=n: run(n, inputs, None)[1], *operands)
+
+        def filled(number: int, *inputs: Any) -> Any:
+            results, found = run(number, inputs, None)
+            rest = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k not in found}
+            return list(results), {**found, **rest}
+
+        return self.switch(index, [functools.partial(filled, n) for n in numbers], *operands)
+
 
 class WhileOperands(NamedTuple):
     """The operands of a while: the constants of its test and of its body, what is carried."""
@@ -127,11 +202,9 @@ class WhileRegion(Region):
     """A ``lax.while_loop``.
 
     Attributes:
-        test: the jaxpr that says whether to go on.
         test_consts: the number of the test's constants.
     """
 
-    test: Any = None
     test_consts: int = 0
 
     def operands(self, values: Sequence[Any]) -> WhileOperands:
@@ -141,10 +214,23 @@ class WhileRegion(Region):
             values[: self.test_consts], values[self.test_consts : start], values[start:]
         )
 
+    def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
+        """Iterations as long as the test says so."""
+        test_consts, body_consts, carry = self.operands(values)
+
+        def again(carry: Any) -> Any:
+            return run(None, [*test_consts, *carry], None)[0][0]
+
+        def step(carry: Any) -> Any:
+            return list(run(0, [*body_consts, *carry], None)[0])
+
+        return lax.while_loop(again, step, list(carry)), {}
+
 
 def _scan(params: dict[str, Any]) -> ScanRegion:
     layout = compat.scan_layout(params)
-    return ScanRegion((params["jaxpr"],), layout, params["length"], params["reverse"])
+    length, reverse = params["length"], params["reverse"]
+    return ScanRegion((params["jaxpr"],), layout, length=length, reverse=reverse)
 
 
 def _cond(params: dict[str, Any]) -> CondRegion:

@@ -13,23 +13,42 @@ from typing import Any
 REST = "(rest)"
 """The name of all that no pattern picks."""
 
+NO_SCOPES = (
+    "None of its modules has a name: if it is a model, call it in `with semijax.scopes(model):`."
+)
+"""What to say of a function without scopes."""
+
 
 class Given(str):
-    """A name that ``semijax.scopes`` gave a module, which its library may call by its class too."""
+    """A name that ``semijax.scopes`` gave a module.
 
-    __slots__ = ()
+    Attributes:
+        kind: the name of the module's class, by which its library may call it too.
+    """
+
+    kind: str
+
+    def __new__(cls, name: str, kind: str = "") -> Given:
+        """A name with a class's name."""
+        given = super().__new__(cls, name)
+        given.kind = kind
+        return given
+
+    def is_called(self, scope: str) -> bool:
+        """Whether the module's library calls it so, as Penzai and Equinox do by its class."""
+        return not isinstance(scope, Given) and (scope == self.kind or scope.startswith("eqx.nn."))
 
 
 def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """The names of modules among the scopes that an equation lies in, from the outside in.
 
-    Left out are einsums, and what Equinox calls the class of a module that has a name already. A
-    scope ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
+    Left out are einsums, and what a library calls a module that has a name already. A scope
+    ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
     """
     outer = ""
     for scope, key in entered:
-        is_named_class = isinstance(outer, Given) and scope.startswith("eqx.nn.")
-        if "->" not in scope and not is_named_class:
+        is_second_name = isinstance(outer, Given) and outer.is_called(scope)
+        if "->" not in scope and not is_second_name:
             names = (name for name in scope.split("/") if name)
             yield from ((name, (key, n)) for n, name in enumerate(names))
         outer = scope
@@ -54,15 +73,40 @@ def component(scope: str, depth: int | None) -> str:
     return shorten(scope, depth) or OUTSIDE
 
 
+ITERATION = re.compile(r"\[\d+(, \d+)*\]")
+"""What tells one iteration of a module in a loop from the next: the index in ``layers[3]``."""
+
+
+def without_iterations(scope: str) -> str:
+    """A scope as it is in all iterations."""
+    return ITERATION.sub("", scope)
+
+
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a scope, or one that it lies in, matches a glob; ``*`` matches slashes too."""
-    compiled = re.compile(fnmatch.translate(pattern))
+    """Whether a scope, or one that it lies in, matches a glob; ``*`` matches slashes too.
+
+    A scope with an iteration matches what it matches without; ``[3]`` in a glob is an iteration or,
+    as in any glob, one of the characters in the brackets.
+    """
+    literal = ITERATION.sub(lambda found: "[[]" + found[0][1:], pattern)
+    globs = [re.compile(fnmatch.translate(glob)) for glob in dict.fromkeys([pattern, literal])]
 
     @functools.cache
     def matches(scope: str) -> bool:
-        return any(compiled.match(outer) for outer in enclosing(scope))
+        scopes = dict.fromkeys([scope, without_iterations(scope)])
+        names = [outer for each in scopes for outer in enclosing(each)]
+        return any(glob.match(name) for glob in globs for name in names)
 
     return matches
+
+
+def any_match(pattern: str, scopes: Iterable[str]) -> bool:
+    """Whether a glob matches one of some scopes, in one iteration of it or in all."""
+    if not isinstance(pattern, str):
+        return False
+    return any(map(matcher(without_iterations(pattern)), scopes)) or any(
+        map(matcher(pattern), scopes)
+    )
 
 
 def is_within(scope: str, outer: str) -> bool:
@@ -132,5 +176,7 @@ def check_pattern(pattern: str, known: Iterable[str], what: str = "scope") -> Ca
     if not any(map(matches, names)):
         likely = listed(nearest(pattern, names))
         hint = f"The nearest are {likely}." if likely else f"The function has no {what}s."
+        if what == "scope" and not names:
+            hint += f" {NO_SCOPES}"
         raise ValueError(f"No {what} matches {pattern!r}. {hint}")
     return matches

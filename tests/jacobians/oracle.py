@@ -116,6 +116,7 @@ def check(
     reverse=True,
     forward=True,
     against_jax=True,
+    axis_name=None,
     labels=None,
     limit=20_000,
 ):
@@ -132,6 +133,8 @@ def check(
         reference: a function with the same paths to enumerate instead of those of ``fun``.
         reverse, forward: which sweeps.
         against_jax: whether JAX can differentiate the function in reverse.
+        axis_name: of an axis that is mapped outside of the sweeps, the first of all arguments; the
+            paths are those of all members together.
         labels: what to call the arguments where they differ.
         limit: how many paths there may be.
     """
@@ -149,8 +152,10 @@ def check(
         return called
 
     against_jax = against_jax and "sum" in semirings
-    fun, reference = of_active(fun), of_active(reference or fun)
-    named, out_tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(fun, *primals))
+    mapped = functools.partial(jax.vmap, axis_name=axis_name) if axis_name else lambda f: f
+    whole = of_active(mapped(fun))
+    fun, reference = of_active(fun), of_active(reference) if reference else whole
+    named, out_tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(whole, *primals))
     out_names, outputs = [jax.tree_util.keystr(path) for path, _ in named], [v for _, v in named]
 
     def sweeps(primals, cotangents, sources):
@@ -169,7 +174,7 @@ def check(
                 found["vjp"] = jax.vjp(fun, *primals)[1](out_tree.unflatten(typed))
         if forward:
             lifted = [{name: s.lift(t) for name, s in semirings.items()} for t in sources]
-            _, pushed = sj.semiring_jvp(fun, primals, lifted, semirings)
+            _, pushed = sj.semiring_jvp(fun, primals, lifted, semiring=semirings)
             columns = {name: out_tree.flatten_up_to(tree) for name, tree in pushed.items()}
             found["push"] = [
                 {name: s.readout(columns[name][n]) for name, s in semirings.items()}
@@ -177,7 +182,7 @@ def check(
             ]
         return found
 
-    sweeps = quick_jit(sweeps)
+    sweeps = quick_jit(mapped(sweeps))
     paths = list(enumerate_paths(reference, *primals, limit=limit))
     names = [f"[{n}]" for n in range(len(primals))]
     for negative in (False, True):

@@ -128,3 +128,16 @@ def test_under_vmap():
 @pytest.mark.parametrize("name", ["matrices", "two batch axes", "batched in the middle"])
 def test_dense(name):
     check_dense(*product(name))
+
+
+@pytest.mark.parametrize("dtype", [bool, jnp.int8, jnp.int32, jnp.uint8])
+def test_the_other_operand_may_be_integers(dtype):
+    kept = jnp.array([[1, 0, 1], [1, 1, 0]], dtype)
+
+    def function(x):
+        return jnp.einsum("bk,kn->bn", kept, x, preferred_element_type=jnp.float32).sum()
+
+    x = jnp.arange(15.0).reshape(3, 5)
+    found = sj.semiring_grad(function, {"sum": sj.SumProduct(), "max": sj.MaxProduct()})(x)
+    np.testing.assert_allclose(found["sum"], jax.grad(function)(x))
+    np.testing.assert_allclose(found["max"], jnp.ones((3, 5)))

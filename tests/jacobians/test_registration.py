@@ -56,7 +56,7 @@ def test_a_rule():
         np.testing.assert_allclose(found["s"], 4 * X**3, rtol=1e-6)
         np.testing.assert_allclose(found["t"], np.abs(X**3)[:, None] * [3, 1], rtol=1e-6)
     s = sj.MaxProduct()
-    _, pushed = sj.semiring_jvp(cube.bind, (X,), (s.lift(jnp.ones(3)),), s)
+    _, pushed = sj.semiring_jvp(cube.bind, (X,), (s.lift(jnp.ones(3)),), semiring=s)
     np.testing.assert_allclose(s.readout(pushed), 3 * X**2, rtol=1e-6)
 
 

@@ -1,12 +1,18 @@
 """What the rules rest on in JAX's jaxprs. A failure here says which assumption a release broke."""
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import io_callback
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 from semijax.trace import compat
+from semijax.trace.primitives import primitive, primitives
 from semijax.trace.scope_names import Given
 
 X = jnp.ones((3, 5))
@@ -183,3 +189,207 @@ def test_an_equation_is_bound_with_its_own_parameters():
         (found,) = equations(function, X)
         (value,) = compat.bind(found, X)
         assert jnp.array_equal(value, function(X))
+
+
+MESH = AbstractMesh((1, 1), ("i", "j"), axis_types=(AxisType.Auto,) * 2)
+
+
+def mapped(body, *, check_vma):
+    """The equation of a shard_map over the first axis of a mesh, and those of its body."""
+
+    def function(x):
+        options = {"mesh": MESH, "axis_names": {"i"}, "check_vma": check_vma}
+        return jax.shard_map(body, in_specs=P("i"), out_specs=P("i"), **options)(x)
+
+    (found,) = equations(function, X)
+    assert found.primitive is primitive("shard_map")
+    return found, found.params["jaxpr"].eqns
+
+
+def test_a_shard_map_has_its_body_specs_and_axes():
+    found, _ = mapped(jnp.sin, check_vma=True)
+    assert found.params["newly_manual_axes"] == {"i"} and found.params["check_vma"]
+    assert found.params["in_specs"] == found.params["out_specs"] == (P("i"),)
+    assert found.params["mesh"].axis_names == ("i", "j") and found.params["mesh"].shape["i"] == 1
+    weakref.ref(found.params["jaxpr"])
+
+
+def test_a_pmap_is_a_shard_map_that_is_called():
+    (outer,) = equations(jax.pmap(jnp.sin), X[:1])
+    called = compat.called_jaxpr(outer)
+    assert [e.primitive for e in compat.open_jaxpr(called)[0].eqns] == [primitive("shard_map")]
+
+
+def test_types_say_what_an_array_varies_over_if_that_is_checked():
+    for check_vma, varying in ((True, ("i",)), (False, ())):
+        _, (largest, *_) = mapped(lambda x: x - lax.pmax(x, "i"), check_vma=check_vma)
+        assert compat.varies_over(largest.invars[0].aval, MESH) == varying
+        assert compat.varies_over(largest.outvars[0].aval, MESH) == ()
+        assert compat.has_in_common(largest, ("i",)) == check_vma
+
+
+COLLECTIVES = {
+    "psum": (lambda x: lax.psum(x, "i"), {"axes", "axis_index_groups"}),
+    "pmax": (lambda x: lax.pmax(x, "i"), {"axes", "axis_index_groups"}),
+    "all_gather": (
+        lambda x: lax.all_gather(x, "i")[0],
+        {"axis_name", "all_gather_dimension", "axis_size", "tiled", "axis_index_groups"},
+    ),
+    "reduce_scatter": (
+        lambda x: lax.psum_scatter(x, "i", tiled=True),
+        {"axis_name", "scatter_dimension", "axis_size", "tiled", "axis_index_groups"},
+    ),
+    "all_to_all": (
+        lambda x: lax.all_to_all(x, "i", 0, 0, tiled=True),
+        {"axis_name", "split_axis", "concat_axis", "axis_index_groups"},
+    ),
+    "ppermute": (lambda x: lax.ppermute(x, "i", [(0, 0)]), {"axis_name", "perm"}),
+    "pbroadcast": (lambda x: lax.pbroadcast(x, "i", 0), {"axis_name", "source"}),
+}
+
+
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_the_parameters_of_collectives(name):
+    function, expected = COLLECTIVES[name]
+    outer, (found, *_) = mapped(function, check_vma=False)
+    assert found.primitive is primitive(name) and expected <= set(found.params)
+    assert list(compat.collectives(outer.params["jaxpr"])) == [(name, {"i"})]
+    whole = jax.make_jaxpr(lambda x: compat.bind(outer, x))(X)
+    assert not list(compat.collectives(whole))  # the axis is mapped within
+
+
+def test_collectives_that_are_checked_have_names_of_their_own():
+    body = lambda x: lax.pcast(lax.psum(x, "i"), "i", to="varying")  # noqa: E731
+    _, found = mapped(body, check_vma=True)
+    assert [e.primitive for e in found] == [*primitives("psum_invariant", "pvary")]
+    assert all(e.params["axes"] == ("i",) for e in found)
+
+
+def test_an_axis_that_vmap_has_mapped_is_a_number():
+    (found, *_) = equations(jax.vmap(lambda x: x * lax.psum(x, "i"), axis_name="i"), X)
+    assert found.primitive is primitive("psum") and found.params["axes"] == (0,)
+
+
+def test_to_ask_for_the_index_is_to_exchange_nothing():
+    outer, (found, *_) = mapped(lambda x: x * lax.axis_index("i"), check_vma=False)
+    assert found.primitive is primitive("axis_index")
+    assert not list(compat.collectives(outer.params["jaxpr"]))
+
+
+def callback(x):
+    return io_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+def own_reference(x):
+    reference = jax.new_ref(x)
+    reference[...] = 2 * x
+    return jax.freeze(reference)
+
+
+EFFECTS = {
+    "nothing": (lambda x: jnp.sin(x), False),
+    "a print": (lambda x: jax.debug.print("{}", x), True),
+    "a callback": (callback, True),
+    "a pure callback": (
+        lambda x: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+        False,
+    ),
+    "a reference": (own_reference, False),
+    "random numbers": (lambda x: jax.random.normal(jax.random.key(0), x.shape), False),
+}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_effects_are_noticed_wherever_they_are(name):
+    function, has_effects = EFFECTS[name]
+    called = lambda x: lax.cond(x[0, 0] > 0, lambda: function(x), lambda: function(x))  # noqa: E731
+    for asked in (function, called, lambda x: lax.scan(lambda c, _: (c, function(x)), x, None, 1)):
+        jaxpr = jax.make_jaxpr(asked)(X)
+        made = {v for e in jaxpr.eqns for v in e.outvars}
+        found = any(compat.has_effects(e, made.__contains__) for e in jaxpr.eqns)
+        assert found == has_effects
+
+
+def test_a_reference_from_outside_is_noticed():
+    def function(x):
+        reference = jax.new_ref(x)
+
+        def body(c, _):
+            reference[...] += c
+            return c, None
+
+        return lax.scan(body, x, None, 2)[0]
+
+    made, loop = equations(function, X)
+    assert made.primitive is primitive("new_ref") and not compat.acts_on_references(made)
+    assert compat.acts_on_references(loop) and compat.has_effects(loop, lambda var: False)
+    assert not compat.has_effects(loop, lambda var: var in made.outvars)
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+nameless = jax.custom_jvp(lambda x: x)
+nameless.defjvps(lambda t, a, x: t)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (jax.nn.relu, "relu"),
+        (jax.nn.relu6, "relu6"),
+        (lambda x: jnp.logaddexp(x, 0.0), "logaddexp"),
+        (doubled, "doubled"),
+        (jax.vmap(doubled), "doubled"),
+        (lambda x: jax.jvp(jax.nn.relu, (x,), (x,))[0], "relu"),
+        (nameless, None),
+    ],
+)
+def test_a_function_with_a_derivative_of_its_own_has_its_name(function, name):
+    found = [e for e in equations(function, X) if e.primitive in compat.CUSTOM_DERIVATIVES]
+    assert [compat.custom_derivative_name(e) for e in found] == [name]
+    assert compat.custom_derivative_name(equation("sin", jnp.sin, X)) is None
+
+
+def test_each_call_of_vmap_can_be_told_from_the_next():
+    mapped = jax.vmap(jnp.sin)
+    found = [
+        list(compat.maps_entered(e)) for e in equations(lambda x: mapped(jnp.cos(mapped(x))), X)
+    ]
+    (first,), none, (second,) = found
+    assert none == [] and first != second
+    inner = lambda x: jnp.cos(jax.vmap(jnp.sin)(x))  # noqa: E731
+    (outer, of_inner), (outer_again,) = (
+        list(compat.maps_entered(e)) for e in equations(jax.vmap(inner), X)
+    )
+    assert outer == outer_again != of_inner
+
+
+def test_what_vmap_moves_to_the_front_it_moves_in_the_mapped_function():
+    """An output whose mapped axis lies behind is transposed, and that is on its stack."""
+    W = jnp.ones((4, 5))
+    product, moved = equations(jax.vmap(lambda x: W @ x), X)
+    assert product.outvars[0].aval.shape == (4, 3)
+    assert moved.primitive.name == "transpose" and moved.params["permutation"] == (1, 0)
+    assert list(compat.maps_entered(product)) == list(compat.maps_entered(moved)) != []
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jax.jit(jnp.sin),
+        jax.checkpoint(jnp.sin),
+        lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x),
+        lambda x: lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=2)[0],
+    ],
+)
+def test_what_is_called_in_a_mapped_function_has_a_stack_of_its_own(function):
+    for e in equations(jax.vmap(lambda x: function(x) + 1), X):
+        assert len(list(compat.maps_entered(e))) == 1
+        for parameter in e.params.values():
+            for body in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
+                for inner in getattr(compat.open_jaxpr(body)[0], "eqns", ()):
+                    assert not list(compat.maps_entered(inner))

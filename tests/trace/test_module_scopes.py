@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import sys
 import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -250,3 +252,131 @@ def test_contexts_need_not_end_in_turn():
 def test_what_is_no_model_is_refused(bad):
     with pytest.raises(TypeError, match="expects a model"), sj.scopes(bad):
         pass
+
+
+class TorchLike:
+    """As ``torch.nn.Module``: children in a private dict, ``forward`` behind ``__call__``."""
+
+    def __init__(self, **children):
+        self.__dict__["_parameters"] = {"weight": np.ones(3), "0": np.ones(3)}
+        self.__dict__["_modules"] = dict(children)
+
+    def __getattr__(self, name):
+        return self.__dict__["_modules"][name]
+
+    def __call__(self, x):
+        return self.forward(x)
+
+
+class TorchLayer(TorchLike):
+    def forward(self, x):
+        return jnp.tanh(x)
+
+
+class TorchList(TorchLike):
+    def __iter__(self):
+        return iter(self._modules.values())
+
+
+class TorchNet(TorchLike):
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x).sum()
+
+
+class PenzaiLayer:
+    """As ``penzai``: a layer enters a scope of its class."""
+
+    def __init__(self, sublayers=()):
+        self.sublayers = list(sublayers)
+
+    def __call__(self, x):
+        with jax.named_scope(type(self).__name__):
+            for layer in self.sublayers:
+                x = layer(x)
+            return x if self.sublayers else jnp.tanh(x)
+
+
+class PenzaiNet(PenzaiLayer):
+    pass
+
+
+def test_there_is_one_name_for_each_module():
+    net = TorchNet(layers=TorchList(**{"0": TorchLayer(), "1": TorchLayer()}), head=TorchLayer())
+    with sj.scopes(net):
+        assert layers_of(net, X) == ["TorchNet/layers/0", "TorchNet/layers/1", "TorchNet/head"]
+        flow = sj.component_flow(net, sj.AbsSumProduct(), depth=2)(X)
+        assert list(flow) == ["TorchNet/layers", "TorchNet/head", "TorchNet"]
+    net = PenzaiNet([PenzaiLayer(), PenzaiNet([PenzaiLayer()])])
+    assert layers_of(net, X) == ["PenzaiNet/PenzaiLayer", "PenzaiNet/PenzaiNet/PenzaiLayer"]
+    with sj.scopes(net):
+        names = ["PenzaiNet/sublayers/0", "PenzaiNet/sublayers/1/sublayers/0"]
+        assert layers_of(net, X) == names
+
+
+def test_private_containers_with_the_same_names_keep_theirs():
+    class Net:
+        def __init__(self):
+            self._layers, self._heads, self._numbers = [Layer()], [Layer()], [1, 2]
+
+        def __call__(self, x):
+            return self._heads[0](self._layers[0](x))
+
+    net = Net()
+    with sj.scopes(net):
+        assert layers_of(net, X) == ["Net/0", "Net/_heads/0"]
+
+
+class KerasLike:
+    """As ``keras.Layer``, which enters a scope of its own name."""
+
+    def __init__(self, name, *layers):
+        self.name, self._layers = name, list(layers)
+
+    def __call__(self, x):
+        with jax.named_scope(self.name):
+            for layer in self._layers:
+                x = layer(x)
+            return x if self._layers else jnp.tanh(x)
+
+
+def test_modules_that_name_themselves_have_no_second_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(Layer=KerasLike))
+    model = KerasLike("sequential", KerasLike("up"), KerasLike("down"))
+    assert layers_of(model, X) == ["sequential/up", "sequential/down"]
+    with sj.scopes(model):
+        assert layers_of(model, X) == ["sequential/up", "sequential/down"]
+    mixed = Chain(model, Layer())
+    with sj.scopes(mixed):
+        names = ["Chain/sequential/up", "Chain/sequential/down", "Chain/layers/1"]
+        assert layers_of(mixed, X) == names
+
+
+def test_linen_in_another_model_has_no_second_name():
+    linen = pytest.importorskip("flax.linen")
+
+    class Wrapped:
+        def __init__(self):
+            self.inner = linen.Dense(2, name="dense")
+            self.params = self.inner.init(jax.random.key(0), X)
+
+        def __call__(self, x):
+            return self.inner.apply(self.params, x)
+
+    model = Wrapped()
+    with sj.scopes(model):
+        assert layers_of(model, X, kind="dot_general") == ["Wrapped/dense"]
+
+
+def test_who_asks_for_a_module_of_a_model_without_names_is_told():
+    model = Chain(Layer())
+    for call in (
+        sj.site_grads(lambda x: model(x).sum(), sj.SumProduct(), "Chain/layers/0"),
+        sj.top_paths(lambda x: model(x).sum(), through="Chain/layers/0"),
+        sj.site_flow(lambda x: model(x).sum(), sj.SumProduct(), "*tanh", source="*/layers/0"),
+    ):
+        with pytest.raises(ValueError, match=r"None of its modules has a name.*semijax.scopes"):
+            call(X)
+        with sj.scopes(model):
+            call(X)

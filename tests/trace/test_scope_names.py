@@ -29,12 +29,37 @@ def test_patterns(pattern, matched):
     assert list(filter(scope_names.matcher(pattern), SCOPES)) == matched
 
 
+ITERATIONS = ["net/layers[0]/mlp", "net/layers[1]/mlp", "net/layers[10]/mlp", "net/layer_1"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    {
+        "net/layers[1]": [ITERATIONS[1]],
+        "*/layers[1]/mlp": [ITERATIONS[1]],
+        "*[10]/*": [ITERATIONS[2]],
+        "net/layers": ITERATIONS[:3],
+        "*/layers/mlp": ITERATIONS[:3],
+        "*/layer_[12]": [ITERATIONS[3]],
+        "*/mlp": ITERATIONS[:3],
+        "net/layers[2]": [],
+    }.items(),
+)
+def test_patterns_of_iterations(pattern, matched):
+    assert list(filter(scope_names.matcher(pattern), ITERATIONS)) == matched
+
+
+def test_scopes_without_their_iterations():
+    assert scope_names.without_iterations("a[0]/b[1, 12]/c") == "a/b/c"
+    assert scope_names.without_iterations("[0]['w']/a[x]") == "['w']/a[x]"
+
+
 def test_a_pattern_that_matches_nothing_names_the_nearest():
     with pytest.raises(ValueError, match=r"nearest are 'net/layer_0/attention/key'"):
         scope_names.check_pattern("*/layer_0/atention/key", SCOPES)
     with pytest.raises(ValueError, match="'net/layer_0/mlp/up'"):
         scope_names.check_pattern("mlp/upp", SCOPES)
-    with pytest.raises(ValueError, match="The function has no scopes"):
+    with pytest.raises(ValueError, match=r"The function has no scopes.*with semijax.scopes"):
         scope_names.check_pattern("mlp", [""])
 
 
@@ -57,10 +82,19 @@ def test_the_names_of_modules_among_scopes():
         (scope_names.Given("c"), 3),
         ("eqx.nn.Linear", 4),
         ("eqx.nn.Linear", 5),
+        (scope_names.Given("d", "Linear"), 6),
+        ("Linear", 7),
+        (scope_names.Given("e", "Linear"), 8),
+        (scope_names.Given("Linear", "Linear"), 9),
+        ("other", 10),
     ]
     assert list(scope_names.of_modules(entered)) == [
         ("a", (1, 0)),
         ("b", (1, 1)),
         ("c", (3, 0)),
         ("eqx.nn.Linear", (5, 0)),
+        ("d", (6, 0)),
+        ("e", (8, 0)),
+        ("Linear", (9, 0)),
+        ("other", (10, 0)),
     ]
