@@ -17,37 +17,46 @@ def check_callable(fun: Any) -> None:
         raise TypeError(f"Expected a callable value, got {fun!r} of type {type(fun).__name__}.")
 
 
-def check_argnums(argnums: Any) -> int | tuple[int, ...]:
-    """The argument numbers as integers."""
+def check_argnums(argnums: Any, name: str = "argnums") -> int | tuple[int, ...]:
+    """The argument numbers as integers; ``name`` is the parameter's, for messages."""
     try:
         if hasattr(argnums, "__index__"):
             return operator.index(argnums)
         return tuple(map(operator.index, argnums))
     except TypeError:
         raise TypeError(
-            f"argnums must be an integer or a sequence of integers, got {argnums!r}."
+            f"{name} must be an integer or a sequence of integers, got {argnums!r}."
         ) from None
 
 
-def positions(argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> list[int]:
-    """The positions among ``args`` that ``argnums`` means."""
+def positions(
+    argnums: int | tuple[int, ...], args: tuple[Any, ...], name: str = "argnums"
+) -> list[int]:
+    """The positions among ``args`` that ``argnums`` means; ``name`` is the parameter's."""
     given = (argnums,) if isinstance(argnums, int) else argnums
     n = len(args)
     if any(not -n <= i < n for i in given):
         needed = max(i + 1 if i >= 0 else -i for i in given)
+        what = "differentiating with respect to" if name == "argnums" else "a call with"
         raise ValueError(
-            f"differentiating with respect to argnums={argnums} requires at least {needed} "
+            f"{what} {name}={argnums} requires at least {needed} "
             f"positional arguments to be passed by the caller, but got only {n} positional "
             "arguments."
         )
     found = [i % n for i in given]
     if len(set(found)) != len(found):
-        raise ValueError(f"argnums={argnums} names an argument twice.")
+        raise ValueError(f"{name}={argnums} names an argument twice.")
     return found
 
 
-def check_inputs(transformation: str, primals: Any) -> None:
-    """Raise unless all leaves are real and floating."""
+def check_inputs(transformation: str, primals: Any, instead: str = "") -> None:
+    """Raise unless all leaves are real and floating.
+
+    Args:
+        transformation: whose arguments they are.
+        primals: a pytree.
+        instead: what to do with integers.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(primals):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
@@ -62,11 +71,11 @@ def check_inputs(transformation: str, primals: Any) -> None:
         hint = (
             " Pass its real and imaginary parts as two arguments."
             if jnp.issubdtype(dtype, jnp.complexfloating)
-            else ""
+            else f" {instead}"
         )
         raise TypeError(
             f"{transformation} requires real-valued inputs (input dtype that is a sub-dtype of "
-            f"np.floating), but got {dtype} at args{where}.{hint}"
+            f"np.floating), but got {dtype} at args{where}.{hint.rstrip()}"
         )
 
 

@@ -10,7 +10,7 @@ import jax
 
 from semijax import sweep, tables
 from semijax.jacobians import EquationJacobian, equation_jacobian
-from semijax.trace.graph import Equation, Graph, trace
+from semijax.trace.graph import Equation, Graph, reported_as, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,11 @@ def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
     """
 
     def explained(*args: Any, **kwargs: Any) -> Explanation:
-        graph, _ = trace(lambda args: fun(*args, **kwargs), args)
+        @reported_as(fun)
+        def of_args(*args: Any) -> Any:
+            return fun(*args, **kwargs)
+
+        graph, _ = trace(of_args, *args)
         return Explanation(tuple(_rows(graph, 0)))
 
     return explained

@@ -16,7 +16,7 @@ from semijax.elements import Elements
 from semijax.semirings import Product, Semiring, as_semiring
 from semijax.semirings.jitted import Jitted
 from semijax.trace.compat import ATOMIC
-from semijax.trace.graph import trace
+from semijax.trace.graph import reported_as, trace
 
 
 def semiring_grad(
@@ -39,7 +39,8 @@ def semiring_grad(
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them, which are then computed in one
             sweep and returned in that container.
-        argnums: which positional argument(s) to differentiate with respect to.
+        argnums: the positional argument(s) where paths start. To start at intermediate arrays, as
+            at what an embedding makes of integers, there is ``site_grads``.
         has_aux: whether ``fun`` returns a pair of the scalar and something else.
         raw: return the semiring's elements instead of what it reads out of them.
         aggregate: axes of every leaf to ⊕-combine before the readout (ibid., Eq. 3), for instance
@@ -85,6 +86,10 @@ def semiring_grad(
     return grad
 
 
+INSTEAD = "semijax.site_grads has the gradient at intermediate arrays, as what is made of these."
+"""What to do with arguments that have no gradient."""
+
+
 def semiring_value_and_grad(
     fun: Callable[..., Any],
     semiring: Any,
@@ -117,8 +122,9 @@ def semiring_value_and_grad(
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         chosen = checks.positions(chosen_argnums, args)
         primals = tuple(args[i] for i in chosen)
-        checks.check_inputs("semiring_grad", primals)
+        checks.check_inputs("semiring_grad", primals, INSTEAD)
 
+        @reported_as(fun)
         def of_chosen(*primals: Any) -> Any:
             full = list(args)
             for i, primal in zip(chosen, primals, strict=True):
@@ -195,25 +201,30 @@ def semiring_vjp(
 
 
 def semiring_jvp(
-    fun: Callable[..., Any], primals: Sequence[Any], sources: Sequence[Any], semiring: Any
-) -> tuple[Any, Any]:
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    semiring: Any,
+    has_aux: bool = False,
+) -> tuple[Any, ...]:
     """The semiring's Jacobian-vector product, by a forward sweep with the same local Jacobians.
 
-    One sweep for all outputs and one set of source elements, where ``semiring_grad`` is one for
-    all inputs and one output. It can follow a ``while_loop``.
+    One sweep for all outputs and one set of tangents, where ``semiring_grad`` is one for all inputs
+    and one output. It can follow a ``while_loop``.
 
     Args:
         fun: a function of arrays or pytrees of arrays that returns any pytree of arrays.
         primals: a tuple of arguments.
-        sources: for every primal a pytree like it with the semiring's elements at its leaves:
+        tangents: for every primal a pytree like it with the semiring's elements at its leaves:
             ``semiring.lift(t)`` of numbers ``t``, for instance; ``None`` for a primal that no path
             starts from.
         semiring: as for ``semiring_grad``.
+        has_aux: whether ``fun`` returns a pair of its output and something else.
 
     Returns:
-        ``(out, elements)``: the function's value, and the semiring's elements of the output: the ⊕
-        over all paths from the sources of source ⊗ path. A container of semirings returns that
-        container of elements.
+        ``(out, elements)``, or ``(out, elements, aux)`` with ``has_aux``: the function's value, and
+        the semiring's elements of the output: the ⊕ over all paths of tangent ⊗ path. A container
+        of semirings returns that container of elements.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``.
@@ -222,52 +233,54 @@ def semiring_jvp(
         >>> import jax.numpy as jnp, semijax as sj
         >>> s = sj.PathCount()
         >>> x = jnp.arange(1.0, 4.0)
-        >>> _, log_count = sj.semiring_jvp(jnp.cumsum, (x,), (s.one(x.shape, x.dtype),), s)
+        >>> ones = s.one(x.shape, x.dtype)
+        >>> _, log_count = sj.semiring_jvp(jnp.cumsum, (x,), (ones,), semiring=s)
         >>> print(jnp.exp(log_count).round())
         [1. 2. 3.]
     """
     checks.check_callable(fun)
     checked = as_semiring(semiring)
-    if not isinstance(primals, (tuple, list)) or not isinstance(sources, (tuple, list)):
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
         raise TypeError(
-            "primal and source arguments to semijax.semiring_jvp must be tuples or lists; "
-            f"found {type(primals).__name__} and {type(sources).__name__}."
+            "primal and tangent arguments to semijax.semiring_jvp must be tuples or lists; "
+            f"found {type(primals).__name__} and {type(tangents).__name__}."
         )
-    if len(primals) != len(sources):
+    if len(primals) != len(tangents):
         raise TypeError(
-            "primal and source arguments to semijax.semiring_jvp must have the same length; "
-            f"found {len(primals)} and {len(sources)}."
+            "primal and tangent arguments to semijax.semiring_jvp must have the same length; "
+            f"found {len(primals)} and {len(tangents)}."
         )
     checks.check_inputs("semiring_jvp", primals)
-    traced = _Traced(fun, tuple(primals), False)
-    tangents: list[Elements | None] = []
+    traced = _Traced(fun, tuple(primals), has_aux)
+    elements: list[Elements | None] = []
     variables = iter(traced.graph.inputs)
-    for primal, source in zip(primals, sources, strict=True):
+    for primal, tangent in zip(primals, tangents, strict=True):
         leaves, tree = jax.tree.flatten(primal)
         own = [next(variables) for _ in leaves]
-        tangents += (
-            [None] * len(own) if source is None else _match(checked, source, tree, own, "primal")
+        elements += (
+            [None] * len(own) if tangent is None else _match(checked, tangent, tree, own, "primal")
         )
-    pushed = traced.push(checked, tangents)
-    elements = _for_each_member(
-        checked, pushed, lambda _, e: jax.tree.unflatten(traced.out_tree, e)
-    )
-    return traced.out, elements
+    pushed = traced.push(checked, elements)
+    found = _for_each_member(checked, pushed, lambda _, e: jax.tree.unflatten(traced.out_tree, e))
+    return (traced.out, found, traced.aux) if has_aux else (traced.out, found)
 
 
-def aggregate(elements: Any, semiring: Any, axis: int | Sequence[int] | None = None) -> Any:
+def aggregate(elements: Any, semiring: Any, axes: int | Sequence[int] | None = None) -> Any:
     """⊕-combine elements over axes: the aggregated derivative of Du et al. 2023, Eq. 3.
+
+    It is what the parameter ``aggregate`` of other functions does before the readout.
 
     Args:
         elements: a semiring's elements, or a pytree with such at its leaves.
         semiring: the semiring they belong to.
-        axis: the axis or axes of the array (not of the trailing axes that some elements have);
+        axes: the axis or axes of the array (not of the trailing axes that some elements have);
             all of them by default.
 
     Returns:
         Elements with those axes removed.
 
     Raises:
+        TypeError: if they are not arrays.
         ValueError: if an axis is out of range or given twice.
 
     Example:
@@ -278,14 +291,20 @@ def aggregate(elements: Any, semiring: Any, axis: int | Sequence[int] | None = N
         [3. 2.]
     """
     checked = as_semiring(semiring)
+    for leaf in jax.tree.leaves(elements):
+        if not _is_array(leaf):
+            raise TypeError(
+                "aggregate expects a semiring's elements, arrays or pytrees of arrays, "
+                f"got {leaf!r} of type {type(leaf).__name__}."
+            )
 
     def combine(member: Semiring, tree: Any) -> Any:
         structure = jax.tree.structure(member.element_type())
 
         def one(e: Elements) -> Elements:
             ndim = len(member.shape(e))
-            axes = tuple(range(ndim)) if axis is None else axis
-            return member.sum(e, checks.normalise_axes(axes, ndim))
+            own = tuple(range(ndim)) if axes is None else axes
+            return member.sum(e, checks.normalise_axes(own, ndim))
 
         return jax.tree.map(one, tree, is_leaf=lambda t: jax.tree.structure(t) == structure)
 
@@ -337,6 +356,7 @@ class _Traced:
         aux_leaves: list[Any] = []
         aux_tree = None
 
+        @reported_as(fun)  # so that JAX's errors name the user's function
         def with_arrays_of_aux(*primals: Any) -> Any:
             nonlocal aux_leaves, aux_tree
             if not has_aux:
@@ -366,6 +386,7 @@ class _Traced:
     def push(self, semiring: Semiring, tangents: Sequence[Elements | None]) -> list[Elements]:
         """Elements of every leaf of the output."""
         pushed = sweep.push(self.graph, Jitted(semiring), self.values, tangents)
+        pushed = pushed[: len(self.outputs)]  # without the auxiliary ones
         return _filled(semiring, self.outputs, pushed)
 
 

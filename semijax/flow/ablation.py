@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from semijax import checks
-from semijax.flow.program import Argnums, Program
 from semijax.flow.replay import replay
-from semijax.flow.sites import Site
+from semijax.sites.program import Argnums, Program
+from semijax.sites.site import Site
 from semijax.trace import scope_names
 
 VALUES = ("zero", "mean")
@@ -20,14 +20,14 @@ VALUES = ("zero", "mean")
 
 
 def site_values(
-    fun: Callable[..., Any], sites: str | Sequence[str], argnums: Argnums = None
+    fun: Callable[..., Any], sites: str | Sequence[str], traced: Argnums = None
 ) -> Callable[..., dict[str, jax.Array]]:
     """The values of intermediate arrays of a function: its activations.
 
     Args:
         fun: a function of arrays, or pytrees of arrays.
         sites: names or globs, see ``list_sites``.
-        argnums: which arguments are traced; all floating point numbers by default.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
 
     Returns:
         A function with the arguments of ``fun`` that returns a dict from names to arrays, with a
@@ -45,7 +45,7 @@ def site_values(
     checks.check_callable(fun)
 
     def values(*args: Any, **kwargs: Any) -> dict[str, jax.Array]:
-        call = Program(fun, args, kwargs, argnums, caller="site_values")
+        call = Program(fun, args, kwargs, traced, caller="site_values")
         chosen = call.survey.choose(sites)
         found = _values(call, chosen)
         return {site.name: value for site, value in zip(chosen, found, strict=True)}
@@ -57,7 +57,7 @@ def ablate(
     fun: Callable[..., Any],
     sites: str | Sequence[str],
     value: Any = "zero",
-    argnums: Argnums = None,
+    traced: Argnums = None,
     *,
     where: Any = None,
 ) -> Callable[..., Any]:
@@ -70,8 +70,8 @@ def ablate(
             array but the last, in the same call: of every hidden unit over examples, tokens and
             iterations; an array that broadcasts to the site, as a mean over a data set; or a
             mapping from names to any of these.
-        argnums: which arguments are traced; all floating point numbers by default. What decides the
-            control flow in Python must not be.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
+            What decides the control flow in Python must not be among them.
         where: what to replace of them: a boolean array, or a mapping from names to such, whose axes
             are the site's first; True where to replace. Everything by default.
 
@@ -94,7 +94,7 @@ def ablate(
     check_value(value)
 
     def ablated(*args: Any, **kwargs: Any) -> Any:
-        call = Program(fun, args, kwargs, argnums, caller="ablate")
+        call = Program(fun, args, kwargs, traced, caller="ablate")
         chosen = call.survey.choose(sites)
         if len({site.place for site in chosen}) < len(chosen) and isinstance(value, Mapping):
             raise ValueError("Two of the sites are one array, which can have one value only.")
@@ -103,25 +103,6 @@ def ablate(
         return run_ablated(call, chosen, replacements(call, chosen, values), masks)
 
     return functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))(ablated)
-
-
-def program_from(
-    fun: Callable[..., Any],
-    source: str | Sequence[str] | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    argnums: int | Sequence[int],
-    caller: str,
-) -> Program:
-    """A call whose paths start at its arguments, or at intermediate arrays in their place."""
-    if source is None:
-        return Program(fun, args, kwargs, argnums, caller=caller)
-    values = site_values(fun, source)(*args, **kwargs)
-
-    def onwards(values: dict[str, jax.Array]) -> Any:
-        return ablate(fun, source, values)(*args, **kwargs)
-
-    return Program(onwards, (values,), {}, 0, caller=caller)
 
 
 def replacements(call: Program, sites: Sequence[Site], values: Sequence[Any]) -> list[jax.Array]:
@@ -169,18 +150,19 @@ def run_ablated(
     checked = [
         None if mask is None else _mask(mask, site) for mask, site in zip(masks, sites, strict=True)
     ]
-    graph = call.graph([site.place for site in sites])
+    places = [site.place for site in sites]
+    graph = call.graph(places)
 
-    def change(number: int, iterations: tuple[Any, ...], value: jax.Array) -> jax.Array:
-        array, mask = arrays[number], checked[number]
+    def change(number: int, iterations: tuple[Any, ...], made: jax.Array) -> jax.Array:
+        array, mask, value = arrays[number], checked[number], places[number].seen(made, 0)
         for iteration in iterations:
             array = array[jnp.minimum(iteration, array.shape[0] - 1)]
             mask = None if mask is None else mask[jnp.minimum(iteration, mask.shape[0] - 1)]
         array = array.astype(value.dtype)
         if mask is None:
-            return jnp.broadcast_to(array, value.shape)
+            return places[number].made(jnp.broadcast_to(array, value.shape), 0)
         mask = mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim))
-        return jnp.where(mask, array, value)
+        return places[number].made(jnp.where(mask, array, value), 0)
 
     outputs, _ = replay(graph, call.leaves, change)
     tree = jax.tree.structure(call.out_shapes)
@@ -198,7 +180,7 @@ def _values(call: Program, sites: Sequence[Site]) -> list[jax.Array]:
             )
     graph = call.graph([site.place for site in sites])
     found = replay(graph, call.leaves, lambda number, iterations, value: value)[1]
-    return [found[n] for n in range(len(sites))]
+    return [site.place.seen(found[n]) for n, site in enumerate(sites)]
 
 
 def check_value(value: Any) -> None:

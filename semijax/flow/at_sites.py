@@ -10,81 +10,29 @@ import jax
 import numpy as np
 
 from semijax import checks, pictures, tables
+from semijax import elements as el
 from semijax.elements import Elements
 from semijax.flow import collectors
-from semijax.flow.ablation import program_from
-from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
     TOTAL,
     Result,
     for_each_member,
     fraction,
     is_traced,
-    log_size,
-    named,
+    of_what,
+    reads_logs,
     result,
     shown,
 )
-from semijax.flow.sites import SiteRow, SiteTable
+from semijax.jacobians.collectives import over_members
 from semijax.semirings import Semiring, as_semiring
+from semijax.sites.program import Argnums, Program
+from semijax.sites.site import Site
+from semijax.sites.starts import start_program
 from semijax.trace import scope_names
 
 
-def list_sites(fun: Callable[..., Any], argnums: Argnums = None) -> Callable[..., SiteTable]:
-    """List the intermediate arrays of a function: by which names they can be asked for.
-
-    Args:
-        fun: any function of arrays or pytrees of arrays.
-        argnums: which arguments are traced; all floating point numbers in them by default.
-
-    Returns:
-        A function with the arguments of ``fun`` that returns a ``SiteTable``, without running it.
-        Print it: for each floating point array its names, the scope and the primitive that make it,
-        its shape and the line of the model. An array has several names:
-
-        * ``scope/primitive``, as ``"Model/layer_0/query/dot_general"``;
-        * that of a module it comes out of, ``"Model/layer_0/query"``;
-        * that of a module that reads it, ``"Model/layer_1:input"``;
-        * that of a ``tap``; and an argument's, ``"[0]['w']"``.
-
-        Where several arrays have the same name, as those of a module that is used twice, they are
-        numbered, ``"Model/shared#2"``; the name without the number means all of them. In a scan an
-        array has one value per iteration, and a first axis for them.
-
-        A name may be a glob, whose ``*`` matches slashes too: ``"*/query"``. A module that matches
-        stands for what comes out of it, and what lies within it is not meant: ``"*/layer/*"`` are
-        the layers, ``"*/query/add"`` the sums in the modules called query.
-
-    Example:
-        >>> import jax.numpy as jnp, semijax as sj
-        >>> sj.list_sites(lambda x: jnp.sin(jnp.cos(x)).sum())(jnp.ones(3)).names
-        ('[0]', 'cos', 'sin', 'reduce_sum')
-    """
-    checks.check_callable(fun)
-
-    def listed(*args: Any, **kwargs: Any) -> SiteTable:
-        survey = Program(fun, args, kwargs, argnums, caller="list_sites").survey
-        names: dict[Any, list[str]] = {}
-        for site in survey.sites:
-            names.setdefault(site.place, []).append(site.name)
-        return SiteTable(
-            tuple(
-                SiteRow(
-                    tuple(own),
-                    place.made_by.scope if place.made_by else "",
-                    place.made_by.name if place.made_by else "argument",
-                    place.shape,
-                    str(place.variable.dtype),
-                    place.made_by.source if place.made_by else "",
-                )
-                for place, own in names.items()
-            )
-        )
-
-    return listed
-
-
-@result("elements", "total")
+@result("elements", "total_elements")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SiteValues(Result):
     """A number, or several, for every element of some intermediate arrays.
@@ -94,34 +42,44 @@ class SiteValues(Result):
 
     Attributes:
         elements: the semiring's elements, by name.
-        total: the elements of all complete paths together, for ``site_flow``; else None.
+        total_elements: those of all complete paths together, for ``site_flow``; else None.
         names: the names.
+        loops: of each axis of each site, but those that vmap has added, whether it is a loop's.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
     """
 
     elements: Mapping[str, Elements]
-    total: Elements | None
+    total_elements: Elements | None
     names: tuple[str, ...]
+    loops: tuple[tuple[bool, ...], ...]
     semiring: Semiring
     granularity: str
+
+    @property
+    def total(self) -> Any:
+        """What the semiring reads of all complete paths, for ``site_flow``; else None."""
+        total = self.total_elements
+        return None if total is None else self.semiring.readout(total)
 
     def share(self) -> dict[str, jax.Array]:
         """How much of all complete paths pass each element: of the mass, of their number.
 
-        For ``AbsSumProduct`` the share of the gradient's mass; for ``Entropy`` the same number, by
-        logarithms that never overflow; for max-like semirings the best path through each element
-        over the best of all.
+        For ``AbsSumProduct``, ``Entropy`` and the expectations the share of the gradient's mass, at
+        any depth; for max-like semirings the best path through each element over the best of all.
+        Where there is no path all shares are 0; where what all paths have together is infinite or
+        not a number they are NaN.
 
         Raises:
             ValueError: for the result of ``site_grads``, whose paths are not complete.
-            TypeError: if the semiring has no shares.
+            TypeError: if the semiring has no shares, see ``Semiring.log_size``.
         """
-        if self.total is None:
+        if self.total_elements is None:
             raise ValueError("Only complete paths have shares, those of semijax.site_flow.")
-        total = log_size(self.semiring, self.total)
+        size = self.semiring.log_size
+        total = size(self.total_elements)
         return {
-            name: fraction(log_size(self.semiring, e), _behind(total, self.semiring.shape(e)))
+            name: fraction(size(e), _behind(total, self.semiring.shape(e)))
             for name, e in ((name, self.elements[name]) for name in self.names)
         }
 
@@ -137,49 +95,81 @@ class SiteValues(Result):
             ]
         )
 
-    def plot(self, tokens: Sequence[str] | None = None, **options: Any) -> pictures.Picture:
-        """A heat map, a row per site and a column per token.
+    def plot(
+        self, tokens: Sequence[str] | None = None, *, share: bool = False, **options: Any
+    ) -> pictures.Picture:
+        """A heat map, a row per site and a column per token; in a loop, a row per iteration.
 
         Args:
             tokens: their labels; numbers by default.
+            share: draw ``share()`` instead of the numbers themselves.
             **options: those of ``pictures.heat_map``.
 
         Raises:
             ValueError: if the sites do not all have one number per token, as with
-                ``aggregate=-1``; leading axes of size 1 don't matter.
+                ``aggregate=-1`` (leading axes of size 1 don't matter); or a number is infinite
+                though there is a path: what is infinite is drawn as no path.
         """
-        values = [np.asarray(self[name]) for name in self.names]
-        rows = [v.reshape(v.shape[-1:]) if v.size == v.shape[-1] else v for v in values if v.ndim]
-        shapes = {row.shape for row in rows}
-        if len(rows) < len(values) or len(shapes) > 1 or len(rows[0].shape) != 1:
+        drawn = self.share() if share else self
+        values = [np.asarray(drawn[name]) for name in self.names]
+        labels = scope_names.without_common(self.names) if len(self) > 1 else self.names
+        rows: dict[str, np.ndarray | None] = {}
+        for name, label, value, loops in zip(self.names, labels, values, self.loops, strict=True):
+            shape = self.semiring.shape(self.elements[name])
+            added = len(shape) - len(loops)  # by vmap
+            if value.shape != shape:  # several numbers for each element
+                rows[label] = None
+                continue
+            for i in np.ndindex(shape[added : added + sum(loops)]):
+                row = value[(*(slice(None),) * added, *i)]
+                index = f"[{', '.join(map(str, i))}]" if i else ""
+                one_per_token = row.ndim > added and row.size == row.shape[-1]
+                rows[label + index] = row.reshape(-1) if one_per_token else None
+        known = [row for row in rows.values() if row is not None]
+        if len(known) < len(rows) or len({*map(len, known)}) > 1:
             raise ValueError(
                 "A heat map needs the same number of tokens at every site and one number for each, "
                 f"got shapes {[v.shape for v in values]}: aggregate the other axes."
             )
+        for name, numbers in zip(self.names, values, strict=True):
+            if (np.isinf(numbers) & ~np.asarray(self.semiring.is_zero(self.elements[name]))).any():
+                raise ValueError(
+                    f"{self.semiring} is infinite at {name!r}, too large for its dtype: there is "
+                    "no colour for that. plot(share=True) draws shares, which never overflow where "
+                    "sizes are carried as logarithms, as the masses are."
+                )
+        unit = f"share of {of_what(self.semiring)}" if share else self.semiring.units
+        normalisation = "all complete paths = 1" if share else "none"
         given: dict[str, Any] = {
-            "rows": scope_names.without_common([*self.names]) if len(rows) > 1 else self.names,
-            "columns": [*map(str, range(rows[0].size))] if tokens is None else tokens,
-            "unit": self.semiring.units or named(self.semiring),
-            "normalisation": f"none; {self._legend()}",
+            "rows": [*rows],
+            "columns": [*map(str, range(len(known[0])))] if tokens is None else tokens,
+            "unit": unit or str(self.semiring),
+            "normalisation": f"{normalisation}; {self._legend()}",
             "row_label": "site",
         }
-        return pictures.heat_map(np.stack(rows), **(given | options))
+        return pictures.heat_map(np.stack(known), **(given | options))
 
     def _table(self) -> tables.Table:
         rows = []
         for name in self.names:
-            if is_traced(self.elements[name]):
-                rows.append((name, str(self.semiring.shape(self.elements[name])), "", "", ""))
+            elements = self.elements[name]
+            if is_traced(elements):
+                rows.append((name, str(self.semiring.shape(elements)), "", "", ""))
                 continue
             values = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(self[name])]
             flat = np.concatenate([v.ravel() for v in values])
-            stats = [shown(f(flat)) for f in (np.min, np.mean, np.max)] if flat.size else [""] * 3
-            rows.append((name, "×".join(map(str, values[0].shape)) or "scalar", *stats))
+            stats = [f(flat) for f in (np.min, np.mean, np.max)] if flat.size else []
+            logs: list[Any] = [None] * len(stats)
+            if stats and reads_logs(self.semiring):
+                own = np.asarray(self.semiring.log_size(elements), np.float64).ravel()
+                logs = [own.min(), np.logaddexp.reduce(own) - np.log(own.size), own.max()]
+            cells = map(shown, stats, logs) if stats else [""] * 3
+            rows.append((name, "×".join(map(str, values[0].shape)) or "scalar", *cells))
         header = ("site", "shape", "min", "mean", "max")
         return tables.Table(header, rows, right=(2, 3, 4), legend=self._legend())
 
     def _legend(self) -> str:
-        return f"{named(self.semiring)}, granularity {self.granularity!r}"
+        return f"{self.semiring}, granularity {self.granularity!r}"
 
 
 def _behind(total: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -191,7 +181,7 @@ def site_grads(
     fun: Callable[..., Any],
     semiring: Any,
     sites: str | Sequence[str],
-    argnums: Argnums = None,
+    traced: Argnums = None,
     *,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
@@ -205,8 +195,8 @@ def site_grads(
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them.
         sites: names or globs, see ``list_sites``; ``"*/layer/*"`` are the outputs of the layers.
-        argnums: which arguments are traced; by default all floating point numbers. What decides the
-            control flow in Python must not be.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
+            What decides the control flow in Python must not be among them.
         aggregate: axes of every site to ⊕-combine, as for ``semiring_grad``; -1 for a number per
             token instead of one per hidden unit.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
@@ -229,10 +219,18 @@ def site_grads(
     """
     checks.check_callable(fun)
 
-    def program(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        return Program(fun, args, kwargs, argnums, caller="site_grads")
+    checked = as_semiring(semiring, granularity)
 
-    return _at_sites(program, semiring, sites, aggregate, granularity, complete=False)
+    def values(*args: Any, **kwargs: Any) -> Any:
+        call = Program(fun, args, kwargs, traced, caller="site_grads")
+        chosen = call.survey.choose(sites)
+        places = [site.place for site in chosen]
+        graph = call.graph(places, dict.fromkeys(places))
+        found = call.between(graph, checked, collectors.from_sites)
+        elements = collectors.at_places(checked, places, found)
+        return _results(checked, chosen, elements, aggregate, granularity, {})
+
+    return values
 
 
 def site_flow(
@@ -241,24 +239,28 @@ def site_flow(
     sites: str | Sequence[str],
     argnums: int | Sequence[int] = 0,
     *,
-    source: str | Sequence[str] | None = None,
+    source: Any = None,
+    traced: Argnums = None,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
 ) -> Callable[..., Any]:
     """What flows through intermediate arrays on its whole way from the inputs to the output.
 
-    For every element of the sites: the ⊕ over all complete paths, from any element of the
-    arguments at ``argnums`` to the output, that pass it. By distributivity that is forward ⊗
-    backward, one sweep each. For max-like semirings it is the best path through each unit, for
-    ``AbsSumProduct`` the gradient's mass that passes it.
+    For every element of the sites: the ⊕ over all complete paths that pass it, from any element of
+    the arguments at ``argnums``, or of the arrays that are named as ``source``, to the output. By
+    distributivity that is forward ⊗ backward, one sweep each. For max-like semirings it is the best
+    path through each unit, for ``AbsSumProduct`` the gradient's mass that passes it.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them.
         sites: names or globs, see ``list_sites``.
-        argnums: the positional argument(s) where paths start; only these are traced.
-        source: names or globs of arrays where paths start in place of the arguments, which may be
-            integers then: ``"*/embeddings"``. What is computed before them has no paths.
+        argnums: the positional argument(s) where paths start.
+        source: where they start in place of these arguments, which may be integers then:
+            ``"*/embeddings"``, see ``top_paths``. Paths start at each element of each of these
+            arrays, which all of them pass; those from one array may pass another, from where others
+            start. What is computed before has no paths. In a loop, paths start in each iteration.
+        traced: as for ``site_grads``.
         aggregate: axes to ⊕-combine, as for ``site_grads``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
 
@@ -267,7 +269,8 @@ def site_flow(
         passes each element.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: as ``site_grads``.
+        TypeError, ValueError, IndexError, NotImplementedError: as ``site_grads``, and of the source
+            as ``top_paths``.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -278,48 +281,50 @@ def site_flow(
     """
     checks.check_callable(fun)
 
-    def program(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        return program_from(fun, source, args, kwargs, argnums, "site_flow")
-
-    return _at_sites(program, semiring, sites, aggregate, granularity, complete=True)
-
-
-def _at_sites(
-    program: Callable[[tuple[Any, ...], dict[str, Any]], Program],
-    semiring: Any,
-    sites: str | Sequence[str],
-    aggregate: int | Sequence[int] | None,
-    granularity: str,
-    *,
-    complete: bool,
-) -> Callable[..., Any]:
     checked = as_semiring(semiring, granularity)
 
     def values(*args: Any, **kwargs: Any) -> Any:
-        call = program(args, kwargs)
+        call, starts = start_program(fun, args, kwargs, argnums, source, traced, "site_flow")
         chosen = call.survey.choose(sites)
-        places = [site.place for site in chosen]
-        wanted = [*places, *call.survey.outputs[:complete]]  # all complete paths end in the output
-        graph = call.graph(wanted, from_arguments=complete)
-        collect = collectors.through_sites if complete else collectors.from_sites
-        found = call.between(graph, checked, collect, from_arguments=complete)
-        elements = [
-            found[n] if n in found else collectors.zero_at(checked, place)
-            for n, place in enumerate(wanted)
-        ]
-        names = tuple(site.name for site in chosen)
-        by_name = {
-            name: element if aggregate is None else _sum(checked, element, aggregate)
-            for name, element in zip(names, elements, strict=False)
-        }
-        total = {TOTAL: elements[-1]} if complete else {}
-
-        def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
-            return SiteValues(elements, elements.pop(TOTAL, None), names, member, granularity)
-
-        return for_each_member(checked, build, by_name | total)
+        places = [*(site.place for site in chosen), *call.survey.outputs]
+        graph = call.graph(places, starts.masks())
+        found = call.between(graph, checked, collectors.through_sites)
+        *elements, whole = collectors.at_places(checked, places, found)
+        # All complete paths end in the output; those of all members of an axis, in each one's.
+        total = {TOTAL: over_members(checked, whole, call.axes) if call.axes else whole}
+        return _results(checked, chosen, elements, aggregate, granularity, total)
 
     return values
+
+
+def _results(
+    semiring: Semiring,
+    sites: Sequence[Site],
+    elements: Sequence[Elements],
+    aggregate: int | Sequence[int] | None,
+    granularity: str,
+    total: Mapping[str, Elements],
+) -> Any:
+    names = tuple(site.name for site in sites)
+    loops = tuple(_loops_left(site, aggregate) for site in sites)
+    by_name = {
+        name: element if aggregate is None else _sum(semiring, element, aggregate)
+        for name, element in zip(names, elements, strict=True)
+    }
+
+    def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
+        total = elements.pop(TOTAL, None)
+        return SiteValues(elements, total, names, loops, member, granularity)
+
+    return for_each_member(semiring, build, {**by_name, **total})
+
+
+def _loops_left(site: Site, aggregate: int | Sequence[int] | None) -> tuple[bool, ...]:
+    """Which of a site's axes are those of loops, when others are aggregated."""
+    loops = len(site.place.loop_shape)
+    ndim = loops + len(el.node_shape(site.place.variable))
+    gone = () if aggregate is None else checks.normalise_axes(aggregate, ndim)
+    return tuple(axis < loops for axis in range(ndim) if axis not in gone)
 
 
 def _sum(semiring: Semiring, elements: Elements, axes: int | Sequence[int]) -> Elements:

@@ -17,24 +17,20 @@ from semijax import checks, pictures, tables
 from semijax import elements as el
 from semijax.elements import Elements
 from semijax.flow import collectors
-from semijax.flow.program import Argnums, Program
 from semijax.flow.results import (
     Result,
-    as_given,
     check_concrete,
     for_each_member,
     fraction,
-    is_no_path,
     is_traced,
-    log_size,
-    named,
     of_what,
+    reads_logs,
     result,
     shown,
 )
-from semijax.flow.sites import Site
-from semijax.semirings import MinProduct, Semiring, as_semiring
-from semijax.semirings.order import SignedSemiring
+from semijax.semirings import Semiring, as_semiring
+from semijax.sites.program import Argnums, Program
+from semijax.sites.site import Site
 from semijax.trace import scope_names
 from semijax.trace.graph import Equation
 from semijax.trace.scope_names import REST
@@ -86,7 +82,8 @@ class BranchFlow(Result):
         """The fraction of each branch, by site and branch: its size over the sum of all sizes.
 
         The size is the absolute value of a weight; for ``Entropy`` and the expectations the mass,
-        for ``PathCount`` the number of paths. Where there is no path all shares are 0.
+        for ``PathCount`` the number of paths, see ``Semiring.log_size``. Where there is no path all
+        shares are 0; where the sum is infinite or not a number they are NaN.
 
         Raises:
             TypeError: if the semiring has no shares.
@@ -105,26 +102,29 @@ class BranchFlow(Result):
         masses and counts the largest too; of equal ones the first. For a max it attains the
         gradient's own value: the branch through which the top path of the best hidden unit goes.
         Outside of ``jit`` only; ``only_winners`` works inside too.
+
+        No branch is named where no path leads on, and none where numbers cannot be compared: one
+        of them is NaN, or the best are several that are infinite. There ``only_winners`` is NaN.
         """
         check_concrete(self.elements, "winner()")
         names = {}
         for site, branches in self.branches:
-            best, any_path = self._best(site)
+            best, reached, known = self._best(site)
             chosen = np.array(branches, object)[np.asarray(best)]
-            names[site] = np.where(np.asarray(any_path), chosen, "")
+            names[site] = np.where(np.asarray(reached & known), chosen, "")
         return names
 
     def only_winners(self) -> dict[str, dict[str, jax.Array]]:
-        """The values of the winners alone, 0 for the other branches.
+        """The values of the winners alone, 0 for the other branches; NaN where nobody knows.
 
         That is the branch value of Du et al. 2023, §5: the hidden unit with the largest gradient
         gives its value to the branch it came through, the others get none.
         """
         kept = {}
         for site in self:
-            best, any_path = self._best(site)
+            best, reached, known = self._best(site)
             kept[site] = {
-                branch: jnp.where((best == n) & any_path, value, 0)
+                branch: jnp.where(known, jnp.where((best == n) & reached, value, 0), jnp.nan)
                 for n, (branch, value) in enumerate(self[site].items())
             }
         return kept
@@ -149,8 +149,20 @@ class BranchFlow(Result):
 
         Shares of several tokens are averaged. Needs matplotlib; the options are those of
         ``pictures.stacked_bars``, as ``groups`` for labels.
+
+        Raises:
+            TypeError: if the semiring has no shares.
+            ValueError: where shares are not numbers, see ``share``.
         """
         shares = self.share()
+        for site, own in shares.items():
+            wrong = np.argwhere(np.isnan(next(iter(own.values()))))  # of one branch, if of any
+            if len(wrong):
+                raise ValueError(
+                    f"The branches of {site!r} have no shares at {len(wrong)} of its tokens, the "
+                    f"first at index {tuple(wrong[0].tolist())}: what they add up to is infinite "
+                    "or not a number. Print the result to see the values."
+                )
         names = self._branch_names()
         if len(self) == 1:
             ((site, own),) = shares.items()
@@ -192,7 +204,7 @@ class BranchFlow(Result):
         if self.reduce == "oplus":
             return self.semiring.readout(elements)
         # Hidden units that no path leads from add nothing to the others.
-        none = is_no_path(self.semiring, elements)
+        none = self.semiring.is_zero(elements)
         axis = none.ndim - 1
 
         def total(leaf: jax.Array) -> jax.Array:
@@ -202,29 +214,38 @@ class BranchFlow(Result):
 
         return jax.tree.map(total, self.semiring.readout(elements))
 
-    def _log_sizes(self, site: str) -> jax.Array:
-        """The logarithms of the branches' sizes, along a first axis."""
-        own = self.elements[site]
-        sizes = (log_size(self.semiring, own[branch]) for branch in dict(self.branches)[site])
+    def _log_size(self, elements: Elements) -> jax.Array:
+        """The logarithm of a branch's size."""
+        sizes = self.semiring.log_size(elements)
         if self.reduce == "oplus":
-            return jnp.stack([*sizes])
-        if self.semiring.units != "weight":  # masses and numbers of paths
-            return jnp.stack([jax.nn.logsumexp(size, -1) for size in sizes])
-        none = jnp.stack([size.max(-1) == -jnp.inf for size in sizes])
-        values = jnp.stack([*self[site].values()])
-        return jnp.where(none | (values == 0), -jnp.inf, jnp.log(jnp.abs(values)))
+            return sizes
+        if self.semiring.size_of is not None:
+            return jax.nn.logsumexp(sizes, -1)
+        value = self._read(elements)  # its parts may cancel
+        none = self.semiring.is_zero(elements).all(-1) | (value == 0)
+        return jnp.where(none, -jnp.inf, jnp.log(jnp.abs(value)))
 
-    def _best(self, site: str) -> tuple[jax.Array, jax.Array]:
-        """The number of the winning branch, and where there is one."""
-        logs = self._log_sizes(site)
-        any_path = (logs > -jnp.inf).any(0)
-        of = as_given(self.semiring)
-        if not isinstance(of, SignedSemiring):
-            return logs.argmax(0), any_path
-        values = jnp.stack([*self[site].values()])
-        # Of signed weights one of 0 counts too; none at all is infinite.
-        reached = (jnp.abs(values) < jnp.inf).any(0) | any_path
-        return (values.argmin(0) if isinstance(of, MinProduct) else values.argmax(0)), reached
+    def _log_sizes(self, site: str) -> jax.Array:
+        """Those of all branches, along a first axis."""
+        own = self.elements[site]
+        return jnp.stack([self._log_size(own[branch]) for branch in dict(self.branches)[site]])
+
+    def _best(self, site: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The number of the winning branch, where any path leads on, and where that is known."""
+        best = self.semiring.best
+        if best == "size":
+            scores = self._log_sizes(site)
+            reached = scores != -jnp.inf
+        else:
+            values = jnp.stack([*self[site].values()])
+            own = [self.elements[site][branch] for branch in dict(self.branches)[site]]
+            none = jnp.stack([self.semiring.is_zero(elements) for elements in own])
+            reached = ~(none if self.reduce == "oplus" else none.all(-1))
+            scores = jnp.where(reached, values if best == "largest" else -values, -jnp.inf)
+        highest = scores.max(0)
+        together = ((scores == highest) & reached).sum(0)
+        known = ~jnp.isnan(scores).any(0) & (jnp.isfinite(highest) | (together <= 1))
+        return scores.argmax(0), reached.any(0), known
 
     def _tokens(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         for site in self:
@@ -253,25 +274,33 @@ class BranchFlow(Result):
         if is_traced(self.elements):
             yield from ((site, "traced", *("" for _ in names), "") for site in self)
             return
+        logs = {
+            site: np.asarray(self._log_sizes(site)) for site in self if reads_logs(self.semiring)
+        }
         for rows in self._rows():
-            values = {row["branch"]: shown(row["value"]) for row in rows}
+            site, token = rows[0]["site"], rows[0]["token"]
+            at = token if isinstance(token, tuple) else (token,)
+            sizes = [of[at] for of in logs[site]] if logs else [None] * len(rows)
+            values = {
+                row["branch"]: shown(row["value"], size)
+                for row, size in zip(rows, sizes, strict=True)
+            }
             winner = next((row["branch"] for row in rows if row.get("winner")), "")
-            token = rows[0]["token"]
             own = [values.get(name, "") for name in names]
-            yield (rows[0]["site"], "" if token == () else str(token), *own, winner)
+            yield (site, "" if token == () else str(token), *own, winner)
 
     def _legend(self) -> str:
         how = "⊕" if self.reduce == "oplus" else "sum"
-        return f"{named(self.semiring)}, {how} over the last axis, granularity {self.granularity!r}"
+        return f"{self.semiring}, {how} over the last axis, granularity {self.granularity!r}"
 
 
 def branch_flow(
     fun: Callable[..., Any],
     semiring: Any,
-    at: str | Sequence[str],
+    sites: str | Sequence[str],
     branches: Mapping[str, str | Sequence[str]] | None = None,
     reduce: str = "oplus",
-    argnums: Argnums = None,
+    traced: Argnums = None,
     *,
     granularity: str = "element",
 ) -> Callable[..., Any]:
@@ -283,7 +312,7 @@ def branch_flow(
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them, then computed in one sweep.
-        at: names or globs of arrays, see ``list_sites``: ``"*/layer/*:input"`` are the inputs of
+        sites: names or globs of arrays, see ``list_sites``: ``"*/layer/*:input"`` are the inputs of
             the layers, ``"hidden"`` a ``tap``.
         branches: how consumers are grouped: a mapping from names to globs over the modules that
             read the array, as ``{"query": "*/query", "key": "*/key", "skip": sj.REST}``, the first
@@ -292,7 +321,7 @@ def branch_flow(
             array; equations in one module, if there is no other, each by itself.
         reduce: how the last axis, the hidden units, is combined: ``"oplus"`` for the ⊕, or
             ``"sum"`` for the sum of what the semiring reads per unit.
-        argnums: which arguments are traced; by default all floating point numbers.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
 
     Returns:
@@ -312,7 +341,7 @@ def branch_flow(
         >>> def f(x, y):
         ...     y = sj.tap(y, "y")
         ...     return jnp.exp(x) + (x - y) * y
-        >>> flow = sj.branch_flow(f, sj.SumProduct(), at="y")(0.0, 3.0)
+        >>> flow = sj.branch_flow(f, sj.SumProduct(), "y")(0.0, 3.0)
         >>> {name: float(value) for name, value in flow["y"].items()}
         {'sub': -3.0, 'mul': -3.0}
     """
@@ -326,16 +355,17 @@ def branch_flow(
         raise TypeError(f"branches must be a mapping from names to globs, got {branches!r}.")
 
     def flow(*args: Any, **kwargs: Any) -> Any:
-        call = Program(fun, args, kwargs, argnums, caller="branch_flow")
-        chosen = call.survey.choose(at)
+        call = Program(fun, args, kwargs, traced, caller="branch_flow")
+        chosen = call.survey.choose(sites)
         grouped = _named if branches is None else _matched(chosen, branches)
-        graph = call.graph([site.place for site in chosen])
+        places = [site.place for site in chosen]
+        graph = call.graph(places, dict.fromkeys(places))
         parts = call.between(graph, checked, collectors.to_consumers)
         found: dict[Any, Elements] = {}
         for n, site in enumerate(chosen):
             for branch, consumed in grouped(site).items():
                 own = [parts[key] for c in consumed if (key := (n, *c)) in parts]
-                total = (
+                total = site.place.seen(
                     functools.reduce(checked.add, own)
                     if own
                     else collectors.zero_at(checked, site.place)

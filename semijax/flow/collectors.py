@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 from semijax import elements as el
 from semijax import sweep
 from semijax.elements import Elements
-from semijax.flow.sites import Place
+from semijax.jacobians.base import Collector, EquationJacobian
 from semijax.semirings.base import Semiring
-from semijax.trace.graph import Graph, Variable
+from semijax.sites.site import Place
+from semijax.trace.graph import Equation, Graph, Variable
 
 
 def from_sites(
@@ -26,32 +28,79 @@ def from_sites(
             if v in graph.marked and element is not None:
                 found.update(dict.fromkeys(graph.marked[v], element))
         if equation is not None and equation.marks and jacobian is not None:
-            found |= jacobian.inside(semiring, {}, arrived, from_sites)
+            found |= jacobian.inside(semiring, None, arrived, from_sites)
     return found
+
+
+class Swept:
+    """A graph swept both ways, between tangents and cotangents and from where paths start.
+
+    Attributes:
+        before: of each array, the elements of all paths that lead to it or start there.
+        after: those of all paths from it to the outputs.
+        visits: what the forward sweep knew at each equation.
+    """
+
+    def __init__(
+        self, graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+    ) -> None:
+        self._semiring = semiring
+        self.before: dict[Variable, Elements] = {}
+        self.after: dict[Variable, Elements] = {}
+        self.visits: dict[Equation, sweep.Visit] = {}
+        self._regions: list[tuple[Equation, EquationJacobian, Sequence[Elements | None]]] = []
+
+        def define(v: Variable, arrived: Elements | None) -> None:
+            going = sweep.departing(graph, semiring, v, arrived)
+            if going is not None:
+                self.before[v] = going
+
+        for v, tangent in zip(graph.inputs, tangents, strict=True):
+            define(v, tangent)
+        for visit in sweep.forward(graph, semiring, values, tangents):
+            if visit.equation is not None:
+                self.visits[visit.equation] = visit
+                for o, v in enumerate(visit.equation.outputs):
+                    define(v, visit.sent.get(o))
+        for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+            variables = graph.inputs if equation is None else equation.outputs
+            reached = zip(variables, arrived, strict=True)
+            self.after.update((v, e) for v, e in reached if e is not None)
+            if equation is not None and equation.region and jacobian is not None:
+                self._regions.append((equation, jacobian, arrived))
+
+    def passing(self, v: Variable) -> Elements | None:
+        """All complete paths that pass an array, forward ⊗ backward; None for 0̄."""
+        if v not in self.before or v not in self.after:
+            return None
+        return self._semiring.mul(self.before[v], _like(self._semiring, v, self.after[v]))
+
+    def inside(
+        self, collect: Collector, wanted: Callable[[Equation], bool]
+    ) -> Iterator[tuple[Equation, dict[Any, Elements]]]:
+        """What ``collect`` finds in each of the regions that complete paths lead through."""
+        for equation, jacobian, arrived in self._regions:
+            into = {i: e for i, e in enumerate(self.visits[equation].arrived) if e is not None}
+            if wanted(equation) and (into or equation.starts_inside):
+                yield equation, jacobian.inside(self._semiring, into, arrived, collect)
 
 
 def through_sites(
     graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
 ) -> dict[int, Elements]:
-    """⊕ over all paths from the inputs through a marked array to the outputs: forward ⊗ backward.
+    """⊕ over all complete paths that pass a marked array, by its numbers; 0̄ is missing.
 
-    By the numbers of the arrays; 0̄ is missing.
+    A path is complete that leads to the outputs from where paths start, or from an input with a
+    tangent.
     """
-    arriving = {v: t for v, t in zip(graph.inputs, tangents, strict=True) if t is not None}
-    into: dict[Any, dict[int, Elements]] = {}
-    for equation, _, arrived, sent in sweep.forward(graph, semiring, values, tangents):
-        if equation is not None:
-            arriving.update((equation.outputs[o], part) for o, part in sent.items())
-            into[equation] = {i: e for i, e in enumerate(arrived) if e is not None}
+    swept = Swept(graph, semiring, values, tangents, cotangents)
     found: dict[int, Elements] = {}
-    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
-        variables = graph.inputs if equation is None else equation.outputs
-        for v, element in zip(variables, arrived, strict=True):
-            if v in graph.marked and v in arriving and element is not None:
-                both = (_like(semiring, v, e) for e in (arriving[v], element))
-                found.update(dict.fromkeys(graph.marked[v], semiring.mul(*both)))
-        if equation is not None and equation.marks and jacobian is not None and into[equation]:
-            found |= jacobian.inside(semiring, into[equation], arrived, through_sites)
+    for v, numbers in graph.marked.items():
+        passing = swept.passing(v)
+        if passing is not None:
+            found.update(dict.fromkeys(numbers, passing))
+    for _, inside in swept.inside(through_sites, lambda equation: bool(equation.marks)):
+        found |= inside
     return found
 
 
@@ -82,7 +131,7 @@ def to_consumers(
                 part = _like(semiring, v, part)
                 found.update({(site, numbers[equation], i): part for site in graph.marked[v]})
         if equation.marks and jacobian is not None:
-            found |= jacobian.inside(semiring, {}, arrived, to_consumers)
+            found |= jacobian.inside(semiring, None, arrived, to_consumers)
     return found
 
 
@@ -93,3 +142,16 @@ def zero_at(semiring: Semiring, place: Place | None) -> Elements:
     variable = place.variable
     shape = (*place.loop_shape, *el.node_shape(variable))
     return semiring.zero(shape, el.accumulation_dtype(variable.dtype))
+
+
+def at_places(
+    semiring: Semiring, places: Sequence[Place | None], found: Mapping[int, Elements]
+) -> list[Elements]:
+    """What was found at arrays, by their numbers, with the axes as the model's author sees them."""
+    elements = [
+        found[n] if n in found else zero_at(semiring, place) for n, place in enumerate(places)
+    ]
+    return [
+        element if place is None else place.seen(element)
+        for place, element in zip(places, elements, strict=True)
+    ]

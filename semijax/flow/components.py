@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, sweep, tables
+from semijax import checks, tables
 from semijax.elements import Elements
-from semijax.flow.ablation import program_from
+from semijax.flow.entering import Components, Crossing, Entering, all_paths
 from semijax.flow.results import (
     TOTAL,
     Result,
     for_each_member,
     fraction,
     is_traced,
-    log_size,
-    named,
+    reads_logs,
     result,
     shown,
 )
-from semijax.semirings import Semiring, as_semiring
-from semijax.semirings.around_through import AroundThrough
-from semijax.semirings.expectation import LogMassSemiring
-from semijax.trace import scope_names
-from semijax.trace.graph import Equation, Graph, Variable
+from semijax.semirings import AbsSumProduct, Semiring, as_semiring
+from semijax.sites.program import Argnums
+from semijax.sites.starts import start_program
 
 
-@result("elements", "total", "edges")
+@result("elements", "total_elements", "edges")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ComponentFlow(Result):
     """What flows through the components of a function; scalars by name of the component.
@@ -43,33 +38,40 @@ class ComponentFlow(Result):
 
     Attributes:
         elements: the semiring's elements, by component.
-        total: the elements of all complete paths.
+        total_elements: those of all complete paths.
         edges: the expected number of edges in each component per path, float; the probability of a
-            path is |weight| / Z. Together they are the mean length of a path.
+            path is |weight| / Z. Together they are the mean length of a path. NaN where the mass Z
+            is infinite or not a number.
         names: the components, in the order of evaluation.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``; of ``edges`` always ``"element"``.
     """
 
     elements: Mapping[str, Elements]
-    total: Elements
+    total_elements: Elements
     edges: Mapping[str, jax.Array]
     names: tuple[str, ...]
     semiring: Semiring
     granularity: str
 
+    @property
+    def total(self) -> Any:
+        """What the semiring reads of all complete paths."""
+        return self.semiring.readout(self.total_elements)
+
     def share(self) -> dict[str, jax.Array]:
         """The fraction of all complete paths that enter each component: of the mass, of the number.
 
         A path enters many components: the shares do not sum to 1. For max-like semirings it is the
-        best path through the component over the best of all.
+        best path through the component over the best of all. Where there is no path all shares are
+        0; where what all paths have together is infinite or not a number they are NaN.
 
         Raises:
-            TypeError: if the semiring has no shares.
+            TypeError: if the semiring has no shares, see ``Semiring.log_size``.
         """
-        total = log_size(self.semiring, self.total)
+        total = self.semiring.log_size(self.total_elements)
         return {
-            name: fraction(log_size(self.semiring, self.elements[name]), total)
+            name: fraction(self.semiring.log_size(self.elements[name]), total)
             for name in self.names
         }
 
@@ -96,23 +98,29 @@ class ComponentFlow(Result):
 
     def _table(self) -> tables.Table:
         shares = self._shares() or [""] * len(self)
+        size = self.semiring.log_size if reads_logs(self.semiring) else lambda _: None
         cells = [
-            (name, _text(self[name]), _text(self.edges[name]), _text(share))
+            (
+                name,
+                _text(self[name], size(self.elements[name])),
+                _text(self.edges[name]),
+                _text(share),
+            )
             for name, share in zip(self.names, shares, strict=True)
         ]
         legend = (
-            f"{named(self.semiring)} over all paths that enter the component, and its share of all "
+            f"{self.semiring} over all paths that enter the component, and its share of all "
             f"paths; expected edges per path; granularity {self.granularity!r}"
         )
         header = ("component", "flow", "edges", "share")
         return tables.Table(header, cells, (1, 2, 3), legend=legend)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, log_size: Any = None) -> str:
     if isinstance(value, str) or is_traced(value):
         return str(value)
     array = np.asarray(value)
-    return shown(array[()]) if array.ndim == 0 else np.array2string(array, precision=4)
+    return shown(array[()], log_size) if array.ndim == 0 else np.array2string(array, precision=4)
 
 
 def component_flow(
@@ -121,7 +129,9 @@ def component_flow(
     depth: int | None = None,
     argnums: int | Sequence[int] = 0,
     *,
-    source: str | Sequence[str] | None = None,
+    source: Any = None,
+    traced: Argnums = None,
+    iterations: bool = True,
     granularity: str = "element",
 ) -> Callable[..., Any]:
     """What flows through each module on its way from the inputs to the output.
@@ -137,8 +147,11 @@ def component_flow(
             outside; by all names for None. Each edge lies in one: the module whose equation makes
             the node it leads to. What lies in none is ``"(outside)"``.
         argnums: the positional argument(s) where paths start.
-        source: names or globs of arrays where paths start in place of the arguments, see
-            ``site_flow``.
+        source: where they start in place of these arguments, see ``site_flow``.
+        traced: as for ``site_grads``.
+        iterations: whether a module that a loop runs is a component of its own in each iteration,
+            ``"layers[3]/attention"``, or the same in all of them, ``"layers/attention"``. One that
+            two loops run is the same in all.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
 
     Returns:
@@ -146,8 +159,8 @@ def component_flow(
         of semirings, that container of them.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: as ``semiring_grad``; ValueError if ``depth`` is
-            less than 1.
+        TypeError, ValueError, IndexError, NotImplementedError: as ``site_flow``; ValueError if
+            ``depth`` is less than 1.
 
     Source: the expected counts are those of the expectation semiring, by forward and backward
     weights as in Li and Eisner 2009, §4.
@@ -167,148 +180,37 @@ def component_flow(
     checked = as_semiring(semiring, granularity)
 
     def flow(*args: Any, **kwargs: Any) -> Any:
-        call = program_from(fun, source, args, kwargs, argnums, "component_flow")
-        graph = call.graph((), from_arguments=True)
-        crossed = [(equation, region) for equation, region in call.survey.equations if equation.wrt]
-        names = dict.fromkeys(_component(equation, depth) for equation, _ in crossed)
-        nested = dict.fromkeys(
-            _component(equation, depth) for equation, inside in crossed if inside
-        )
-        between = functools.partial(call.between, graph, from_arguments=True)
-
-        found = {name: checked.zero((), jnp.float32) for name in names}
-        flat = [name for name in names if name not in nested]
-        found |= between(checked, functools.partial(_entering, depth, flat))
+        call, starts = start_program(fun, args, kwargs, argnums, source, traced, "component_flow")
+        if call.axes:
+            raise NotImplementedError(
+                "Paths enter a module once, and here they also lead through those of the other "
+                f"members of the axes {call.axes}, which are mapped outside of component_flow. Map "
+                "them inside of the function."
+            )
+        graph = call.graph((), starts.masks())
+        components = Components(graph, depth, iterations)
         apart = checked if granularity == "element" else checked.by_operation(absent=True)
-        for name in nested:
-            passing = AroundThrough(apart, _Inside(name, depth))
-            found[name] = between(passing, _all).get(TOTAL, passing.zero((), jnp.float32)).through
-        found[TOTAL] = between(checked, _all).get(TOTAL, checked.zero((), jnp.float32))
+        entering = call.between(graph, checked, Entering(components, apart))
+        found = components.by_name(checked, entering)
+        names = tuple(found)
+        found[TOTAL] = call.between(graph, checked, all_paths).get(TOTAL, _none(checked))
 
-        masses = LogMassSemiring()
-        logs = between(masses, functools.partial(_masses, depth))
-        total = between(masses, _all).get(TOTAL, masses.zero((), jnp.float32)).log_mass
+        mass = AbsSumProduct()
+        crossing = call.between(graph, mass, Crossing(components))
+        whole = call.between(graph, mass, all_paths).get(TOTAL, _none(mass))
         edges = {
-            name: fraction(logs[name].log_mass, total) if name in logs else jnp.zeros(())
-            for name in names
+            name: fraction(mass.log_size(each), mass.log_size(whole))
+            for name, each in components.by_name(mass, crossing).items()
         }
 
         def build(member: Semiring, elements: dict[Any, Elements]) -> ComponentFlow:
             of_all = elements.pop(TOTAL)
-            return ComponentFlow(elements, of_all, edges, tuple(names), member, granularity)
+            return ComponentFlow(elements, of_all, edges, names, member, granularity)
 
         return for_each_member(checked, build, found)
 
     return flow
 
 
-def _component(equation: Equation, depth: int | None) -> str:
-    return scope_names.component(equation.scope, depth)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Inside:
-    """Whether an equation lies in a component."""
-
-    component: str
-    depth: int | None
-
-    def __call__(self, equation: Equation) -> bool:
-        return _component(equation, self.depth) == self.component
-
-
-def _whole(semiring: Semiring, elements: Elements) -> Elements:
-    """⊕ over all axes."""
-    return semiring.sum(elements, tuple(range(len(semiring.shape(elements)))))
-
-
-def _all(
-    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
-) -> dict[str, Elements]:
-    """⊕ over all paths from the inputs that have tangents to the outputs."""
-    pulled = sweep.pull(graph, semiring, values, cotangents)
-    parts = [
-        _whole(semiring, element)
-        for element, tangent in zip(pulled, tangents, strict=True)
-        if element is not None and tangent is not None
-    ]
-    return {TOTAL: functools.reduce(semiring.add, parts)} if parts else {}
-
-
-def _masses(
-    depth: int | None, graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
-) -> dict[str, Elements]:
-    """⊕ over all edges of each component, and the paths through each: forward ⊗ edge ⊗ backward."""
-    found: dict[str, Elements] = {}
-
-    def add(name: str, element: Elements) -> None:
-        part = _whole(semiring, element)
-        found[name] = semiring.add(found[name], part) if name in found else part
-
-    visits = {v.equation: v for v in sweep.forward(graph, semiring, values, tangents)}
-    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
-        if equation is None or equation not in visits or jacobian is None:
-            continue
-        forward = visits[equation]
-        if jacobian.bodies:
-            departing = {i: e for i, e in enumerate(forward.arrived) if e is not None}
-            collect = functools.partial(_masses, depth)
-            inside = jacobian.inside(semiring, departing, arrived, collect) if departing else {}
-            for name, element in inside.items():
-                add(name, element)
-            continue
-        for o, part in forward.sent.items():
-            if arrived[o] is not None:
-                add(_component(equation, depth), semiring.mul(part, arrived[o]))
-    return found
-
-
-def _entering(
-    depth: int | None,
-    names: Collection[str],
-    graph: Graph,
-    semiring: Semiring,
-    values: Any,
-    tangents: Any,
-    cotangents: Any,
-) -> dict[str, Elements]:
-    """⊕ over all paths that enter a component, for each of some that lie in no region.
-
-    A path enters for the first time by one edge: up to there it is among those that have kept
-    outside, from there on it is any.
-    """
-    ahead: dict[Variable, Elements] = {}
-    for equation, _, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
-        if equation is not None:
-            ahead.update(
-                (v, e) for v, e in zip(equation.outputs, arrived, strict=True) if e is not None
-            )
-    behind = {v: t for v, t in zip(graph.inputs, tangents, strict=True) if t is not None}
-    for equation, _, _, sent in sweep.forward(graph, semiring, values, tangents):
-        if equation is not None:
-            behind.update((equation.outputs[o], part) for o, part in sent.items())
-    spans: dict[str, list[int]] = collections.defaultdict(list)
-    for number, equation in enumerate(graph.equations):
-        if equation.wrt and not equation.region:
-            spans[_component(equation, depth)].append(number)
-    found: dict[str, Elements] = {}
-    for name in names:
-        members = set(spans[name])
-        outside = dict(behind)  # over the paths that have not entered
-        changed: set[Variable] = set()
-        for number in range(min(members), max(members) + 1):
-            equation = graph.equations[number]
-            if not (number in members or changed.intersection(equation.inputs)):
-                continue
-            sent = sweep.push_through(equation, semiring, values, outside).sent
-            for o, v in enumerate(equation.outputs):
-                outside.pop(v, None)
-                changed.add(v)
-                if o not in sent:
-                    continue
-                if number not in members:
-                    outside[v] = sent[o]
-                elif v in ahead:
-                    part = _whole(semiring, semiring.mul(sent[o], ahead[v]))
-                    found[name] = semiring.add(found[name], part) if name in found else part
-    return found
+def _none(semiring: Semiring) -> Elements:
+    return semiring.zero((), jnp.float32)

@@ -13,10 +13,10 @@ import numpy as np
 from semijax import checks, pictures, tables
 from semijax.flow import collectors
 from semijax.flow.ablation import check_value, of_sites, replacements, run_ablated
-from semijax.flow.program import Argnums, Program
 from semijax.flow.results import check_concrete, shown
-from semijax.flow.sites import Site
 from semijax.semirings import SumProduct
+from semijax.sites.program import Argnums, Program
+from semijax.sites.site import Site
 
 GIVEN, GRADIENT, RANDOM = "ranking", "|grad|", "random"
 
@@ -106,7 +106,7 @@ def faithfulness(
     steps: int = 20,
     n_random: int = 10,
     seed: int = 0,
-    argnums: Argnums = None,
+    traced: Argnums = None,
 ) -> Callable[..., Faithfulness]:
     """Whether what a ranking calls important is: the function's value without it, step by step.
 
@@ -126,7 +126,7 @@ def faithfulness(
         steps: how many steps from nothing to everything; not more than there are components.
         n_random: how many random rankings to average.
         seed: of these.
-        argnums: which arguments are traced; all floating point numbers by default.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``Faithfulness``. All runs are one
@@ -161,7 +161,7 @@ def faithfulness(
 
     def measured(*args: Any, **kwargs: Any) -> Faithfulness:
         check_concrete((args, kwargs), "faithfulness")
-        call = Program(fun, args, kwargs, argnums, caller="faithfulness")
+        call = Program(fun, args, kwargs, traced, caller="faithfulness")
         checks.check_scalar(call.out_shapes, "faithfulness")
         parts = [_Part(name, scores, call.survey.choose(name)) for name, scores in scored.items()]
         sites = [site for part in parts for site in part.sites]
@@ -229,12 +229,10 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
 def _gradients(call: Program, parts: Sequence[_Part]) -> np.ndarray:
     """Σ |gradient| over the elements of each component."""
     sites = [site for part in parts for site in part.sites]
-    graph = call.graph([site.place for site in sites])
+    places = [site.place for site in sites]
+    graph = call.graph(places, dict.fromkeys(places))
     found = call.between(graph, SumProduct(), collectors.from_sites)
-    gradients = [
-        np.abs(np.asarray(found[n])) if n in found else np.zeros(site.place.shape)
-        for n, site in enumerate(sites)
-    ]
+    gradients = [np.abs(g) for g in collectors.at_places(SumProduct(), places, found)]
     of = dict(zip(sites, gradients, strict=True))
     sums = [
         sum(of[site].sum(tuple(range(part.scores.ndim, of[site].ndim))) for site in part.sites)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend import source_info_util
 
 from semijax import sweep
-from semijax.trace.graph import Equation, Graph, Module, Variable, build, build_bodies
-from semijax.trace.regions import (
-    CondOperands,
-    CondRegion,
-    ScanOperands,
-    ScanRegion,
-    WhileOperands,
-    WhileRegion,
-)
+from semijax.trace.graph import Equation, Graph, Module, Variable, build_bodies, build_test
+from semijax.trace.regions import Found
 from semijax.trace.scope_names import Given
 
 Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
@@ -30,16 +21,16 @@ Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
 The iterations are those of the scans that it lies in, from the outside in.
 """
 
-Found = dict[int, jax.Array]
-"""The values that marked arrays had, by number; with a first axis for each scan."""
-
 
 def replay(
     graph: Graph, inputs: Sequence[Any], change: Change, iterations: tuple[Any, ...] = ()
 ) -> tuple[list[Any], Found]:
-    """Run a graph; what it returns, and what its marked arrays were before they were changed."""
+    """Run a graph; what it returns, and what its marked arrays were before they were changed.
+
+    The latter by number, with a first axis for each scan they lie in.
+    """
     values: dict[Variable, Any] = {**graph.constants}
-    found: Found = {}
+    found: dict[int, jax.Array] = {}
 
     def define(variable: Variable, value: Any) -> None:
         for number in graph.marked.get(variable, ()):
@@ -93,62 +84,16 @@ class _Scopes:
             self._entered.pop()[1].__exit__(None, None, None)
 
 
-def _region(equation: Equation, operands: Sequence[Any], change: Change, iterations: Any) -> Any:
-    region, bodies = equation.region, build_bodies(equation)
-    if isinstance(region, ScanRegion):
-        return _scan(region, bodies[0], region.operands(operands), change, iterations)
-    if isinstance(region, CondRegion):
-        return _cond(region, bodies, region.operands(operands), change, iterations)
-    assert isinstance(region, WhileRegion)
-    test = build(region.test, within=equation)
-    return _while(test, bodies[0], region.operands(operands), change, iterations)
+def _region(
+    equation: Equation, operands: Sequence[Any], change: Change, iterations: tuple[Any, ...]
+) -> tuple[list[Any], Found]:
+    """A region whose bodies are run again in the same way."""
+    assert equation.region is not None
+    graphs: dict[int | None, Graph] = dict(enumerate(build_bodies(equation, active=False)))
 
+    def run(body: int | None, inputs: Sequence[Any], iteration: Any) -> tuple[list[Any], Found]:
+        graph = build_test(equation) if body is None else graphs[body]
+        inner = iterations if iteration is None else (*iterations, iteration)
+        return replay(graph, inputs, change, inner)
 
-def _scan(
-    region: ScanRegion, body: Graph, operands: ScanOperands, change: Change, iterations: Any
-) -> Any:
-    consts, carry, xs = operands
-
-    def step(carry: Any, x: Any) -> Any:
-        number, x = x
-        results, found = replay(body, [*consts, *carry, *x], change, (*iterations, number))
-        return results[: len(carry)], (results[len(carry) :], found)
-
-    numbered = jnp.arange(region.length), list(xs)
-    carry, (ys, found) = region.run(step, list(carry), numbered)
-    return [*carry, *ys], found
-
-
-def _cond(
-    region: CondRegion,
-    branches: Sequence[Graph],
-    operands: CondOperands,
-    change: Change,
-    iterations: Any,
-) -> Any:
-    index, inputs = operands
-    shapes: dict[int, Any] = {}
-    for branch in branches:
-        shapes |= jax.eval_shape(lambda *x, b=branch: replay(b, x, change, iterations), *inputs)[1]
-
-    def run(branch: Graph, *inputs: Any) -> Any:
-        results, found = replay(branch, inputs, change, iterations)
-        rest = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n not in found}
-        return results, found | rest
-
-    return region.switch(index, [functools.partial(run, branch) for branch in branches], *inputs)
-
-
-def _while(
-    test: Graph, body: Graph, operands: WhileOperands, change: Change, iterations: Any
-) -> Any:
-    test_consts, body_consts, carry = operands
-
-    def again(carry: Any) -> Any:
-        return sweep.output_values(test, sweep.evaluate(test, [*test_consts, *carry]))[0]
-
-    def step(carry: Any) -> Any:
-        # How many values an array has in there is known only when the loop has run: none is kept.
-        return replay(body, [*body_consts, *carry], change, iterations)[0]
-
-    return lax.while_loop(again, step, list(carry)), {}
+    return equation.region.interpret(run, operands)

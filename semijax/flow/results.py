@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import re
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from semijax import tables
 from semijax.elements import Elements
-from semijax.semirings import AbsSumProduct, PathCount, Product, Semiring
-from semijax.semirings.expectation import LogMassSemiring
-from semijax.semirings.order import OperationGranularity
+from semijax.semirings import Product, Semiring
 from semijax.trace import scope_names
 
 _Result = TypeVar("_Result", bound=type)
@@ -72,62 +71,18 @@ class Result(tables.Printed, Mapping[str, Any]):
     def provenance(self) -> dict[str, str]:
         """The semiring, the granularity and the versions it was computed with."""
         versions = {name: importlib.metadata.version(name) for name in ("semijax", "jax", "jaxlib")}
-        return {"semiring": named(self.semiring), "granularity": self.granularity, **versions}
+        return {"semiring": str(self.semiring), "granularity": self.granularity, **versions}
 
 
 TOTAL = ""
 """The key of what is summed over everything; nothing else is called so."""
 
 
-def as_given(semiring: Semiring) -> Semiring:
-    """A semiring as it was before it was given a granularity."""
-    return semiring.of if isinstance(semiring, OperationGranularity) else semiring
-
-
-def named(semiring: Semiring) -> str:
-    """A semiring as it was given; the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(as_given(semiring)))
-
-
-def log_size(semiring: Semiring, elements: Elements) -> jax.Array:
-    """The logarithm of the size of elements, |weight|, mass or number of paths; −∞ for none.
-
-    Raises:
-        TypeError: where elements cannot be compared by size.
-    """
-    if isinstance(semiring, LogMassSemiring):
-        return elements.log_mass
-    if isinstance(semiring, PathCount):
-        return elements
-    weights = semiring.readout(elements)
-    if semiring.units != "weight" or jax.tree.structure(weights) != jax.tree.structure(0):
-        raise _no_share(semiring)
-    if weights.ndim != len(semiring.shape(elements)):
-        raise _no_share(semiring)
-    return jnp.where(is_no_path(semiring, elements), -jnp.inf, jnp.log(jnp.abs(weights)))
-
-
 def fraction(logs: jax.Array, log_total: jax.Array) -> jax.Array:
-    """From logarithms; 0 where there is nothing at all."""
-    return jnp.exp(logs - jnp.where(log_total == -jnp.inf, 0, log_total))
-
-
-def is_no_path(semiring: Semiring, elements: Elements) -> jax.Array:
-    """Where elements are 0̄."""
-    zero = semiring.zero((), semiring.dtype(elements))
-    ndim = len(semiring.shape(elements))
-    same = [
-        (a == b).all(tuple(range(ndim, a.ndim)))
-        for a, b in zip(jax.tree.leaves(elements), jax.tree.leaves(zero), strict=True)
-    ]
-    return jnp.stack(same).all(0)
-
-
-def _no_share(semiring: Semiring) -> TypeError:
-    return TypeError(
-        f"{type(semiring).__name__} has no shares: they are of weights, masses and counts. "
-        "AbsSumProduct() gives the shares of the mass, Entropy() the same in logarithms."
-    )
+    """Shares, from logarithms: 0 of nothing at all, NaN of a total that is not finite."""
+    nothing = log_total == -jnp.inf
+    share = jnp.exp(logs - jnp.where(nothing, 0, log_total))
+    return jnp.where(nothing | jnp.isfinite(log_total), share, jnp.nan)
 
 
 def for_each_member(
@@ -161,15 +116,18 @@ def check_concrete(tree: Any, caller: str) -> None:
             )
 
 
-def shown(value: Any) -> str:
-    """A number in a table."""
+def shown(value: Any, log_size: Any = None) -> str:
+    """A number in a table; one that is too large for its dtype by the logarithm of its size."""
+    if log_size is not None and np.isposinf(value) and math.isfinite(log_size):
+        return f"exp({log_size:.4g})"
     return f"{value:.4g}"
 
 
+def reads_logs(semiring: Semiring) -> bool:
+    """Whether the weights it reads are carried as logarithms, so that only reading overflows."""
+    return semiring.units == "weight" and semiring.size_of is not None
+
+
 def of_what(semiring: Semiring) -> str:
-    """What the sizes of elements are sizes of, for a legend."""
-    if isinstance(semiring, (LogMassSemiring, AbsSumProduct)):
-        return "the gradient's mass Z = Σ|path weight|"
-    if isinstance(semiring, PathCount):
-        return "the number of paths"
-    return f"the absolute value of {named(semiring)}"
+    """What shares are shares of, for a legend."""
+    return semiring.size_of or f"the absolute value of {semiring}"

@@ -1,8 +1,7 @@
-"""A call whose paths are asked for: the function traced, run, and its arguments named."""
+"""A call whose paths are asked for: the function traced, run, and its arrays named."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,122 +11,74 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks
+from semijax import elements as el
 from semijax.paths.run import Array, Run
+from semijax.sites.program import Argnums
+from semijax.sites.site import Place
+from semijax.sites.starts import start_program
 from semijax.trace import scope_names
-from semijax.trace.graph import trace
+from semijax.trace.regions import ScanRegion
 
 
 class Call:
-    """``fun(*args, **kwargs)``, with paths from the arguments at ``argnums`` to its scalar output.
+    """``fun(*args, **kwargs)``, with paths from where they start to its scalar output.
 
     Attributes:
         fun, args, kwargs: the call.
-        argnums: the positions of the arguments that paths start from.
-        names: the name of every leaf of these, as ``"[0]['w']"``.
-        run: its steps.
+        argnums: the positions of the arguments that paths start from, where no site is named.
+        sites: the names of the sites that they start from; none if they start from the arguments.
+        text: where they start, for a message.
+        through: where they have to pass, as it was asked for.
+        names: what the arrays where they start are called.
+        sources: the positions in each of these arrays; None for all.
+        passes: whether a path has passed where it has to, once it is at a node of an array; None if
+            it does not have to pass anywhere.
+        run: the steps.
         end: the array of the output; None where no path reaches it.
     """
 
     def __init__(
         self,
         fun: Callable[..., Any],
-        argnums: int | Sequence[int],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        argnums: int | Sequence[int] = 0,
+        source: Any = None,
+        through: str | None = None,
+        traced: Argnums = None,
         *,
-        caller: str = "semijax.Path",
+        caller: str,
     ) -> None:
         self.fun, self.args, self.kwargs = fun, args, kwargs
+        self._check_concrete(caller, [*jax.tree.leaves((args, kwargs)), jnp.zeros(())])
+        program, starts = start_program(fun, args, kwargs, argnums, source, traced, caller)
+        checks.check_scalar(program.out_shapes, caller)
         given = checks.check_argnums(argnums)
-        self.argnums = tuple(checks.positions(given, args))
-        primals = tuple(args[i] for i in self.argnums)
-        checks.check_inputs(caller, primals)
-        named = [leaf for n in self.argnums for leaf in checks.named_leaves(n, args[n])]
-        self.names = [name for name, _ in named]
-        leaves = [jnp.asarray(leaf) for _, leaf in named]
-        self._check_concrete(caller, [*leaves, jnp.zeros(())])  # a tracer under jit, too
-
-        def of_chosen(*primals: Any) -> Any:
-            full = list(args)
-            for i, primal in zip(self.argnums, primals, strict=True):
-                full[i] = primal
-            return fun(*full, **kwargs)
-
-        graph, shapes = trace(of_chosen, *primals)
-        checks.check_scalar(shapes, caller)
+        self.argnums = () if starts.sites else tuple(checks.positions(given, args))
+        self.sites, self.text, self.through = starts.sites, starts.text, through
+        through_scope = through is None or scope_names.any_match(through, program.survey.scopes)
+        wanted = [] if through_scope else program.survey.picked(through, "scope or site")
+        places = [start.place for start in starts.arrays] + [site.place for site in wanted]
+        graph = program.graph(places, {start.place: None for start in starts.arrays})
         self._check_concrete(caller, graph.constants.values())
-        self.run = Run(graph, leaves)
+        self.run = Run(graph, program.leaves)
         (self.end,) = self.run.outputs
-        self._shapes = [leaf.shape for leaf in leaves]
-        self._like = primals[0] if isinstance(given, int) else primals
-
-    def sources(self, source: Any) -> dict[Array, np.ndarray | None]:
-        """The positions in each input array that a ``source`` argument means; None for all.
-
-        Raises:
-            TypeError, ValueError, IndexError: if it means none.
-        """
-        if source is None:
-            chosen: Sequence[np.ndarray | None] = [None] * len(self.names)
-        elif isinstance(source, str):
-            chosen = self._only(self._leaf(source), None)
-        elif _is_pair(source):
-            chosen = self._element(*source)
-        else:
-            chosen = self._masked(source)
-        return {
-            array: positions
-            for array, positions in zip(self.run.inputs, chosen, strict=True)
-            if array is not None and (positions is None or len(positions))
-        }
-
-    def _leaf(self, leaf: Any) -> int:
-        """The number of a leaf, by its name or by its keys."""
-        keys = leaf if isinstance(leaf, tuple) else (leaf,)
-        name = leaf if isinstance(leaf, str) and leaf.startswith("[") else _name(keys)
-        if name not in self.names:
-            likely = ", ".join(scope_names.nearest(name, self.names))
-            raise ValueError(
-                f"No differentiated argument is called {name!r}. The nearest: {likely}."
-            )
-        return self.names.index(name)
-
-    def _only(self, number: int, positions: np.ndarray | None) -> list[np.ndarray | None]:
-        """Positions in one leaf."""
-        none = np.zeros(0, int)
-        return [positions if n == number else none for n in range(len(self.names))]
-
-    def _element(self, leaf: Any, index: Any) -> list[np.ndarray | None]:
-        number = self._leaf(leaf)
-        shape = self._shapes[number]
-        wanted = tuple(index) if isinstance(index, (tuple, list)) else (index,)
-        inside = len(wanted) == len(shape) and all(
-            _is_integer(i) and -n <= i < n for i, n in zip(wanted, shape, strict=True)
-        )
-        if not inside:
-            raise IndexError(
-                f"source index {index} is out of range for {self.names[number]}, which has shape "
-                f"{shape}."
-            )
-        positive = [operator.index(i) % n for i, n in zip(wanted, shape, strict=True)]
-        flat = np.ravel_multi_index(positive, shape) if shape else 0
-        return self._only(number, np.array([flat]))
-
-    def _masked(self, mask: Any) -> list[np.ndarray]:
-        given, wanted = jax.tree.structure(mask), jax.tree.structure(self._like)
-        if given != wanted:
-            raise ValueError(
-                "source must be a leaf of the arguments and an index, a leaf's name, or a boolean "
-                f"mask with the structure of the differentiated argument, {wanted}; got "
-                f"{source_text(mask)}."
-            )
-        masks = [np.asarray(leaf) for leaf in jax.tree.leaves(mask)]
-        for name, leaf, shape in zip(self.names, masks, self._shapes, strict=True):
-            if leaf.dtype != bool:
-                raise TypeError(f"The mask of {name} must be boolean, got {leaf.dtype}.")
-            if leaf.shape != shape:
-                raise ValueError(f"The mask of {name} must have shape {shape}, got {leaf.shape}.")
-        return [np.flatnonzero(leaf) for leaf in masks]
+        self.names: dict[Array, str] = {}
+        self.sources: dict[Array, np.ndarray | None] = {}
+        for number, start in enumerate(starts.arrays):
+            for iteration, array in self.run.marked.get(number, ()):
+                self.names[array] = start.name
+                positions = _positions(start.place, start.mask, iteration)
+                if positions is None or len(positions):
+                    self.sources[array] = positions
+        self.passes: Callable[[Array], bool] | None = None
+        if through is not None and through_scope:
+            matches = scope_names.check_pattern(through, self.run.scopes)
+            self.passes = lambda array: array.made_by is not None and matches(array.scope)
+        elif through is not None:
+            numbers = range(len(starts.arrays), len(places))
+            on_the_way = {a for n in numbers for _, a in self.run.marked.get(n, ())}
+            self.passes = on_the_way.__contains__
 
     def _check_concrete(self, caller: str, values: Iterable[Any]) -> None:
         for value in values:
@@ -139,26 +90,14 @@ class Call:
                 )
 
 
-def _is_pair(source: Any) -> bool:
-    """Whether it is a leaf and an index, and no mask of a pair of arguments."""
-    if not isinstance(source, tuple) or len(source) != 2:
-        return False
-    keys = source[0] if isinstance(source[0], tuple) else (source[0],)
-    return all(isinstance(key, str) or _is_integer(key) for key in keys)
-
-
-def _is_integer(key: Any) -> bool:
-    return hasattr(key, "__index__") and not isinstance(key, (bool, np.ndarray, jax.Array))
-
-
-def _name(keys: tuple[Any, ...]) -> str:
-    return "".join(
-        f"[{key!r}]" if isinstance(key, str) else f"[{operator.index(key)}]" for key in keys
-    )
-
-
-def source_text(source: Any) -> str:
-    """A source, for a message: an index in full, a mask by its structure."""
-    if isinstance(source, str) or _is_pair(source):
-        return repr(source)
-    return f"a mask of structure {jax.tree.structure(source)}"
+def _positions(place: Place, mask: Any, iteration: Sequence[int]) -> np.ndarray | None:
+    """Where paths start in an array of one iteration; None for everywhere."""
+    if mask is None:
+        return None
+    loops = [region for region in place.loops if region.is_loop]
+    scans = zip(iteration, loops, strict=True)
+    of_iteration = tuple(i for i, region in scans if isinstance(region, ScanRegion))
+    made = np.asarray(place.made(np.asarray(mask)[of_iteration], 0))
+    nodes = el.node_shape(place.variable)
+    spread = made.reshape(made.shape + (1,) * (len(nodes) - made.ndim))
+    return np.flatnonzero(np.broadcast_to(spread, nodes))

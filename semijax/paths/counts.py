@@ -50,7 +50,8 @@ def component_counts(
         ``edges`` over examples; NaN for one), ``paths`` and ``examples`` (how many there are).
 
     Raises:
-        ValueError: if ``depth`` is less than 1.
+        ValueError: if ``depth`` is less than 1, or paths are weighted and the weight of one is
+            infinite or not a number.
         TypeError: if ``paths`` holds something else.
 
     Example:
@@ -124,6 +125,12 @@ def _mean_counts(
 
 def _shares(paths: Sequence[Path]) -> np.ndarray:
     logs = np.array([path.log_abs_weight for path in paths])
+    if not logs.max() < np.inf:
+        weight = next(path.weight for path in paths if not path.log_abs_weight < np.inf)
+        raise ValueError(
+            "component_counts counts paths in proportion to their weights, and one of these weighs "
+            f"{weight}. Leave it out, or count all the same with weighted=False."
+        )
     if logs.max() == -np.inf:
         return _equal(paths)
     sizes = np.exp(logs - logs.max())

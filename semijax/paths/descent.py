@@ -9,6 +9,7 @@ import numpy as np
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
 from semijax.paths.scores import DECIMALS, Scores, log_size
+from semijax.semirings.logarithmic import ZERO
 
 NODES_AT_ONCE = 256
 """A node may have thousands of edges, and all of them are looked at."""
@@ -52,7 +53,7 @@ def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray])
     index = np.concatenate([*sources.values()])
     array = np.repeat([a.number for a in sources], [len(i) for i in sources.values()])
     pointer = np.concatenate([tree.start(a, i) for a, i in sources.items()])
-    passed = np.full(len(index), not scores.restricted)
+    passed = np.repeat([scores.passes(a) for a in sources], [len(i) for i in sources.values()])
     done = len(scores.run.arrays)
     while (number := int(array.min())) < done:
         here = np.flatnonzero(array == number)
@@ -70,7 +71,7 @@ def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray])
                 end, weight = bundle.edges.other[taken], bundle.edges.weight[taken]
                 pointer[moved] = tree.extend(pointer[moved], bundle, index[moved], end, weight)
                 array[moved], index[moved] = bundle.target.number, end
-                passed[moved] |= scores.passes(bundle.step)
+                passed[moved] |= scores.passes(bundle.target)
     return Found(tree, pointer.tolist())
 
 
@@ -95,14 +96,14 @@ class _Options:
         self._kept, owners, logs = [], [], []
         for bundle in ways:
             owner, other, weight = bundle.edges
-            after = passed or scores.passes(bundle.step)
+            after = passed or scores.passes(bundle.target)
             score = scores.at(bundle.target, other, passed=after)
             kept = np.flatnonzero(score != -np.inf)
             if len(kept) < len(score):
                 owner, weight, score = owner[kept], weight[kept], score[kept]
             self._kept.append(kept)
             owners.append(owner)
-            logs.append(log_size(weight) + score)
+            logs.append(np.where(weight == 0, ZERO, log_size(weight) + score))
         owner, log = (x[0] if len(ways) == 1 else np.concatenate(x) for x in (owners, logs))
         self._order = None
         if np.any(owner[1:] < owner[:-1]):

@@ -28,6 +28,11 @@ class Edge(Protocol):
 
     @property
     def weight(self) -> float:
+        """The number it has, whose sign is its colour."""
+        ...
+
+    @property
+    def label(self) -> str:
         """What is written at it."""
         ...
 
@@ -35,11 +40,6 @@ class Edge(Protocol):
     def share(self) -> float | None:
         """Its share of the mass, if it has one."""
         ...
-
-
-def label(edge: Edge) -> str:
-    """Its weight, and its share of the mass if it has one."""
-    return f"{edge.weight:.3g}" + ("" if edge.share is None else f" ({edge.share:.1%})")
 
 
 def colour(edge: Edge) -> str:
@@ -58,7 +58,7 @@ def dot(title: str, names: Sequence[str], edges: Sequence[Edge]) -> str:
     """A digraph in Graphviz's language."""
     lines = [f"  {n} [label={json.dumps(name)}];" for n, name in enumerate(names)]
     for edge, width in zip(edges, widths(edges), strict=True):
-        look = f'label={json.dumps(label(edge))} color="{colour(edge)}" penwidth={width:.2f}'
+        look = f'label={json.dumps(edge.label)} color="{colour(edge)}" penwidth={width:.2f}'
         lines.append(f"  {edge.tail} -> {edge.head} [{look}];")
     head = f"digraph {{\n  rankdir=LR; label={json.dumps(title)};\n  node [shape=box];\n"
     return head + "\n".join(lines) + "\n}\n"
@@ -94,7 +94,7 @@ def svg(names: Sequence[str], hints: Sequence[str], edges: Sequence[Edge]) -> st
         for points in curves:
             (ax, ay), *others = points
             path += f" L{ax:.0f},{ay:.0f} C" + " ".join(f"{px:.0f},{py:.0f}" for px, py in others)
-        hint = f"{names[edge.tail]} → {names[edge.head]}: {label(edge)}"
+        hint = f"{names[edge.tail]} → {names[edge.head]}: {edge.label}"
         tx, ty = _on_curve(curves[0], 0.4)
         short = f"{edge.weight:.3g}" if edge.share is None else f"{edge.share:.0%}"
         parts.append(

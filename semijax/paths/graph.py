@@ -19,10 +19,11 @@ from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
 from semijax.paths.labels import Labels
 from semijax.paths.run import Array
-from semijax.paths.scores import STRONGEST, Scores
-from semijax.paths.sweeps import backward, flows, forward, read_out, total
+from semijax.paths.scores import MASS, STRONGEST, Scores
+from semijax.paths.search import where_infinite
+from semijax.paths.sweeps import backward, flows, forward, only_at, read_out, total
 from semijax.semirings import AbsSumProduct, Product, Semiring, as_semiring
-from semijax.semirings.logarithmic import LogAbsSumProduct
+from semijax.sites.program import Argnums
 from semijax.trace import scope_names
 
 Position = tuple[Array, int]
@@ -49,6 +50,8 @@ class GraphEdge:
     Attributes:
         tail, head: the numbers of its nodes.
         weight: the local derivative; between modules, what flows.
+        label: what is written at it: the weight, between modules with the share. The mass itself,
+            which grows exponentially with depth, tells nothing: only its share is written.
         share: between modules, the mass that crosses over that of all paths: how often a path
             crosses here, on average.
     """
@@ -56,6 +59,7 @@ class GraphEdge:
     tail: int
     head: int
     weight: float
+    label: str
     share: float | None = None
 
 
@@ -88,7 +92,9 @@ class GradientGraph:
         for number, node in enumerate(self.nodes):
             graph.add_node(number, name=node.name, **node.fields)
         for edge in self.edges:
-            graph.add_edge(edge.tail, edge.head, weight=edge.weight, share=edge.share)
+            graph.add_edge(
+                edge.tail, edge.head, weight=edge.weight, label=edge.label, share=edge.share
+            )
         return graph
 
     def to_dot(self) -> str:
@@ -96,7 +102,11 @@ class GradientGraph:
         return drawing.dot(self.title, [node.name for node in self.nodes], self.edges)
 
     def to_json(self) -> str:
-        """``{"title", "nodes": [{"name", …}], "edges": [{"tail", "head", "weight", "share"}]}``."""
+        """The graph as JSON.
+
+        ``{"title", "nodes": [{"name", …}], "edges": [{"tail", "head", "weight", "label",
+        "share"}]}``; what JSON has no number for, as an infinite mass, is a string.
+        """
         nodes = [{"name": node.name, **node.fields} for node in self.nodes]
         edges = [vars(edge) for edge in self.edges]
         content = {"title": self.title, "nodes": nodes, "edges": edges}
@@ -121,8 +131,11 @@ def gradient_graph(
     fun: Callable[..., Any],
     *,
     argnums: int | Sequence[int] = 0,
+    source: Any = None,
+    traced: Argnums = None,
     level: str = "element",
     depth: int | None = None,
+    iterations: bool = True,
     semiring: Any = None,
     share: float = 0.95,
     max_edges: int = 2000,
@@ -131,16 +144,19 @@ def gradient_graph(
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
-        argnums: which positional argument(s) the paths start from.
+        argnums: the positional argument(s) where paths start.
+        source: where they start in place of these, see ``top_paths``.
+        traced: as for ``top_paths``.
         level: ``"element"``: every node and edge that is on a path, edges labelled with local
             derivatives (Du et al. 2023, Fig. 1b), for small functions. ``"scope"``: a node for each
-            module and each leaf of the arguments, for models of any size: an edge from where an
+            module and each array where paths start, for models of any size: an edge from where an
             array was made to where it is read.
         depth: modules are told apart by so many names of their scope, from the outside; by all
             names by default.
+        iterations: whether a module that a loop runs is another node in each iteration.
         semiring: between modules, what flows: the ⊕ over all paths from the arguments to the output
             that take an edge from the one to the other, read out as a number. The mass,
-            ``AbsSumProduct``, by default.
+            ``AbsSumProduct``, by default; only its shares are drawn.
         share: between modules, the largest edges are shown that together carry so much of the mass
             that crosses from module to module, a number in (0, 1].
         max_edges: between elements, how many edges there may be.
@@ -150,6 +166,8 @@ def gradient_graph(
 
     Raises:
         ValueError: if there are more edges than ``max_edges``, or an option is none of these.
+        FloatingPointError: between modules, where a local derivative on the way is infinite or not
+            a number: there are no shares then.
         TypeError, jax.errors.ConcretizationTypeError: as ``top_paths``.
 
     Example:
@@ -178,12 +196,12 @@ def gradient_graph(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def graph(*args: Any, **kwargs: Any) -> GradientGraph:
-        call = Call(fun, argnums, args, kwargs, caller="gradient_graph")
+        call = Call(fun, args, kwargs, argnums, source, None, traced, caller="gradient_graph")
         name = getattr(fun, "__name__", type(fun).__name__)
         if level == "element":
             return GradientGraph(f"{name}: local derivatives", *_elements(call, name, max_edges))
-        title = f"{name}: {type(checked).__name__} between modules, {share:.0%} of the mass"
-        return GradientGraph(title, *_modules(call, depth, checked, share))
+        title = f"{name}: {checked} between modules, {share:.0%} of the mass"
+        return GradientGraph(title, *_modules(call, depth, iterations, checked, share))
 
     return graph
 
@@ -200,10 +218,10 @@ def _elements(
 
     # A node may be found in several arrays: in those that a loop reads row by row, or writes.
     made_at: dict[Array, dict[int, Position]] = collections.defaultdict(dict)
-    for array in call.run.inputs:
-        if array is not None:
-            for position in on_a_path(array, array.positions).tolist():
-                made_at[array][position] = array, position
+    for array, positions in call.sources.items():
+        begins = array.positions if positions is None else positions
+        for position in on_a_path(array, begins).tolist():
+            made_at[array][position] = array, position
     found: list[tuple[Position, Position, float]] = []
     for array in call.run.arrays:
         index = np.array([*made_at[array]], int)
@@ -227,8 +245,13 @@ def _elements(
     ordered = sorted(everything, key=lambda position: (position[0].number, position[1]))
     number = {position: n for n, position in enumerate(ordered)}
     labels = Labels(call)
-    nodes = [labels.nodes(array, np.array([p]))[0] for array, p in ordered]
-    edges = [GraphEdge(number[tail], number[head], weight) for tail, head, weight in found]
+    nodes = [
+        labels.nodes(array, np.array([p]), start=array in call.sources)[0] for array, p in ordered
+    ]
+    edges = [
+        GraphEdge(number[tail], number[head], weight, f"{weight:.3g}")
+        for tail, head, weight in found
+    ]
     return (
         tuple(GraphNode(node.name, node.to_dict()) for node in nodes),
         tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),
@@ -236,55 +259,65 @@ def _elements(
 
 
 def _modules(
-    call: Call, depth: int | None, semiring: Semiring, share: float
+    call: Call, depth: int | None, iterations: bool, semiring: Semiring, share: float
 ) -> tuple[tuple[GraphNode, ...], tuple[GraphEdge, ...]]:
     run, end = call.run, call.end
     if end is None:
         return (), ()
-    begin = [array for array in run.inputs if array is not None]
+    begin = call.sources
 
     def module(scope: str) -> str:
-        return scope_names.component(scope, depth)
+        known = scope if iterations else scope_names.without_iterations(scope)
+        return scope_names.component(known, depth)
 
     def origin(array: Array) -> str:
-        while array.step is not None and run.steps[array.step].equation is None:
+        while array.step is not None and array.made_by is None and array not in call.names:
             array = next(iter(run.steps[array.step].inputs.values()))
-        return call.names[array.output] if array.step is None else module(array.scope)
+        return call.names[array] if array in call.names else module(array.scope)
 
-    def crossings(semiring: Semiring) -> tuple[dict[tuple[str, str], float], float]:
-        """The flow between each two modules, and that of all paths."""
+    def crossings(semiring: Semiring) -> tuple[dict[tuple[str, str], Any], Any]:
+        """The elements of the paths between each two modules, and of all paths."""
         parts: dict[tuple[str, str], list[Any]] = collections.defaultdict(list)
         to_end = backward(run, semiring, end)
         for step, i, part in flows(run, semiring, forward(run, semiring, begin), to_end):
-            assert step.equation is not None
-            pair = origin(step.inputs[i]), module(step.equation.scope)
+            pair = origin(step.inputs[i]), module(step.scope)
             if pair[0] != pair[1]:
                 parts[pair].append(part)
-        everything = [to_end[array] for array in begin if array in to_end]
-        read = {pair: _number(semiring, total(semiring, each)) for pair, each in parts.items()}
-        return read, _number(semiring, total(semiring, everything))
+        everything = [
+            only_at(semiring, to_end[array], positions)
+            for array, positions in begin.items()
+            if array in to_end
+        ]
+        return {p: total(semiring, each) for p, each in parts.items()}, total(semiring, everything)
 
-    logs, log_mass = crossings(LogAbsSumProduct())
+    mass = AbsSumProduct()
+    masses, whole = crossings(mass)
+    log_mass = float(mass.log_size(whole))
+    if not log_mass < math.inf:
+        raise FloatingPointError(where_infinite(Scores(run, end, MASS)))
+    logs = {pair: float(mass.log_size(each)) for pair, each in masses.items()}
     shares = {
         pair: math.exp(log - log_mass) if log > -math.inf else 0.0 for pair, log in logs.items()
     }
-    if semiring == AbsSumProduct():
-        with np.errstate(over="ignore"):
-            flow = {pair: float(np.exp(log)) for pair, log in logs.items()}
-    else:
-        flow, _ = crossings(semiring)
+    elements = masses if semiring == mass else crossings(semiring)[0]
+    flow = {pair: _number(semiring, each) for pair, each in elements.items()}
     shown, carried = [], 0.0
     for pair in sorted(shares, key=lambda pair: -shares[pair]):
         if carried >= share * sum(shares.values()):
             break
         shown.append(pair)
         carried += shares[pair]
-    arguments = [call.names[array.output] for array in begin]
-    modules = [module(step.equation.scope) for step in run.steps if step.equation]
+    arguments = [call.names[array] for array in begin]
+    modules = [module(step.scope) for step in run.steps if step.equation]
     order = dict.fromkeys([*arguments, *modules])
     names = [name for name in order if any(name in pair for pair in shown)]
     number = {name: n for n, name in enumerate(names)}
-    edges = [GraphEdge(number[a], number[b], flow[a, b], shares[a, b]) for a, b in shown]
+
+    def label(pair: tuple[str, str]) -> str:
+        share = f"{shares[pair]:.1%}"
+        return share if semiring == mass else f"{flow[pair]:.3g} ({share})"
+
+    edges = [GraphEdge(number[p[0]], number[p[1]], flow[p], label(p), shares[p]) for p in shown]
     return (
         tuple(GraphNode(name, {}) for name in names),
         tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),

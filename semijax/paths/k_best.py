@@ -12,7 +12,7 @@ import numpy as np
 from semijax.jacobians.edges import pairs
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import DECIMALS, Scores, log_size
+from semijax.paths.scores import DECIMALS, Scores, beyond_float64, log_size
 from semijax.semirings.logarithmic import ZERO
 
 
@@ -97,7 +97,7 @@ def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray | None]) -
     if not kept or not np.allclose(_first(found.rank), promised, rtol=1e-9, atol=SLACK):
         raise FloatingPointError(
             "The weights of some paths are too small or too large for float64, in which they are "
-            "compared with their signs. by='abs' compares logarithms."
+            f"compared with their signs{beyond_float64(scores)}. by='abs' compares logarithms."
         )
     return Found(search.tree, prefixes.pointer[ranking].tolist())
 
@@ -109,9 +109,9 @@ class _KBest:
 
     def begin(self, sources: Mapping[Array, np.ndarray | None]) -> _Prefixes:
         """The k best sources."""
-        passed = not self._scores.restricted
         parts = [_none()]
         for array, index in sources.items():
+            passed = self._scores.passes(array)
             score = self._scores.at(array, index, passed=passed)
             best = np.arange(len(score))
             if len(best) > self._k:
@@ -174,7 +174,7 @@ class _KBest:
             node: which of the nodes each is at.
             least: what its rank must be at least.
         """
-        passed = bool(prefixes.passed[0]) or self._scores.passes(bundle.step)
+        passed = bool(prefixes.passed[0]) or self._scores.passes(bundle.target)
         owner, other, weight = bundle.edges
         negative = (weight < 0) ^ prefixes.negative[0]
         score = self._scores.at(bundle.target, other, passed=passed, negative=negative)
@@ -196,13 +196,14 @@ class _KBest:
         prefix, edge = pairs(node, owner[kept])
         edge = kept[edge]
 
-        following, log, taken = prefixes.take(prefix), log[edge], there[edge]
-        rank = self._rank(score[taken], following.log + log)
+        following, taken = prefixes.take(prefix), there[edge]
+        log = np.where(following.log < ZERO / 2, ZERO, following.log + log[edge])
+        rank = self._rank(score[taken], log)
         return dataclasses.replace(
             following,
             array=np.full(len(edge), bundle.target.number),
             index=other[taken],
-            log=following.log + log,
+            log=log,
             negative=negative[taken],
             passed=np.full(len(edge), passed),
             sign=rank.sign,
@@ -214,11 +215,12 @@ class _KBest:
     def _rank(self, score: np.ndarray, log: Any) -> Rank:
         """Of paths with these scores ahead, and weights of these sizes so far."""
         size = log + (score if self._scores.order.logarithmic else log_size(score))
-        dead = size < ZERO / 2  # whatever else there is on the way
+        # A weight of 0 is on the way, whatever else is. What is not finite ahead was not selected.
+        dead = (size < ZERO / 2) | ~np.isfinite(size)
         if self._scores.order.logarithmic:
             return Rank(np.ones(len(score)), np.where(dead, ZERO, np.round(size, DECIMALS)))
-        sign = np.where(dead, 0, np.sign(score))
-        return Rank(sign, np.where(dead, 0, np.round(sign * size, DECIMALS)))
+        sign, size = np.where(dead, 0, np.sign(score)), np.where(dead, 0, size)
+        return Rank(sign, np.round(sign * size, DECIMALS))
 
     def rank(self, prefixes: _Prefixes, k: int) -> Rank:
         """The rank of the k-th best prefix; there are as many."""

@@ -21,7 +21,7 @@ class Labels:
 
     def __init__(self, call: Call) -> None:
         self._call, self._run = call, call.run
-        self._arrays: dict[Array, tuple[Variable, np.ndarray, dict[int, Node]]] = {}
+        self._arrays: dict[tuple[Array, bool], tuple[Variable, np.ndarray, dict[int, Node]]] = {}
         self._sources: dict[Any, str] = {}
         self._arounds: dict[tuple[Step, int], tuple[str, ...]] = {}
 
@@ -43,8 +43,10 @@ class Labels:
         edges: dict[int, Edge] = {}
         for number in np.unique(places):
             here, there = used[places == number], found.tree.places[number]
-            array = there.target if isinstance(there, Bundle) else there
-            nodes.update(zip(here.tolist(), self.nodes(array, end[here]), strict=True))
+            is_edge = isinstance(there, Bundle)
+            array = there.target if is_edge else there
+            own = self.nodes(array, end[here], start=not is_edge)
+            nodes.update(zip(here.tolist(), own, strict=True))
             if isinstance(there, Bundle):
                 step, i, o, _ = there
                 index = _indices(start[here], step.inputs[i].shape)
@@ -59,16 +61,23 @@ class Labels:
                 tuple([nodes[pointer] for pointer in chain]),
                 tuple([edges[pointer] for pointer in chain[1:]]),
                 call.argnums,
+                call.sites,
                 fun,
             )
 
         return [path(chain) for chain in chains]
 
-    def nodes(self, array: Array, positions: np.ndarray) -> list[Node]:
-        """The nodes at these positions of an array."""
-        if array not in self._arrays:
-            self._arrays[array] = (*self._describe(array), {})
-        variable, values, known = self._arrays[array]
+    def nodes(self, array: Array, positions: np.ndarray, *, start: bool) -> list[Node]:
+        """The nodes at these positions of an array.
+
+        Args:
+            array: it.
+            positions: they.
+            start: whether paths start there: the array goes by the name by which it was asked for.
+        """
+        if (array, start) not in self._arrays:
+            self._arrays[array, start] = (*self._describe(array, start), {})
+        variable, values, known = self._arrays[array, start]
         new = np.array([p for p in np.unique(positions).tolist() if p not in known], int)
         numbers = values.ravel()[new].astype(float).tolist()
         for position, index, value in zip(
@@ -77,21 +86,22 @@ class Labels:
             known[position] = Node(variable, index, value)
         return [known[position] for position in positions.tolist()]
 
-    def _describe(self, array: Array) -> tuple[Variable, np.ndarray]:
+    def _describe(self, array: Array, start: bool) -> tuple[Variable, np.ndarray]:
         """What the nodes of an array have in common, and their values."""
         values = np.asarray(array.value)
         if np.iscomplexobj(values):
             values = np.stack([np.real(values), np.imag(values)], -1)
-        common = array.shape, str(array.dtype)
-        if array.step is None:
-            return Variable(self._call.names[array.output], *common), values
-        step = self._run.steps[array.step]
-        equation = step.equation
-        assert equation is not None  # rows are nodes of the array that they are of
-        if equation not in self._sources:
-            self._sources[equation] = equation.source
-        made = equation.name, equation.scope, self._sources[equation], step.iteration
-        return Variable(f"v{array.number}", *common, *made), values
+        name = self._call.names[array] if start else f"v{array.number}"
+        equation = array.made_by
+        if equation is None:
+            assert start  # rows are nodes of the array that they are of
+            primitive, source = "", ""
+        else:
+            if equation not in self._sources:
+                self._sources[equation] = equation.source
+            primitive, source = "" if start else equation.name, self._sources[equation]
+        made = primitive, array.scope, source, array.iteration
+        return Variable(name, array.shape, str(array.dtype), *made), values
 
     def _around(self, step: Step, i: int) -> tuple[str, ...]:
         if (step, i) not in self._arounds:
@@ -129,8 +139,8 @@ def _around(run: Run, step: Step, i: int) -> tuple[str, ...]:
             through = [a for a in each.inputs.values() if a in computed]
             needed.update(a for a in through if a is not array)
             if through and each.equation is not None:
-                visited.append(each.equation.scope)
-    return scope_names.branches(visited[::-1], step.equation.scope)
+                visited.append(each.scope)
+    return scope_names.branches(visited[::-1], step.scope)
 
 
 def _indices(positions: np.ndarray, shape: tuple[int, ...]) -> Sequence[tuple[int, ...]]:

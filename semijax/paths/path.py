@@ -23,12 +23,14 @@ class Variable:
     """An array that the function computed, or an argument.
 
     Attributes:
-        name: of an argument its place among the arguments, as in ``"[0]['w']"``; of any other
-            array ``"v"`` and a number that counts the arrays on paths.
+        name: of an array where the path starts, the name it goes by: of an argument its place
+            among the arguments, as in ``"[0]['w']"``, of another the site's; of any other array
+            ``"v"`` and a number that counts the arrays on paths.
         shape, dtype: the array's; the parts of a complex number are a last axis of the shape.
         primitive: what made it; for a called function that is one node, the function's name; ``""``
-            for an argument.
-        scope: the modules in which, joined by ``/``.
+            where the path starts: no edge of it leads there.
+        scope: the modules in which, joined by ``/``, each with its iteration if it lies in a loop:
+            ``"layers[3]/attention"``.
         source: the user's line, ``file:line (function)``.
         iteration: the iterations of the loops that it was made in, from the outside in.
     """
@@ -97,8 +99,9 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The argument or the primitive, and the index."""
-        return (self.primitive or self.variable) + _brackets(self.index)
+        """The primitive, or where the path starts the array and the iteration; and the index."""
+        start = self.variable + _brackets(self.iteration)
+        return (self.primitive or start) + _brackets(self.index)
 
     def to_dict(self) -> dict[str, Any]:
         """All that it knows, by name."""
@@ -174,12 +177,13 @@ class Story(tuple[Stage, ...]):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Path:
-    """One path from an element of an argument to the output. Immutable.
+    """One path from where it starts to the output. Immutable.
 
     Attributes:
-        nodes: from the argument's element to the output, both included.
+        nodes: from the first element to the output, both included.
         edges: those between them; one less.
-        argnums: the positions of the arguments that the function was differentiated by.
+        argnums: the positions of the arguments where paths started; none if they started at sites.
+        sites: the names of the arrays where they started, if these were named.
         fun: the function with its arguments, which ``verify`` calls again; None if it was read from
             JSON, or pickled.
     """
@@ -187,12 +191,16 @@ class Path:
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     argnums: tuple[int, ...]
+    sites: tuple[str, ...] = ()
     fun: functools.partial[Any] | None = dataclasses.field(default=None, compare=False)
 
     @property
     def weight(self) -> float:
-        """The product of the edges' weights, in float64; ``log_abs_weight`` never underflows."""
-        return math.prod((edge.weight for edge in self.edges), start=1.0)
+        """The product of the edges' weights, in float64; ``log_abs_weight`` never underflows.
+
+        0 if one of them is: what was not selected is worth nothing, however steep it is beyond.
+        """
+        return math.prod((edge.weight for edge in self.edges), start=1.0) if self.sign else 0.0
 
     @property
     def sign(self) -> int:
@@ -247,7 +255,8 @@ class Path:
             for edge, node in zip(self.edges, self.nodes[1:], strict=True)
         ]
         first = self.nodes[0]
-        weights = recompute(call, self.argnums, (first.variable, first.index), hops)
+        start = first.variable, first.iteration, first.index
+        weights = recompute(call, self.argnums, self.sites, start, hops)
         pairs = zip(self.edges, weights, strict=True)
         edges = tuple(dataclasses.replace(edge, weight=weight) for edge, weight in pairs)
         again = dataclasses.replace(self, edges=edges)
@@ -266,7 +275,8 @@ class Path:
         Returns:
             An immutable sequence of ``Stage``, which prints as
             ``[0][3, 5] → encoder/layer_0[3, 7] → … → head``, each with the index at which the path
-            leaves it. The argument that the path starts in is a stage of its own.
+            leaves it. The array that the path starts in is a stage of its own. A module that a loop
+            runs is another in each iteration.
         """
         checks.check_depth(depth)
         first, *rest = self.nodes
@@ -304,6 +314,7 @@ class Path:
             "nodes": [[number[n.array], n.index, n.value] for n in self.nodes],
             "edges": [dataclasses.asdict(edge) for edge in self.edges],
             "argnums": self.argnums,
+            "sites": self.sites,
         }
         return json.dumps(page.finite(content))
 
@@ -330,7 +341,7 @@ class Path:
             arrays = [Variable(**typed(array)) for array in content["arrays"]]
             nodes = tuple(Node(arrays[n], tuple(i), float(v)) for n, i, v in content["nodes"])
             edges = tuple(Edge(**typed(edge)) for edge in content["edges"])
-            return cls(nodes, edges, tuple(content["argnums"]))
+            return cls(nodes, edges, tuple(content["argnums"]), tuple(content["sites"]))
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"This is no path that to_json wrote: {error}") from error
 

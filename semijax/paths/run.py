@@ -22,7 +22,7 @@ from semijax.jacobians import Edges, EquationJacobian, Table, equation_jacobian
 from semijax.jacobians.control_flow import Cond, Scan, While
 from semijax.jacobians.edges import at_most_one
 from semijax.semirings import Semiring
-from semijax.trace.graph import Constant, Equation, Graph, Variable
+from semijax.trace.graph import Constant, Equation, Graph, Module, Variable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +34,12 @@ class Array:
         shape: that of its nodes: a complex number is two, on a last axis.
         dtype: the array's.
         value: what it held.
-        step: the number of the step that made it; None for an input.
+        step: the number of the step that made it; None where no path leads to it.
         output: which of that step's outputs it is; of an input, which input of the function.
-        scope: the modules it was made in; of joined rows, those of the first.
+        scope: the modules it was made in, with the iterations of loops; of joined rows, those of
+            the first.
+        iteration: that of every loop around it, from the outside in.
+        made_by: the equation that made it; None for an input, and for rows that were joined.
     """
 
     number: int
@@ -46,6 +49,8 @@ class Array:
     step: int | None
     output: int
     scope: str = ""
+    iteration: tuple[int, ...] = ()
+    made_by: Equation | None = dataclasses.field(default=None, repr=False)
 
     @property
     def positions(self) -> np.ndarray:
@@ -66,6 +71,7 @@ class Step:
         outputs: the arrays made, by position.
         jacobian: its edges.
         values: what the equation read, all of it.
+        scope: the modules it was written in, with the iterations of loops.
     """
 
     number: int
@@ -75,6 +81,7 @@ class Step:
     outputs: dict[int, Array] = dataclasses.field(repr=False)
     jacobian: EquationJacobian = dataclasses.field(repr=False)
     values: tuple[Any, ...] = dataclasses.field(repr=False)
+    scope: str = ""
 
 
 class Run:
@@ -87,7 +94,10 @@ class Run:
         outputs: the array of each output; None for one that no path reaches.
         readers: for each array by number, the steps that read it and the position at which they do.
         results: the values of the outputs.
-        scopes: all that there are, with those of branches that were not taken.
+        marked: the arrays that were asked for, by the number they have in the graph: the iteration,
+            and the array.
+        scopes: all that there are, with the iterations of loops and without, and with those of
+            branches that were not taken.
     """
 
     def __init__(self, graph: Graph, inputs: Sequence[Any]) -> None:
@@ -95,7 +105,9 @@ class Run:
         self.steps: list[Step] = []
         self.readers: list[list[tuple[Step, int]]] = []
         self.scopes: dict[str, None] = {}  # a set in the order of the program
+        self.marked: dict[int, list[tuple[tuple[int, ...], Array]]] = {}
         self._regions: dict[Equation, Any] = {}
+        self._scope_names: dict[tuple[Module, tuple[int, ...]], str] = {}
         slots = []
         for position, (variable, value) in enumerate(zip(graph.inputs, inputs, strict=True)):
             has_nodes = variable in graph.active
@@ -105,17 +117,52 @@ class Run:
         self.outputs = [slot.array for slot in results]
         self.results = [slot.value for slot in results]
 
-    def _array(self, value: Any, step: Step | None, output: int) -> Array:
-        scope = ""
+    def _array(
+        self,
+        value: Any,
+        step: Step | None,
+        output: int,
+        equation: Equation | None = None,
+        iteration: tuple[int, ...] = (),
+    ) -> Array:
+        """A new array; that of an equation is made in it, that of a step in the same iteration."""
         if step is not None:
-            made_of = next(iter(step.inputs.values()))
-            scope = made_of.scope if step.equation is None else step.equation.scope
-        number, made_by = len(self.arrays), None if step is None else step.number
+            equation, iteration = step.equation, step.iteration
+        scope = self._scope(equation, iteration)
+        if step is not None and equation is None:
+            scope = next(iter(step.inputs.values())).scope
+        number, made_in = len(self.arrays), None if step is None else step.number
         shape = el.node_shape(value)
-        made = Array(number, shape, value.dtype, value, made_by, output, scope)
+        made = Array(number, shape, value.dtype, value, made_in, output, scope, iteration, equation)
         self.arrays.append(made)
         self.readers.append([])
         return made
+
+    def _scope(self, equation: Equation | None, iteration: tuple[int, ...]) -> str:
+        if equation is None:
+            return ""
+        key = equation.module, iteration[: equation.module.loops]
+        if key not in self._scope_names:
+            self._scope_names[key] = equation.module.scope_at(iteration)
+        return self._scope_names[key]
+
+    def _defined(
+        self,
+        graph: Graph,
+        variable: Variable,
+        slot: _Slot,
+        iteration: tuple[int, ...],
+        equation: Equation | None = None,
+        output: int = 0,
+    ) -> _Slot:
+        """A value of the graph, with nodes if paths start there; known by number if marked."""
+        if variable in graph.starts and slot.array is None:
+            value = jnp.asarray(slot.value)
+            slot = _Slot(value, self._array(value, None, output, equation, iteration))
+        if slot.array is not None:
+            for number in graph.marked.get(variable, ()):
+                self.marked.setdefault(number, []).append((iteration, slot.array))
+        return slot
 
     def origin(self, array: Array, index: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
         """A node by the array it was made in: rows are split and joined without an edge."""
@@ -135,7 +182,8 @@ class Run:
         jacobian: EquationJacobian,
         values: Sequence[Any] = (),
     ) -> Step:
-        step = Step(len(self.steps), equation, iteration, inputs, {}, jacobian, tuple(values))
+        scope, number = self._scope(equation, iteration), len(self.steps)
+        step = Step(number, equation, iteration, inputs, {}, jacobian, tuple(values), scope)
         self.steps.append(step)
         for position, array in inputs.items():
             self.readers[array.number].append((step, position))
@@ -144,16 +192,20 @@ class Run:
     def _graph(
         self, graph: Graph, inputs: Sequence[_Slot], iteration: tuple[int, ...]
     ) -> list[_Slot]:
-        self.scopes.update(dict.fromkeys(equation.scope for equation in graph.equations))
+        for equation in graph.equations:
+            self.scopes[equation.scope] = None
+            self.scopes[self._scope(equation, iteration)] = None
         known = {variable: _Slot(value) for variable, value in graph.constants.items()}
-        known.update(zip(graph.inputs, inputs, strict=True))
+        for variable, slot in zip(graph.inputs, inputs, strict=True):
+            known[variable] = self._defined(graph, variable, slot, iteration)
 
         def read(atom: Variable | Constant) -> _Slot:
             return known[atom] if isinstance(atom, Variable) else _Slot(atom.value)
 
         for equation in graph.equations:
             results = self._equation(equation, [read(v) for v in equation.inputs], iteration)
-            known.update(zip(equation.outputs, results, strict=True))
+            for o, (variable, slot) in enumerate(zip(equation.outputs, results, strict=True)):
+                known[variable] = self._defined(graph, variable, slot, iteration, equation, o)
         return [read(v) for v in graph.outputs]
 
     def _equation(
@@ -161,7 +213,7 @@ class Run:
     ) -> Sequence[_Slot]:
         values = [slot.value for slot in inputs]
         through = {i: a for i in equation.wrt if (a := inputs[i].array) is not None}
-        if not through:
+        if not through and not equation.starts_inside:
             return [_Slot(value) for value in equation.bind(*values)]
         region = self._regions.get(equation)
         jacobian = region or equation_jacobian(equation, *values)

@@ -12,10 +12,10 @@ import numpy as np
 from semijax.elements import Elements
 from semijax.jacobians.base import Structure
 from semijax.jacobians.edges import numbers
-from semijax.paths.run import Array, Run, Step
+from semijax.paths.run import Array, Run
 from semijax.paths.sweeps import Kept, backward
-from semijax.semirings import MaxProduct, Semiring, SumProduct, as_semiring
-from semijax.semirings.logarithmic import ZERO, LogAbsMaxProduct, LogAbsSumProduct
+from semijax.semirings import AbsSumProduct, MaxProduct, Semiring, SumProduct, as_semiring
+from semijax.semirings.logarithmic import ZERO, LogAbsMaxProduct
 
 DECIMALS = 10
 """Logarithms of sizes that agree to so many are equal: rounding alone makes no order."""
@@ -64,7 +64,7 @@ def _log_gradient(elements: Elements, index: Any, negative: Any) -> np.ndarray:
 STRONGEST = Order(LogAbsMaxProduct(), _log)
 LARGEST = Order(MaxProduct(), _end(highest=True), logarithmic=False)
 SMALLEST = Order(MaxProduct(), _end(highest=False), logarithmic=False)
-MASS = Order(LogAbsSumProduct(), _log)
+MASS = Order(AbsSumProduct(), _log)
 GRADIENT = Order(as_semiring((SumProduct(), Structure())), _log_gradient)
 
 
@@ -81,22 +81,21 @@ class Scores:
         run: the run.
         end: where the paths end.
         order: whose scores.
-        restricted: whether paths have to pass somewhere.
     """
 
     def __init__(
-        self, run: Run, end: Array, order: Order, passes: Callable[[Step], bool] | None = None
+        self, run: Run, end: Array, order: Order, passes: Callable[[Array], bool] | None = None
     ) -> None:
         self.run, self.end, self.order = run, end, order
-        self.restricted, self._passes = passes is not None, passes
+        self._passes = passes
         everything = backward(run, order.semiring, end)
         self._kept: dict[bool, Kept] = {True: everything}
         if passes is not None:
             self._kept[False] = backward(run, order.semiring, end, passes, everything)
 
-    def passes(self, step: Step) -> bool:
-        """Whether the step is where paths have to pass."""
-        return self._passes is not None and self._passes(step)
+    def passes(self, array: Array) -> bool:
+        """Whether who is at a node of the array has been where paths have to pass."""
+        return self._passes is None or self._passes(array)
 
     def reached(self, array: Array) -> bool:
         """Whether any path leads from the array to the end."""
@@ -117,3 +116,15 @@ class Scores:
             return np.full(math.prod(array.shape) if index is None else len(index), -np.inf)
         which = slice(None) if index is None else index
         return self.order.score(self._kept[passed][array], which, negative)
+
+
+def beyond_float64(scores: Scores) -> str:
+    """Where the weights ahead get too small or too large for float64, for a message."""
+    strongest = Scores(scores.run, scores.end, STRONGEST)
+    largest, smallest = math.log(np.finfo(float).max), math.log(np.finfo(float).tiny)
+    for array in reversed(scores.run.arrays):
+        logs = strongest.at(array, None)
+        logs = logs[logs > ZERO / 2]
+        if array.made_by is not None and ((logs > largest) | (logs < smallest)).any():
+            return f", those from '{array.made_by.name}' {array.made_by.where()} among them"
+    return ""

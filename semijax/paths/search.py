@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks
-from semijax.paths.call import Call, source_text
+from semijax.paths.call import Call
 from semijax.paths.descent import by_chance, descend, largest
 from semijax.paths.k_best import k_best
 from semijax.paths.labels import Labels
 from semijax.paths.path import Path, Paths
-from semijax.paths.run import Array, Step
+from semijax.paths.run import Array
 from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
-from semijax.trace.scope_names import check_pattern
+from semijax.sites.program import Argnums
 
 
 def top_paths(
@@ -29,15 +29,16 @@ def top_paths(
     argnums: int | Sequence[int] = 0,
     source: Any = None,
     through: str | None = None,
+    traced: Argnums = None,
 ) -> Callable[..., Paths]:
     """The k best paths of ``fun``, exactly.
 
-    A path leads from an element of an argument along the edges of the computation graph to the
-    output; its weight is the product of the local derivatives on it. There are far too many to
-    list; the best are found without. A backward sweep says how good the best way on is from every
-    node. Then paths are extended forward, and no more than k are kept: each of those can be
-    completed to a path as good as was said, these k are different, and so none that falls behind
-    them begins one of the k best.
+    A path leads from an element of an argument, or of an array that is named as its ``source``,
+    along the edges of the computation graph to the output; its weight is the product of the local
+    derivatives on it. There are far too many to list; the best are found without. A backward sweep
+    says how good the best way on is from every node. Then paths are extended forward, and no more
+    than k are kept: each of those can be completed to a path as good as was said, these k are
+    different, and so none that falls behind them begins one of the k best.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -45,13 +46,22 @@ def top_paths(
         by: what is best. ``"abs"``: the largest |weight| (Lu et al. 2021's influence paths, without
             the approximation). ``"max"``: the largest weight, with its sign: the top gradient path
             (Du et al. 2023, App. A). ``"min"``: the smallest.
-        argnums: which positional argument(s) the paths start from.
-        source: start from one element: a pair of a leaf of the arguments and an index in it. A leaf
-            is an argument's number, a name as in ``"[0]['w']"``, or its keys: ``(0, (2, 5))``,
-            ``("[0]['w']", 3)``, ``((0, "w"), 3)``. Or from a whole leaf, by its name; or from where
-            a mask is true, a pytree of boolean arrays like the argument(s).
+        argnums: the positional argument(s) where paths start.
+        source: where they start in place of all of these arguments:
+
+            * at arrays, by a name or a glob or several, see ``list_sites``: an intermediate array,
+              as ``"*/embed"``, ``"Net/shared#2"`` or a ``tap``'s name, or an argument's leaf,
+              ``"[0]['w']"``. The arguments may be integers then. Paths start at each element of
+              each of these arrays, and those from one may pass another;
+            * at one element, by a pair of such a name and the index in the array. A leaf of the
+              arguments may be named by its keys too: ``(0, (2, 5))``, ``((0, "w"), 3)``. For an
+              array in a loop the first index is that of the iteration;
+            * where a mask is true, a pytree of boolean arrays like the argument(s).
         through: keep to the paths that pass a node made in a scope that matches this glob, as
-            ``"*/attention/self/key"``; ``*`` matches slashes too.
+            ``"*/attention/self/key"``, or ``"layers[3]/attention"`` for one iteration of a loop;
+            ``*`` matches slashes too. Where no scope matches, those that pass a node of a site:
+            ``"Net/shared#2"``, a ``tap``'s name, ``"*/mlp/tanh"``.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
 
     Returns:
         A function with the arguments of ``fun`` that returns a list of ``Path``, best first; no two
@@ -61,8 +71,9 @@ def top_paths(
         is empty, and says so when printed.
 
     Raises:
-        ValueError: if ``k`` is less than 1, ``by`` is something else, or nothing is called like the
-            source, or like the scope.
+        ValueError: if ``k`` is less than 1, ``by`` is something else, nothing is called like the
+            source, or like the scope, or the source is the name of several arrays of which one is
+            computed from another, as of a module that is used twice.
         IndexError: if the source's index is out of range.
         TypeError: as ``semiring_grad``.
         FloatingPointError: if a derivative on a path is infinite, or no number.
@@ -87,8 +98,9 @@ def top_paths(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def paths(*args: Any, **kwargs: Any) -> Paths:
-        call = Call(fun, argnums, args, kwargs, caller="top_paths")
-        search = _Search(call, order, source, through)
+        where = argnums, source, through, traced
+        call = Call(fun, args, kwargs, *where, caller="top_paths")
+        search = _Search(call, order)
         if search.scores is None or not search.sources:
             return Paths([], search.explanation)
         found = k_best(search.scores, k, search.sources)
@@ -98,7 +110,11 @@ def top_paths(
 
 
 def trace_gradient(
-    fun: Callable[..., Any], *, argnums: int | Sequence[int] = 0, source: Any
+    fun: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    source: Any,
+    traced: Argnums = None,
 ) -> Callable[..., Path]:
     """DuSell's gradient tracing: from one element, always on to where the gradient is largest.
 
@@ -109,8 +125,9 @@ def trace_gradient(
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
-        argnums: which positional argument(s) the path may start from.
-        source: the element it starts from, as for ``top_paths``; a mask must have one element.
+        argnums: the positional argument(s) that a mask is like.
+        source: the element where it starts, as for ``top_paths``; a mask or an array must have one.
+        traced: as for ``top_paths``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``Path``. Of equally large
@@ -135,16 +152,16 @@ def trace_gradient(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def path(*args: Any, **kwargs: Any) -> Path:
-        call = Call(fun, argnums, args, kwargs, caller="trace_gradient")
-        search = _Search(call, GRADIENT, source)
+        call = Call(fun, args, kwargs, argnums, source, None, traced, caller="trace_gradient")
+        search = _Search(call, GRADIENT)
         if search.scores is None or not search.sources:
             raise ValueError(f"There is nothing to trace: {search.explanation}.")
         sources = {a: a.positions if i is None else i for a, i in search.sources.items()}
         starts = sum(map(len, sources.values()))
         if starts != 1:
             raise ValueError(
-                f"trace_gradient starts from one element, and the source {source_text(source)} has "
-                f"{starts} with a path to the output."
+                f"trace_gradient starts from one element, and the source {call.text} has {starts} "
+                "with a path to the output."
             )
         found = descend(search.scores, largest, sources)
         return Labels(call).paths(found)[0]
@@ -155,11 +172,12 @@ def trace_gradient(
 def sample_paths(
     fun: Callable[..., Any],
     n: int,
-    key: jax.Array,
+    key: jax.Array | None = None,
     *,
     argnums: int | Sequence[int] = 0,
     source: Any = None,
     through: str | None = None,
+    traced: Argnums = None,
 ) -> Callable[..., Paths]:
     """Independent samples of the paths of ``fun``, each with probability |weight|/Z.
 
@@ -170,14 +188,17 @@ def sample_paths(
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         n: how many samples.
-        key: a JAX random key (``jax.random.key``); the same key draws the same paths.
+        key: a JAX random key, as ``jax.random.key(0)``, for the same samples at every call; without
+            one, the function that is returned takes a key before the arguments.
         argnums: as for ``top_paths``.
         source: as for ``top_paths``.
         through: as for ``top_paths``.
+        traced: as for ``top_paths``.
 
     Returns:
-        A function with the arguments of ``fun`` that returns a list of n ``Path``, in random order,
-        some perhaps alike; an empty one where no path has a weight other than 0.
+        A function of the key, unless it is given, and the arguments of ``fun`` that returns a list
+        of n ``Path``, in random order, some perhaps alike; an empty one where no path has a weight
+        other than 0. Equal keys and arguments give equal paths.
 
     Raises:
         ValueError: if ``n`` is less than 1; and as ``top_paths``.
@@ -187,19 +208,19 @@ def sample_paths(
     Example:
         >>> import jax, jax.numpy as jnp, semijax as sj
         >>> f = lambda x: jnp.sum(x * jnp.array([1.0, 3.0]))
-        >>> paths = sj.sample_paths(f, 1000, jax.random.key(0))(jnp.ones(2))
+        >>> paths = sj.sample_paths(f, 1000)(jax.random.key(0), jnp.ones(2))
         >>> 700 < sum(path.weight == 3 for path in paths) < 800
         True
     """
     checks.check_callable(fun)
     n = checks.check_positive("n", n)
-    seed = _seed(key)
 
-    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def paths(*args: Any, **kwargs: Any) -> Paths:
-        rng = np.random.default_rng(seed)
-        call = Call(fun, argnums, args, kwargs, caller="sample_paths")
-        search = _Search(call, MASS, source, through)
+        own_key, *arguments = args if key is None else (key, *args)
+        where = argnums, source, through, traced
+        call = Call(fun, tuple(arguments), kwargs, *where, caller="sample_paths")
+        rng = np.random.default_rng(_seed(own_key))
+        search = _Search(call, MASS)
         sources = _drawn(search, n, rng)
         if search.scores is None or not sources:
             return Paths([], search.explanation)
@@ -225,20 +246,17 @@ class _Search:
         explanation: what was looked for.
     """
 
-    def __init__(self, call: Call, order: Order, source: Any, through: str | None = None) -> None:
-        asked = call.sources(source)
-        passes = None if through is None else _passes(through, call)
-        where = "the arguments" if source is None else source_text(source)
-        via = "" if through is None else f" through {through!r}"
+    def __init__(self, call: Call, order: Order) -> None:
+        via = "" if call.through is None else f" through {call.through!r}"
         weight = " and weighs more than 0" if order is MASS else ""
-        self.explanation = f"no path leads from {where}{via} to the output{weight}"
+        self.explanation = f"no path leads from {call.text}{via} to the output{weight}"
         self.sources: dict[Array, np.ndarray | None] = {}
         self.scores: Scores | None = None
         if call.end is None:
             return
-        self.scores = Scores(call.run, call.end, order, passes)
-        for array, index in asked.items():
-            score = self.scores.at(array, index, passed=passes is None)
+        self.scores = Scores(call.run, call.end, order, call.passes)
+        for array, index in call.sources.items():
+            score = self.scores.at(array, index, passed=self.scores.passes(array))
             kept = score != -np.inf
             if not kept.any():
                 continue
@@ -246,7 +264,7 @@ class _Search:
                 index = np.flatnonzero(kept) if index is None else index[kept]
                 score = score[kept]
             if not np.isfinite(score).all():
-                raise FloatingPointError(_where_infinite(self.scores))
+                raise FloatingPointError(where_infinite(self.scores))
             self.sources[array] = index
 
 
@@ -254,8 +272,8 @@ def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.
     """Draws of the sources, each with a probability in proportion to the mass ahead of it."""
     if search.scores is None or not search.sources:
         return {}
-    passed = not search.scores.restricted
-    logs = [search.scores.at(a, i, passed=passed) for a, i in search.sources.items()]
+    at, passes = search.scores.at, search.scores.passes
+    logs = [at(a, i, passed=passes(a)) for a, i in search.sources.items()]
     largest = max(log.max() for log in logs)
     masses = [np.exp(log - largest) for log in logs]
     sums = np.array([mass.sum() for mass in masses])
@@ -268,7 +286,7 @@ def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.
     return found
 
 
-def _where_infinite(scores: Scores) -> str:
+def where_infinite(scores: Scores) -> str:
     """Of what is infinite, or no number, the last on the way: what made it so."""
     where = ""
     for array in reversed(scores.run.arrays):
@@ -283,11 +301,6 @@ def _where_infinite(scores: Scores) -> str:
         f"float64{where}. Where the function itself avoids such a point, guard the argument too, "
         "as in jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0); or start elsewhere."
     )
-
-
-def _passes(through: str, call: Call) -> Callable[[Step], bool]:
-    matches = check_pattern(through, call.run.scopes)
-    return lambda step: step.equation is not None and matches(step.equation.scope)
 
 
 def _seed(key: Any) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from semijax import elements as el
 from semijax.elements import Elements
 from semijax.jacobians import EquationJacobian
 from semijax.jacobians.edges import is_static
@@ -23,7 +25,7 @@ def backward(
     run: Run,
     semiring: Semiring,
     end: Array,
-    passes: Callable[[Step], bool] | None = None,
+    passes: Callable[[Array], bool] | None = None,
     all_paths: Kept | None = None,
 ) -> Kept:
     """For every node, the ⊕ over the paths from it to the end.
@@ -32,7 +34,7 @@ def backward(
         run: the run.
         semiring: any.
         end: where the paths end.
-        passes: if given, only paths count that take a step of which this is true.
+        passes: if given, only paths count that an edge leads to an array of which this is true.
         all_paths: for these, the same sweep over all paths.
     """
     with jax.enable_x64(True):
@@ -40,18 +42,24 @@ def backward(
         if passes is None:
             found[end] = semiring.one(end.shape, jnp.float64)
         for step in reversed(run.steps):
-            known = found if all_paths is None or passes is None or not passes(step) else all_paths
-            arrived = {o: known[a] for o, a in step.outputs.items() if a in known}
+            arrived = {}
+            for o, made in step.outputs.items():
+                known = all_paths if all_paths is not None and passes and passes(made) else found
+                if made in known:
+                    arrived[o] = known[made]
             for i, part in _swept("pull", semiring, step, arrived).items():
                 if i in step.inputs:
                     _accumulate(semiring, found, step.inputs[i], part)
         return found
 
 
-def forward(run: Run, semiring: Semiring, begin: Iterable[Array]) -> Kept:
-    """For every node, the ⊕ over the paths to it from the nodes of some arrays."""
+def forward(run: Run, semiring: Semiring, begin: Mapping[Array, np.ndarray | None]) -> Kept:
+    """For every node, the ⊕ over the paths to it from some positions in arrays; None for all."""
     with jax.enable_x64(True):
-        found = {array: semiring.one(array.shape, jnp.float64) for array in begin}
+        found = {
+            array: only_at(semiring, semiring.one(array.shape, jnp.float64), positions)
+            for array, positions in begin.items()
+        }
         for step in run.steps:
             departing = {i: found[a] for i, a in step.inputs.items() if a in found}
             for o, part in _swept("push", semiring, step, departing).items():
@@ -81,6 +89,18 @@ def flows(
                 for i, part in _swept("pull", semiring, step, arrived).items():
                     if i in step.inputs and step.inputs[i] in from_begin:
                         yield step, i, _through(semiring, from_begin[step.inputs[i]], part)
+
+
+def only_at(semiring: Semiring, elements: Elements, positions: np.ndarray | None) -> Elements:
+    """The elements at some positions of an array, 0̄ elsewhere; all of them for None."""
+    if positions is None:
+        return elements
+    with jax.enable_x64(True):
+        shape = semiring.shape(elements)
+        mask = np.zeros(el.size(shape), bool)
+        mask[positions] = True
+        none = semiring.zero(shape, semiring.dtype(elements))
+        return el.where(jnp.asarray(mask.reshape(shape)), elements, none)
 
 
 def total(semiring: Semiring, elements: Iterable[Elements]) -> Elements:

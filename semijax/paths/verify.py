@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from semijax.jacobians.dense import Function
+from semijax.jacobians.pullback import Pullback
 from semijax.paths.call import Call
 from semijax.paths.run import Run
 
@@ -37,7 +37,8 @@ class Hop(NamedTuple):
 def recompute(
     fun: functools.partial[Any],
     argnums: Sequence[int],
-    source: tuple[str, Index],
+    sites: Sequence[str],
+    start: tuple[str, Index, Index],
     hops: Sequence[Hop],
 ) -> list[float]:
     """∂o/∂i of every edge of a path, by ``jax.vjp`` of its equation alone.
@@ -45,18 +46,21 @@ def recompute(
     Args:
         fun: the function with its arguments.
         argnums: the arguments that paths start from.
-        source: the name of the leaf that the path starts in, and the index.
+        sites: the sites that they start from; none if they start from the arguments.
+        start: the name of the array that the path starts in, its iteration, and the index.
         hops: the edges.
 
     Raises:
         ValueError: if there is no such path: it starts elsewhere, does not hang together, or ends
             before the output.
     """
-    call = Call(fun.func, argnums, fun.args, fun.keywords, caller="Path.verify")
-    run, (name, index) = call.run, source
-    arrays = [a for a, known in zip(run.inputs, call.names, strict=True) if known == name and a]
+    source = list(sites) or None
+    call = Call(fun.func, fun.args, fun.keywords, argnums, source, caller="Path.verify")
+    run, (name, iteration, index) = call.run, start
+    arrays = [a for a, known in call.names.items() if (known, a.iteration) == (name, iteration)]
     if not arrays or not _fits(index, arrays[0].shape):
-        raise ValueError(f"No path starts from {name}{list(index)}: it is none of {call.names}.")
+        known = list(dict.fromkeys(call.names.values()))
+        raise ValueError(f"No path starts from {name}{list(index)}: it is none of {known}.")
     place, weights = (arrays[0], index), []
     for hop in hops:
         if not _leads_on(run, place, hop):
@@ -66,10 +70,10 @@ def recompute(
             )
         step = run.steps[hop.step]
         assert step.equation is not None
-        function = Function(step.equation, step.values, hop.input, hop.output)
-        here = jnp.zeros(function.out.shape, function.out.dtype).at[hop.end].set(1)
-        _, pulled = function.pullback(function.x, here)
-        weights.append(float(np.asarray(pulled)[hop.start]))
+        derivatives = Pullback(step.equation, step.values).derivatives()
+        derivative = derivatives[hop.input, hop.output]
+        here = jnp.zeros(derivative.out.shape, derivative.out.dtype).at[hop.end].set(1)
+        weights.append(float(np.asarray(derivative.pull(here))[hop.start]))
         place = step.outputs[hop.output], hop.end
     if call.end is None or run.origin(*place) != run.origin(call.end, ()):
         raise ValueError("This function has no such path: it does not lead to the output.")

@@ -9,6 +9,8 @@ import pytest
 
 import semijax as sj
 
+from ..compilation import quick_jit
+
 TOKENS = np.arange(7)[None]
 SMALL = {"num_attention_heads": 2, "hidden_size": 16, "num_hidden_layers": 2}
 
@@ -158,6 +160,8 @@ MODELS = {
     "shared": (shared, "*/embed", {"shared"}),
 }
 
+SEMIRINGS = sj.SumProduct(), sj.AbsSumProduct(), sj.MaxProduct()
+
 
 @functools.cache
 def model(name):
@@ -166,22 +170,32 @@ def model(name):
     return function, x, site
 
 
-def gradient_at(function, x, name):
-    """The gradient at a site by JAX: of what is added to the array there."""
-    value = sj.site_values(function, name)(x)[name]
+@functools.cache
+def branch_flows(name):
+    function, x, site = model(name)
+    return quick_jit(sj.branch_flow(function, SEMIRINGS, site))(x)
 
-    def moved(delta):
-        return sj.ablate(function, name, value + delta)(x)
 
-    return jax.grad(moved)(jnp.zeros_like(value))
+def gradients_at(function, x, names):
+    """The gradient at each site by JAX: of what is added to the array there."""
+
+    @quick_jit
+    def gradients(x):
+        values = sj.site_values(function, list(names))(x)
+
+        def moved(delta, name):
+            return sj.ablate(function, name, values[name] + delta)(x)
+
+        return {name: jax.grad(moved)(jnp.zeros_like(values[name]), name) for name in names}
+
+    return gradients(x)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_gradient_leaves_by_all_branches_together(name):
     function, x, site = model(name)
-    semirings = sj.SumProduct(), sj.AbsSumProduct(), sj.MaxProduct()
-    flows = sj.branch_flow(function, semirings, site)(x)
-    grads = sj.site_grads(function, semirings, site, aggregate=-1)(x)
+    flows = branch_flows(name)
+    grads = quick_jit(sj.site_grads(function, SEMIRINGS, site, aggregate=-1))(x)
     # Where paths cancel, what is left is rounding, of the size of their mass × epsilon.
     slack = {at: 1e-6 + 2e-6 * np.max(mass) for at, mass in grads[1].items()}
     for combine, flow, grad in zip((np.sum, np.sum, np.max), flows, grads, strict=True):
@@ -191,17 +205,15 @@ def test_the_gradient_leaves_by_all_branches_together(name):
             np.testing.assert_allclose(together, grad[at], rtol=2e-4, atol=slack[at])
     # What is added to a carried array is cut off by what replaces it in the next iteration.
     last = slice(-1, None) if name == "lstm" else slice(None)
-    for at in grads[0]:
-        expected = gradient_at(function, x, at).sum(-1)
-        np.testing.assert_allclose(grads[0][at][last], expected[last], rtol=1e-3, atol=slack[at])
+    for at, expected in gradients_at(function, x, grads[0]).items():
+        wanted = expected.sum(-1)[last]
+        np.testing.assert_allclose(grads[0][at][last], wanted, rtol=1e-3, atol=slack[at])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_each_module_is_a_branch(name):
-    function, x, site = model(name)
-    flow = sj.branch_flow(function, sj.AbsSumProduct(), site)(x)
-    branches = {frozenset(own) for _, own in flow.branches}
-    assert frozenset(MODELS[name][2]) in branches
+    _, flow, _ = branch_flows(name)
+    assert frozenset(MODELS[name][2]) in {frozenset(own) for _, own in flow.branches}
     assert all(np.isfinite(v).all() for own in flow.values() for v in own.values())
 
 
@@ -209,10 +221,11 @@ def test_each_module_is_a_branch(name):
 def test_what_flows_through_a_layer_is_all_there_is(name):
     """Every path from the embeddings to the output passes each layer's input: its share is 1."""
     function, x, site = model(name)
-    flow = sj.site_flow(function, sj.Entropy(), site, source="*/embeddings")(x)
+    flow = quick_jit(sj.site_flow(function, sj.Entropy(), site, source="*/embeddings"))(x)
     for share in flow.share().values():
         np.testing.assert_allclose(share.sum(), 1, rtol=1e-4)
-    components = sj.component_flow(function, sj.Entropy(), 3, source="*/embeddings")(x)
+    analysis = sj.component_flow(function, sj.Entropy(), 3, source="*/embeddings")
+    components = jax.eval_shape(analysis, x)
     embedded = [part for part in components if part.endswith("/embeddings")]
     assert not embedded and any("/encoder" in part for part in components)
 
@@ -221,7 +234,7 @@ def test_both_uses_of_a_module_count():
     function, x, _ = model("shared")
     names = sj.list_sites(function)(x).names
     assert {"Twice/shared#1", "Twice/shared#2"} <= set(names)
-    assert list(sj.site_grads(function, sj.SumProduct(), "*/shared")(x)) == [
+    assert list(quick_jit(sj.site_grads(function, sj.SumProduct(), "*/shared"))(x)) == [
         "Twice/shared#1",
         "Twice/shared#2",
     ]
@@ -231,7 +244,7 @@ def test_both_uses_of_a_module_count():
 
 def test_a_recurrent_networks_sites_have_an_axis_of_iterations():
     function, x, _ = model("lstm")
-    grads = sj.site_grads(function, sj.SumProduct(), "*/hi")(x)
+    grads = quick_jit(sj.site_grads(function, sj.SumProduct(), "*/hi"))(x)
     ((name, gradient),) = grads.items()
     assert name.endswith("/LSTMCell_0/hi") and gradient.shape == (7, 1, 16)
     # Only the last step's output is read, but every step matters to it.
@@ -240,7 +253,7 @@ def test_a_recurrent_networks_sites_have_an_axis_of_iterations():
 
 def test_modules_of_one_name_are_found_by_it():
     function, x, _ = model("bert")
-    grads = sj.site_grads(function, sj.SumProduct(), "*/query")(x)
+    grads = quick_jit(sj.site_grads(function, sj.SumProduct(), "*/query"))(x)
     assert len(grads) == 2 and all(name.endswith("/attention/self/query") for name in grads)
     with pytest.raises(ValueError, match=r"No site matches '\*/qwery'. The nearest are .*/query"):
         sj.site_grads(function, sj.SumProduct(), "*/qwery")(x)

@@ -175,6 +175,32 @@ def test_a_container_of_semirings_is_a_container_of_results():
     assert set(components) == {"a", "b"}
 
 
+def test_layers_of_a_loop_are_rows():
+    def looped(x):
+        def step(x, w):
+            with jax.named_scope("layer"):
+                return jnp.tanh(x @ w), None
+
+        return jax.lax.scan(step, x, jnp.ones((5, 2, 2)) * 0.3)[0].sum()
+
+    found = sj.site_flow(looped, sj.AbsSumProduct(), ["layer", "[0]"], aggregate=-1)
+    flow = found(X)
+    assert flow["layer"].shape == (5, 3) and flow.loops == ((False,), (True, False))
+    picture = flow.plot(["a", "b", "c"])
+    (axes, *_) = picture.figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["[0]", *(f"layer[{n}]" for n in range(5))]
+    assert jax.vmap(found)(X[None]).plot().figure is not None  # one example
+    with pytest.raises(ValueError, match=r"got shapes \[\(2, 3\), \(2, 5, 3\)\]"):
+        jax.vmap(found)(jnp.stack([X, X])).plot()
+    whole = sj.site_flow(looped, sj.AbsSumProduct(), "layer", aggregate=(0, -1))(X)
+    assert whole.loops == ((False,),) and whole.plot().figure is not None
+    of_layers = sj.site_flow(looped, sj.AbsSumProduct(), "layer", aggregate=(1, 2))
+    for without_tokens in (of_layers(X), jax.vmap(of_layers)(jnp.stack([X, X]))):
+        with pytest.raises(ValueError, match="one number for each"):
+            without_tokens.plot()
+
+
 def test_plots_say_what_they_show(flow):
     one = flow["max"].plot()
     assert "share of the absolute value of MaxProduct()" in one.caption
@@ -243,18 +269,21 @@ def test_errors_of_branches():
 
 
 def test_a_study_of_branches_carries_their_provenance(tmp_path):
-    def analysis(batch):
-        kept = jnp.where(batch["mask"][:, None], batch["x"], 0)
-        return sj.branch_flow(model, sj.AbsSumProduct(), "[0]")(kept)
+    def analysis(batch, mask):
+        flow = sj.branch_flow(model, sj.AbsSumProduct(), "[0]")
+        return flow(jnp.where(mask[:, None], batch, 0))
 
     def values(flow, batch):
-        return {name: v[: len(batch["mask"])] for name, v in flow["[0]"].items()}
+        return flow["[0]"]
 
-    batches = [{"x": np.tile(X, (n, 1)), "mask": np.ones(3 * n, bool)} for n in (1, 2, 3, 1)]
-    study = sj.run_study(analysis, batches, reducers={"flow": values}, progress=False)
+    batches = [np.tile(X, (n, 1)) for n in (1, 2, 3, 1)]
+    study = sj.run_study(analysis, batches, reducers={"flow": values}, pad=0, progress=False)
     assert study.provenance["semiring"] == "AbsSumProduct()"
     assert study.provenance["granularity"] == "element" and study.provenance["compiled"] == 2
-    expected = np.concatenate([values(analysis(b), b)["add"] for b in batches])
-    np.testing.assert_allclose(study["flow/add"]["all"].mean, expected.mean(), rtol=1e-6)
+    exact = [values(analysis(b, np.ones(len(b), bool)), b)["add"] for b in batches]
+    assert study["flow/add"]["all"].count == sum(map(len, batches))
+    np.testing.assert_allclose(
+        study["flow/add"]["all"].mean, np.concatenate(exact).mean(), rtol=1e-6
+    )
     study.save(tmp_path / "study.json")
     assert sj.Study.load(tmp_path / "study.json") == study

@@ -25,7 +25,7 @@ def check_distribution(fun, *args, n=4000, passes=None, **options):
         where = (path.source, path.nodes)
         mass[where] = mass.get(where, 0) + abs(path.weight)
     total = sum(mass.values())
-    samples = sj.sample_paths(fun, n, jax.random.key(0), argnums=argnums, **options)(*args)
+    samples = sj.sample_paths(fun, n, argnums=argnums, **options)(jax.random.key(0), *args)
     if total == 0:
         assert samples == []
         return
@@ -68,7 +68,7 @@ def test_samples_through_a_scope_and_from_a_source():
         return a @ jnp.cos(a * x)
 
     check_distribution(function, x, through="sines", passes=lambda p: "sin" in p.primitives)
-    one = sj.sample_paths(function, 30, jax.random.key(1), source=(0, 1))(x)
+    one = sj.sample_paths(function, 30, source=(0, 1))(jax.random.key(1), x)
     assert {path.nodes[0].index for path in one} == {(1,)}
 
 
@@ -80,7 +80,8 @@ def test_a_scope_that_is_passed_twice():
         with jax.named_scope("a"):
             return v * 3.0 * 5.0
 
-    drawn = sj.sample_paths(function, 300, jax.random.key(0), argnums=(0, 1), through="a")(1.0, 1.0)
+    draw = sj.sample_paths(function, 300, argnums=(0, 1), through="a")
+    drawn = draw(jax.random.key(0), 1.0, 1.0)
     assert {path.weight for path in drawn} == {30.0, 15.0}
     assert max(path.verify() for path in drawn[:20]) == 0
 
@@ -96,14 +97,15 @@ def test_of_equal_contributions_the_first_is_followed():
 
 def test_the_test_sees_another_distribution():
     x = jnp.array([1.0, 2.0])
-    samples = sj.sample_paths(lambda x: x @ jnp.array([1.0, 1.3]), 4000, jax.random.key(0))(x)
+    draw = sj.sample_paths(lambda x: x @ jnp.array([1.0, 1.3]), 4000)
+    samples = draw(jax.random.key(0), x)
     counts = np.bincount([path.nodes[0].index[0] for path in samples])
     assert ((counts - 2000) ** 2 / 2000).sum() > 1 + LIMIT * np.sqrt(10)
 
 
 def test_keys():
     def draw(key, n=40):
-        return sj.sample_paths(lambda x: jnp.sum(jnp.sin(x)), n, key)(jnp.arange(9.0))
+        return sj.sample_paths(lambda x: jnp.sum(jnp.sin(x)), n)(key, jnp.arange(9.0))
 
     assert draw(jax.random.key(0)) == draw(jax.random.key(0)) == draw(jax.random.PRNGKey(0))
     assert draw(jax.random.key(0)) != draw(jax.random.key(1))

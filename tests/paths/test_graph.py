@@ -158,10 +158,40 @@ def test_deep_models_have_flows():
             return jnp.sin(carry)
 
     for semiring in (None, sj.Entropy(), sj.PathCount()):
-        graph = sj.gradient_graph(deep, level="scope", semiring=semiring)(0.0)
+        options = {"level": "scope", "semiring": semiring, "iterations": False}
+        graph = sj.gradient_graph(deep, **options)(0.0)
         assert [node.name for node in graph.nodes] == ["[0]", "loop", "end"]
         weight = np.inf if semiring is None else 1100 * np.log(2)
         assert [edge.weight for edge in graph.edges] == pytest.approx([weight] * 2)
+        assert [edge.share for edge in graph.edges] == pytest.approx([1, 1])
+        label = "100.0%" if semiring is None else f"{weight:.3g} (100.0%)"
+        assert [edge.label for edge in graph.edges] == [label] * 2
+        assert f'label="{label}"' in graph.to_dot() and label in graph.to_html()
+
+
+def test_a_mass_is_drawn_as_a_share():
+    """The number itself is as large as the model is deep."""
+
+    def large(x, w):
+        return 1e20 * modular(x, w)
+
+    graph = sj.gradient_graph(large, argnums=(0, 1), level="scope", share=1.0)(X, W)
+    drawn = graph.to_dot() + graph.to_html()
+    assert max(edge.weight for edge in graph.edges) > 1e16 and "e+" not in drawn
+    edge = json.loads(graph.to_json())["edges"][0]
+    assert edge["label"] == f"{edge['share']:.1%}"
+
+
+def test_there_are_no_shares_of_what_is_not_a_number():
+    def guarded(x):
+        with jax.named_scope("root"):
+            y = jnp.sqrt(x)
+        with jax.named_scope("end"):
+            return jnp.sum(y * jnp.array([1.0, 2.0, 0.0]))
+
+    for x in (jnp.zeros(3), jnp.array([1.0, -1.0, 1.0])):
+        with pytest.raises(FloatingPointError, match=r"that of 'sqrt' at .* in scope 'root'"):
+            sj.gradient_graph(guarded, level="scope")(x)
 
 
 def test_a_gradient_of_no_mass_has_no_flow():

@@ -269,6 +269,16 @@ def test_component_counts_by_module_and_by_parameter(model):
     assert set(grouped["component"]) <= {"attention", "(rest)"}
 
 
+@pytest.mark.parametrize("weight", [math.inf, -math.inf, math.nan])
+def test_component_counts_in_proportion_to_no_number(weight):
+    (path,) = sj.top_paths(chain)(X)
+    edge = dataclasses.replace(path.edges[2], weight=weight)
+    other = dataclasses.replace(path, edges=(*path.edges[:2], edge, *path.edges[3:]))
+    with pytest.raises(ValueError, match=r"one of these weighs (-?inf|nan).*weighted=False"):
+        sj.component_counts([path, other])
+    assert len(sj.component_counts([path, other], weighted=False))
+
+
 def test_component_counts_of_nothing_and_of_something_else():
     assert len(sj.component_counts([])) == 0
     assert len(sj.component_counts([[], []])) == 0

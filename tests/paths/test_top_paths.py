@@ -177,7 +177,7 @@ def test_signed_orders_refuse_what_float64_cannot_hold():
 
     for by in ("max", "min"):
         for factor in (jnp.array([1.0, 1.01, 1.001]) * 0.5, -0.5 * jnp.ones(3), 2 * jnp.ones(3)):
-            with pytest.raises(FloatingPointError, match="float64"):
+            with pytest.raises(FloatingPointError, match=r"float64.*'mul' at .*test_top_paths"):
                 sj.top_paths(deep, 2, by=by)(X, factor)
     assert sj.top_paths(deep, 1)(X, 2.0)[0].log_abs_weight == pytest.approx(1200 * math.log(2))
 
@@ -298,7 +298,7 @@ def test_deep_and_wide_networks():
 
     best = sj.top_paths(many, 3)(0.0)
     assert best[0].weight == 1.0 and best[1].weight == best[2].weight == 0.5
-    samples = sj.sample_paths(many, 50, jax.random.key(1))(0.0)
+    samples = sj.sample_paths(many, 50)(jax.random.key(1), 0.0)
     lengths = [path.length for path in samples]
     # A third of the layers is passed by the sine, three edges instead of one.
     assert layers * 1.5 < np.mean(lengths) < layers * 1.85
@@ -315,7 +315,7 @@ def test_paths_that_vanish():
     logs = [-math.log(2) * (1199 - i) for i in (3, 2, 1, 0)]
     assert [path.log_abs_weight for path in found] == pytest.approx(logs, rel=1e-9)
     assert "exp(-" in repr(found)
-    drawn = sj.sample_paths(recurrent, 200, jax.random.key(0), source=first)(xs)
+    drawn = sj.sample_paths(recurrent, 200, source=first)(jax.random.key(0), xs)
     counts = np.bincount([path.nodes[0].index[0] for path in drawn])
     np.testing.assert_allclose(counts / 200, np.array([1, 2, 4, 8]) / 15, atol=0.12)
 
@@ -329,7 +329,7 @@ def test_paths_that_vanish():
     assert found[0].log_abs_weight == pytest.approx(60 * math.log(1e-8), rel=1e-6)
     assert found[1].log_abs_weight == pytest.approx(60 * math.log(1e-9), rel=1e-6)
     assert {path.weight for path in found[3:]} == {0.0} and len(found) == 6
-    assert len(sj.sample_paths(apart, 9, jax.random.key(0), source=(0, 1))(X)) == 9
+    assert len(sj.sample_paths(apart, 9, source=(0, 1))(jax.random.key(0), X)) == 9
 
 
 def test_a_scope_behind_a_long_way():
@@ -340,7 +340,7 @@ def test_a_scope_behind_a_long_way():
 
     (path,) = sj.top_paths(function, through="special")(1.0)
     assert path.log_abs_weight == 0 - math.inf or path.length < 1510
-    drawn = sj.sample_paths(function, 5, jax.random.key(0), through="special")(1.0)
+    drawn = sj.sample_paths(function, 5, through="special")(jax.random.key(0), 1.0)
     assert {round(path.log_abs_weight) for path in drawn} == {round(1500 * math.log(0.5))}
 
 
@@ -398,13 +398,13 @@ ERRORS = {
     "a leaf": (
         dict(source=("[1]", 0)),
         ValueError,
-        r"No differentiated argument.*nearest: \[0\]",
+        r"No site matches '\[1\]'. The nearest are '\[0\]'",
     ),
     "a mask's shape": (dict(source=jnp.ones(4, bool)), ValueError, r"shape \(3,\), got \(4,\)"),
     "a mask's type": (dict(source=jnp.ones(3)), TypeError, "must be boolean, got float32"),
     "a mask's structure": (dict(source=[X > 0, X > 0]), ValueError, "structure of the different"),
     "a scope": (dict(through="mlp/dens"), ValueError, r"matches 'mlp/dens'. The nearest are 'mlp/"),
-    "no string": (dict(through=3), TypeError, "must be a string, got 3"),
+    "no string": (dict(through=3), TypeError, "a string, got 3 of type int"),
     "argnums": (dict(argnums=4), ValueError, "requires at least 5 positional"),
 }
 
@@ -450,7 +450,7 @@ def test_no_path():
     none = sj.top_paths(lambda x: x[0], 3, source=(0, 2))(X)
     assert none == [] and "no path leads from (0, 2) to the output" in repr(none)
     assert "no path" in none._repr_html_()
-    nowhere = sj.sample_paths(lambda x: jnp.sum(jnp.zeros(3) * x), 3, jax.random.key(0))(X)
+    nowhere = sj.sample_paths(lambda x: jnp.sum(jnp.zeros(3) * x), 3)(jax.random.key(0), X)
     assert nowhere == [] and "no path" in repr(nowhere)
     assert sj.top_paths(lambda x: 1.0, 3)(X) == []
     with pytest.raises(ValueError, match="no path leads from"):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import source_info_util
 
-from semijax import tables
-from semijax.trace.graph import Equation, Marks, Module, Variable
+from semijax import elements as el
+from semijax.elements import Elements
+from semijax.trace.graph import Equation, Marks, Module, Position, Variable
 from semijax.trace.primitives import primitive
 from semijax.trace.regions import Region, ScanRegion
 
@@ -77,6 +79,8 @@ class Place:
         variable: the array, in one reading of the program; of the shape of one iteration.
         loops: what the regions it lies in run, from the outside in.
         made_by: the equation.
+        axes: its axes in the order in which the model's author sees them: those that ``vmap`` has
+            mapped first, wherever it has put them. None where that cannot be told.
     """
 
     region: RegionPath
@@ -85,6 +89,12 @@ class Place:
     variable: Variable
     loops: tuple[Region, ...]
     made_by: Equation | None
+    axes: tuple[int, ...] | None
+
+    @property
+    def position(self) -> Position:
+        """Where it is made in its graph."""
+        return self.equation, self.output
 
     @property
     def loop_shape(self) -> tuple[int, ...]:
@@ -93,8 +103,29 @@ class Place:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what is found there."""
-        return (*self.loop_shape, *self.variable.shape)
+        """The shape of what is found there, as the model's author sees it."""
+        own = self.variable.shape
+        return (*self.loop_shape, *(own if self.axes is None else (own[a] for a in self.axes)))
+
+    def seen(self, found: Elements, loops: int | None = None) -> Elements:
+        """What was found there, with the axes in the order in which the author sees them.
+
+        Args:
+            found: an array, or elements, with the axes in which the array was made.
+            loops: how many axes in front are those of loops; by default one for each scan.
+        """
+        return self._transposed(found, self.axes, loops)
+
+    def made(self, seen: Elements, loops: int | None = None) -> Elements:
+        """The inverse of ``seen``."""
+        inverse = None if self.axes is None else tuple(np.argsort(self.axes).tolist())
+        return self._transposed(seen, inverse, loops)
+
+    def _transposed(self, array: Elements, axes: Any, loops: int | None) -> Elements:
+        if axes is None or axes == tuple(range(len(axes))):
+            return array
+        n = len(self.loop_shape) if loops is None else loops
+        return el.transpose(array, (*range(n), *(n + a for a in axes)))
 
     @property
     def in_while(self) -> bool:
@@ -156,78 +187,54 @@ class Site:
         """What no other site is called: the name, and ``#2`` for the second of several."""
         return f"{self.base}#{self.number}" if self.number else self.base
 
+    def check_axes(self) -> None:
+        """Raise unless it is known in which order its author sees its axes."""
+        if self.place.axes is None:
+            shape = self.place.variable.shape
+            raise ValueError(
+                f"Site {self.name!r} lies in a function that vmap maps, and which of its axes, of "
+                f"sizes {shape}, is the mapped one cannot be told. Ask for another array, or name "
+                "what comes out of the mapped function, with semijax.tap."
+            )
 
-def marks(places: Sequence[Place | None]) -> Marks:
-    """What to tell ``build``, so that arrays are known by their positions here."""
-    return _marks([(n, place) for n, place in enumerate(places) if place], 0)
+
+def marks(places: Sequence[Place | None], starts: Mapping[Place, Any]) -> Marks:
+    """What to tell ``build``.
+
+    Args:
+        places: the arrays asked for, which are then known by their positions here.
+        starts: the arrays where paths start, each with a mask of its elements in the axes in which
+            it was made; None for all.
+    """
+    return _marks([(n, place) for n, place in enumerate(places) if place], [*starts.items()], 0)
 
 
-def _marks(numbered: Sequence[tuple[int, Place]], depth: int) -> Marks:
-    arrays: dict[tuple[int | None, int], tuple[int, ...]] = {}
-    inside: dict[int, dict[int, list[tuple[int, Place]]]] = {}
+def _marks(
+    numbered: Sequence[tuple[int, Place]], starts: Sequence[tuple[Place, Any]], depth: int
+) -> Marks:
+    arrays: dict[Position, tuple[int, ...]] = {}
+    starting: dict[Position, Any] = {}
+    inside: dict[int, dict[int, tuple[list[Any], list[Any]]]] = {}
+
+    def deeper(place: Place) -> tuple[list[Any], list[Any]]:
+        equation, body = place.region[depth]
+        return inside.setdefault(equation, {}).setdefault(body, ([], []))
+
     for number, place in numbered:
         if len(place.region) == depth:
-            here = place.equation, place.output
-            arrays[here] = (*arrays.get(here, ()), number)
+            arrays[place.position] = (*arrays.get(place.position, ()), number)
         else:
-            equation, body = place.region[depth]
-            inside.setdefault(equation, {}).setdefault(body, []).append((number, place))
+            deeper(place)[0].append((number, place))
+    for place, mask in starts:
+        if len(place.region) == depth:
+            starting[place.position] = mask
+        else:
+            deeper(place)[1].append((place, mask))
     return Marks(
         arrays,
+        starting,
         {
-            equation: {body: _marks(own, depth + 1) for body, own in by_body.items()}
+            equation: {body: _marks(*own, depth + 1) for body, own in by_body.items()}
             for equation, by_body in inside.items()
         },
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class SiteRow:
-    """One intermediate array.
-
-    Attributes:
-        names: by any of which to ask for it.
-        scope: the module whose equation makes it; ``""`` for an argument.
-        primitive: what makes it; ``"argument"`` for one.
-        shape: its shape, with a first axis for each loop it lies in.
-        dtype: its dtype.
-        source: the line of the model that makes it.
-    """
-
-    names: tuple[str, ...]
-    scope: str
-    primitive: str
-    shape: tuple[int, ...]
-    dtype: str
-    source: str
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class SiteTable(tables.Printed):
-    """The rows, in order of evaluation; prints as a table."""
-
-    rows: tuple[SiteRow, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name of every array."""
-        return tuple(name for row in self.rows for name in row.names)
-
-    def __iter__(self) -> Iterator[SiteRow]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def _table(self) -> tables.Table:
-        cells = [
-            (
-                row.names[0],
-                row.primitive,
-                f"{row.dtype}[{', '.join(map(str, row.shape))}]",
-                row.source,
-                ", ".join(row.names[1:]),
-            )
-            for row in self.rows
-        ]
-        return tables.Table(("site", "primitive", "shape", "source", "also called"), cells)

@@ -78,7 +78,7 @@ def test_a_tap_is_found_by_its_own_name():
     assert "net/pair#2" in names(f, "*#2", X)
     assert names(f, "h[0]", X) == ["h[0]"]
     row = next(row for row in sj.list_sites(f)(X) if "h[0]" in row.names)
-    assert "test_sites.py" in row.source and row.primitive == "name"
+    assert "test_survey.py" in row.source and row.primitive == "name"
 
 
 @pytest.mark.parametrize("name", ["", "a:input"])
@@ -170,7 +170,7 @@ def test_the_table():
     header, first, *_ = text.splitlines()
     assert header.split() == ["site", "primitive", "shape", "source", "also", "called"]
     assert first.split()[:3] == ["[0]", "argument", "float32[3]"]
-    assert "layer_1:input, layer_1/up:input" in text and "test_sites.py" in text
+    assert "layer_1:input, layer_1/up:input" in text and "test_survey.py" in text
     assert "<table>" in sj.list_sites(nested)(X)._repr_html_()
 
 

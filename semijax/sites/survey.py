@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semijax.flow.sites import INPUT, Consumer, Place, RegionPath, Site, is_tap
+from semijax.sites.mapped_axes import moved_to_front, seen_axes
+from semijax.sites.site import INPUT, Consumer, Place, Site, is_tap
 from semijax.trace import scope_names
 from semijax.trace.graph import (
     STOP_GRADIENT,
@@ -28,16 +29,18 @@ class Survey:
 
     Attributes:
         sites: them.
+        scopes: the scopes of all equations.
+        inputs: where the arguments are.
         outputs: where the outputs of the function are made; None for a constant.
-        equations: all equations but regions, with the regions that each lies in.
     """
 
     def __init__(self, closed: Any, arguments: Sequence[str]) -> None:
         self.sites: list[Site] = []
-        self.equations: list[tuple[Equation, RegionPath]] = []
+        self.scopes: dict[str, None] = {}  # a set in the order of the program
         graph = build(closed)
         origins = dict.fromkeys(graph.inputs, ARGUMENT)
-        places = self._visit(graph, (), (), Module(), origins, arguments)
+        places = self._visit(graph, origins, arguments)
+        self.inputs = [places[v] for v in graph.inputs]
         self.outputs = [places.get(v) for v in graph.outputs]
         total = collections.Counter(site.base for site in self.sites)
         counts: collections.Counter[str] = collections.Counter()
@@ -51,7 +54,8 @@ class Survey:
 
         Raises:
             TypeError: if a pattern is no string.
-            ValueError: if one picks none; the message names the nearest.
+            ValueError: if one picks none, and the message names the nearest; or if it cannot be
+                told in which order a site has its axes.
         """
         try:
             given = [patterns] if isinstance(patterns, str) else list(patterns)
@@ -59,13 +63,22 @@ class Survey:
             given = [patterns]
         if not given:
             raise ValueError("Expected the name of a site, or a glob, got none.")
-        chosen = {site for pattern in given for site in self._picked(pattern)}
-        return [site for site in self.sites if site in chosen]
+        picked = {site for pattern in given for site in self.picked(pattern)}
+        chosen = [site for site in self.sites if site in picked]
+        for site in chosen:
+            site.check_axes()
+        return chosen
 
-    def _picked(self, pattern: Any) -> list[Site]:
+    def picked(self, pattern: Any, what: str = "site") -> list[Site]:
+        """The sites that one pattern picks, see ``choose``, with axes in any order.
+
+        Args:
+            pattern: a name or a glob.
+            what: what it was to match, for the message where it matches nothing.
+        """
         if not isinstance(pattern, str):
             raise TypeError(
-                "A site is chosen by its name or a glob, a string, got "
+                f"A {what} is chosen by its name or a glob, a string, got "
                 f"{pattern!r} of type {type(pattern).__name__}."
             )
         for own_name in ("name", "base"):
@@ -75,10 +88,14 @@ class Survey:
         found = self._matching(pattern)
         if not found:
             names = dict.fromkeys(site.name for site in self.sites)
+            if what != "site":
+                names |= self.scopes
             likely = scope_names.listed(scope_names.nearest(pattern, names))
             hint = f"The nearest are {likely}." if likely else "The function has none."
+            if not any(self.scopes):
+                hint += f" {scope_names.NO_SCOPES}"
             raise ValueError(
-                f"No site matches {pattern!r}. {hint} semijax.list_sites(fun)(*args) lists all."
+                f"No {what} matches {pattern!r}. {hint} semijax.list_sites(fun)(*args) lists all."
             )
         return found
 
@@ -106,31 +123,35 @@ class Survey:
     def _visit(
         self,
         graph: Graph,
-        region: RegionPath,
-        loops: tuple[Region, ...],
-        within: Module,
         origins: dict[Variable, str],
         arguments: Sequence[str] = (),
     ) -> dict[Any, Place]:
         readers: dict[Variable, list[Consumer]] = collections.defaultdict(list)
         for number, equation in enumerate(graph.equations):
-            if not equation.region:
-                self.equations.append((equation, region))
+            self.scopes[equation.scope] = None
             for i, v in enumerate(equation.inputs):
                 if isinstance(v, Variable):
                     readers[v].append((equation, number, i))
         for n, v in enumerate(graph.outputs):
             if isinstance(v, Variable):
                 readers[v].append((None, -1, n))
-        modules = _Modules(graph, readers, within)
+        modules = _Modules(graph, readers)
+        axes = seen_axes(graph)
+        moved = moved_to_front(graph, axes)
+        regions = tuple(e.region for e, _ in graph.within if e.region)
         places: dict[Any, Place] = {}
+
+        def place(v: Variable, equation: Equation | None, n: int) -> None:
+            number = equation.number if equation else None
+            own = axes.get(v, tuple(range(len(v.shape))))
+            places[v] = Place(graph.path, number, n, v, regions, equation, own)
 
         def name(base: str, variable: Variable, module: Module | None = None) -> None:
             leading = (c for c in readers[variable] if c[0] is None or _leads_on(c[0]))
             self.sites.append(Site(base, 0, places[variable], tuple(leading), module))
 
         for n, v in enumerate(graph.inputs):
-            places[v] = Place(region, None, n, v, loops, None)
+            place(v, None, n)
             if v.differentiable and n < len(arguments):
                 name(arguments[n], v)
         for number, equation in enumerate(graph.equations):
@@ -138,18 +159,19 @@ class Survey:
                 for v in modules.inputs(module, origins):
                     name(module.scope + INPUT, v, module)
             for n, v in enumerate(equation.outputs):
-                places[v] = Place(region, number, n, v, loops, equation)
+                place(v, equation, n)
                 origins[v] = _origin(equation, origins)
             if equation.region:
-                for n, inner in enumerate(build_bodies(equation)):
-                    inside = (*region, (number, n)), (*loops, equation.region)
-                    read = _origins(equation, equation.region, inner, origins)
-                    self._visit(inner, *inside, equation.module, read)
+                for inner in build_bodies(equation):
+                    self._visit(inner, _origins(equation, equation.region, inner, origins))
             for v in equation.outputs:
                 if v.differentiable:
                     own = equation.params["name"] if is_tap(equation) else equation.name
                     name(f"{equation.scope}/{own}" if equation.scope else own, v)
-                    for module in modules.left_by(v, equation):
+                    if v in moved:
+                        for module in modules.left_by(moved[v]):
+                            name(module.scope, v, module)
+                    for module in modules.left_by(v) if v not in moved.values() else ():
                         name(module.scope, v, module)
         return places
 
@@ -185,12 +207,10 @@ def _origins(
 class _Modules:
     """What goes into and comes out of the uses of modules that a graph enters itself."""
 
-    def __init__(
-        self, graph: Graph, readers: Mapping[Variable, list[Consumer]], within: Module
-    ) -> None:
+    def __init__(self, graph: Graph, readers: Mapping[Variable, list[Consumer]]) -> None:
         self._readers = readers
         self._leading = _leading(graph)
-        outside = {*within.enclosing}
+        outside = {*graph.module.enclosing}
         self._makers: dict[Any, Equation] = {}
         self._read: dict[Module, dict[Variable, None]] = {}
         self._first: dict[int, list[Module]] = collections.defaultdict(list)
@@ -221,12 +241,13 @@ class _Modules:
         kinds = ([v for v in leading if origins.get(v) == o] for o in (COMPUTED, ARGUMENT, MADE))
         return next(filter(None, kinds), [])
 
-    def left_by(self, variable: Variable, maker: Equation) -> list[Module]:
+    def left_by(self, variable: Variable) -> list[Module]:
         """The uses of modules that an array comes out of, from the inside out."""
+        maker = self._makers.get(variable)
         readers = [equation for equation, *_ in self._readers[variable]]
         return [
             module
-            for module in reversed(self._own[maker.module])
+            for module in reversed(self._own[maker.module] if maker else ())
             if any(e is None or module not in self._own[e.module] for e in readers)
         ]
 
