@@ -28,16 +28,28 @@ test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's
 test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
-# It is about what differs between versions: XLA's optimizations and the notebooks are left to `test`.
+test-notebooks: $(VENV)/test.installed  ## run the notebooks on small sizes
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m notebook tests/test_notebooks.py
+
 # The native kernels are tested with both versions, what rests on them with the XLA form here.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/test_notebooks.py
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native tests/test_devices.py
+	SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+	SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native tests/test_devices.py
 
-test-sanitized: $(SANITIZED)/test.installed  ## run the native kernels' tests under sanitizers
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 SEMIJAX_NATIVE=baseline \
-	$(SANITIZED)/bin/python -m pytest tests/native/test_kernels.py
+# The sanitizers must be in the process before anything else is. Clang has one library for them, which it
+# does not link with ours; GCC links two. Without kernels SEMIJAX_NATIVE=baseline is an error. JAX compiles
+# much in these tests, and allocates much: it is told to optimize little, and stacks are not kept in full.
+CLANG_SANITIZER = $(firstword $(filter /%,$(foreach name,libclang_rt.asan.so libclang_rt.asan-$(shell uname -m).so, \
+	$(shell $(CXX) -print-file-name=$(name)))))
+GCC_SANITIZERS = $(shell ldd $(SANITIZED)/lib/python*/site-packages/semijax/native/_contractions.so | \
+	awk '/lib(a|ub)san/ {print $$3}')
+
+test-sanitized: $(SANITIZED)/installed  ## run the native kernels' tests under sanitizers
+	@test -n '$(or $(CLANG_SANITIZER),$(GCC_SANITIZERS))' || { echo 'The kernels were built without sanitizers.'; exit 1; }
+	LD_PRELOAD='$(or $(CLANG_SANITIZER),$(GCC_SANITIZERS))' \
+	ASAN_OPTIONS=detect_leaks=0:malloc_context_size=5 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline \
+	$(SANITIZED)/bin/python -m pytest -n $(WORKERS) --durations=15 --dist worksteal tests/native/test_kernels.py tests/native/test_buffers.py tests/native/test_exit.py
 
 bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the README's table
 	$(VENV)/bin/python -m benchmarks --readme README.md
@@ -67,10 +79,12 @@ $(VENV)/%.installed: pyproject.toml $(KERNELS)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-$(SANITIZED)/%.installed: pyproject.toml $(KERNELS)
+# Without the extras, which the kernels' tests don't need; a build type that CMake doesn't know has no flags of its own.
+$(SANITIZED)/installed: pyproject.toml $(KERNELS)
 	test -x $(SANITIZED)/bin/pip || $(PYTHON) -m venv $(SANITIZED)
-	CXXFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -g' $(SANITIZED)/bin/python -m pip install \
-		--disable-pip-version-check --editable '.[$*]' --config-settings=build-dir=build/sanitized
+	CXX='$(CXX)' CXXFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all' \
+	$(SANITIZED)/bin/python -m pip install --disable-pip-version-check --editable . pytest pytest-xdist \
+		--config-settings=build-dir=build/sanitized --config-settings=cmake.build-type=Sanitized
 	@touch $@
 
 $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
@@ -81,6 +95,6 @@ $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-slow test-newest test-sanitized bench readme lint types clean
+.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-sanitized bench readme lint types clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed

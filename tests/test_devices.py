@@ -63,7 +63,7 @@ def compiled_for(x_spec, w_spec):
 
 
 def check_on_many_devices():
-    """The body of the test below, in a process that has several devices."""
+    """A batch, or parameters, that are sharded."""
     P = jax.sharding.PartitionSpec
     assert jax.device_count() == DEVICES
     expected = jax.jit(gradients(SHARDED))(*arguments())
@@ -102,15 +102,121 @@ def check_on_many_devices():
         np.testing.assert_allclose(value, expected[name], 1e-5, 1e-6, err_msg=name)
 
 
-def test_sharded_inputs():
+def check_collectives_between_devices():
+    """Sweeps on each device, which meet at collectives: as under vmap."""
+    P, pairs = jax.sharding.PartitionSpec, [(0, 3), (1, 2)]
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    grid = jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    x, w = (jnp.asarray(a) for a in np.random.default_rng(1).standard_normal((2, 4, 4)))
+
+    def both(f, mesh, check_vma):
+        over = P(mesh.axis_names)
+        one = lambda x, w: jax.tree.map(lambda y: y[None], f(x[0], w[0]))  # noqa: E731
+        options = {"mesh": mesh, "in_specs": (over, over), "out_specs": over}
+        return jax.jit(jax.shard_map(one, check_vma=check_vma, **options))(x, w)
+
+    def total(f):
+        return lambda x, w: (jnp.sin(f(x * w)) * w).sum()
+
+    groups = {"axis_index_groups": pairs}
+    few = {name: SEMIRINGS[name] for name in ("sum", "mass", "strongest", "max", "entropy")}
+    everywhere = {
+        "psum": lambda x: x * jax.lax.psum(x, "i"),
+        "pmax": lambda x: x * jax.lax.pmax(x, "i"),
+        "all_gather": lambda x: jax.lax.all_gather(x, "i"),
+        "psum_scatter": lambda x: jax.lax.psum_scatter(x, "i"),
+        "all_to_all": lambda x: jax.lax.all_to_all(x, "i", 0, 0),
+    }
+    for name, f in everywhere.items():
+        expected = jax.vmap(sj.semiring_grad(total(f), few), axis_name="i")(x, w)
+        for check_vma in (False, True):
+            found = both(sj.semiring_grad(total(f), few), mesh, check_vma)
+            for s in few:
+                np.testing.assert_allclose(
+                    found[s], expected[s], 1e-4, 1e-5, err_msg=f"{name}, {s}"
+                )
+
+    # JAX has no vmap of these; the gradient is what is left to compare.
+    nowhere = {
+        "groups": (lambda x: x * jax.lax.psum(x, "i", **groups), mesh),
+        "gathered in groups": (lambda x: jax.lax.all_gather(x, "i", **groups)[:1] * x, mesh),
+        "some": (lambda x: x - jax.lax.ppermute(x, "i", pairs), mesh),
+        "two axes": (lambda x: x * jax.lax.psum(x, ("i", "j")), grid),
+        "one of two": (lambda x: x * jax.lax.psum(x, "j"), grid),
+        "gathered over two": (lambda x: jax.lax.all_gather(x, ("i", "j")) * x, grid),
+        "scattered over two": (lambda x: jax.lax.psum_scatter(x, ("i", "j")) * x, grid),
+    }
+    for name, (f, axes) in nowhere.items():
+        expected = both(jax.grad(total(f)), axes, False)
+        found = both(sj.semiring_grad(total(f), sj.SumProduct()), axes, False)
+        np.testing.assert_allclose(found, expected, 1e-4, 1e-5, err_msg=name)
+
+    # Where nothing is sent to there is no path, and the gradient is the same as of a weight of 0.
+    found = both(sj.semiring_grad(lambda x, w: -nowhere["some"][0](x).sum(), few), mesh, False)
+    np.testing.assert_array_equal(found["max"], [[1] * 4] * 2 + [[-1] * 4] * 2)
+
+
+def check_functions_of_devices():
+    """A shard_map, or pmap, inside of the function: it stays on the devices it was on."""
+    P, few = jax.sharding.PartitionSpec, {s: SEMIRINGS[s] for s in ("sum", "strongest", "entropy")}
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    x, w, v = (np.random.default_rng(2).standard_normal(s) for s in ((5, 8), (8, 16), (16, 8)))
+    specs = {"in_specs": (P(), P(None, "d"), P("d")), "out_specs": P()}
+
+    def layer(x, w, v):
+        return jax.nn.gelu(x @ w) @ v
+
+    def on_devices(x, w, v):
+        return jax.lax.psum(layer(x, w, v), "d")
+
+    def pmapped(x):
+        body = jax.pmap(lambda x: x * jax.lax.psum(jnp.sin(x), "p"), axis_name="p")
+        return body(x.reshape(4, -1))
+
+    def vmapped(x):
+        return jax.vmap(lambda x: x * jax.lax.psum(jnp.sin(x), "p"), axis_name="p")(
+            x.reshape(4, -1)
+        )
+
+    def grad(f, semirings, argnums=(0, 1, 2)):
+        return sj.semiring_grad(lambda *args: jnp.sin(f(*args)).sum(), semirings, argnums)
+
+    sharding = [jax.NamedSharding(mesh, spec) for spec in specs["in_specs"]]
+    args = [jax.device_put(a, s) for a, s in zip((x, w, v), sharding, strict=True)]
+    expected = jax.jit(grad(layer, few))(x, w, v)
+    for check_vma in (False, True):
+        mapped = jax.shard_map(on_devices, mesh=mesh, check_vma=check_vma, **specs)
+        compiled = jax.jit(grad(mapped, few)).lower(*args).compile()
+        found = compiled(*args)
+        for name in few:
+            for a, b in zip(found[name], expected[name], strict=True):
+                np.testing.assert_allclose(a, b, 1e-4, 1e-4, err_msg=name)
+        text = jax.jit(grad(mapped, sj.SumProduct())).lower(*args).compile().as_text()
+        assert "all-gather" not in text
+        paths, same = (
+            sj.top_paths(lambda x, f=f: jnp.sin(f(x, w, v)).sum())(jnp.asarray(x))
+            for f in (mapped, layer)
+        )
+        np.testing.assert_allclose(paths[0].weight, same[0].weight, 1e-5)
+    found, expected = (grad(f, few, 0)(jnp.asarray(x[:4])) for f in (pmapped, vmapped))
+    for name in few:
+        np.testing.assert_allclose(found[name], expected[name], 1e-4, 1e-5, err_msg=name)
+
+
+CHECKS = [check_on_many_devices, check_collectives_between_devices, check_functions_of_devices]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_many_devices(check):
+    """In a process that has several devices."""
     script = f"""
         import importlib.util
         spec = importlib.util.spec_from_file_location("test_devices", {__file__!r})
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        module.check_on_many_devices()
+        module.{check.__name__}()
     """
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

@@ -20,6 +20,7 @@ def test_there_are_ten_and_the_readme_shows_each():
         assert f"({name}.ipynb)" in readme and f"(pictures/{picture.name})" in readme
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     """On small sizes, in a folder of its own: two tests may write the same output."""

@@ -11,6 +11,8 @@ from semijax import zoo
 from semijax.experiments import agreement, generated
 from semijax.experiments.branches import ALL, branch_table
 
+from ..compilation import quick_jit
+
 GRAMMAR = zoo.Grammar()
 
 
@@ -64,7 +66,7 @@ def example_of(encoded):
 
 def test_the_margin_is_that_of_the_whole_model(model, encoded):
     for one in encoded[:2]:
-        logits = model(one.ids)[one.mask]
+        logits = quick_jit(lambda ids: model(ids))(one.ids)[one.mask]
         expected = logits[one.right] - logits[one.wrong]
         assert float(agreement.margin(model, example_of(one))) == pytest.approx(
             float(expected), abs=1e-5
@@ -90,8 +92,9 @@ def test_sentences_are_examined_as_if_alone(model, sentences, encoded):
             return logits[one.right] - logits[one.wrong]
 
         words = model.bert.embeddings.word_embeddings(one.ids)
-        value, entropy = sj.semiring_value_and_grad(quantity, sj.Entropy(), aggregate=-1)(words)
-        gradient = sj.semiring_grad(quantity, sj.SumProduct(), aggregate=-1)(words)
+        semirings = sj.Entropy(), sj.SumProduct()
+        analysis = sj.semiring_value_and_grad(quantity, semirings, aggregate=-1)
+        value, (entropy, gradient) = quick_jit(analysis)(words)
         row = table.loc[number]
         assert row["margin"] == pytest.approx(float(value), abs=1e-5)
         assert row["entropy"] == pytest.approx(float(entropy.mean()), rel=1e-5)

@@ -16,6 +16,8 @@ from semijax.experiments.branches import (
     branch_table,
 )
 
+from ..compilation import quick_jit
+
 CONFIG = zoo.BertConfig(
     vocab_size=13,
     hidden_size=6,
@@ -45,7 +47,7 @@ def logit(model, tokens):
 
 def study_of(model, **options):
     batches = [TOKENS[:4], TOKENS[4:]]
-    return branch_study(model, logit, batches, kinds, pad=None, progress=False, **options)
+    return branch_study(model, logit, batches, kinds, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +58,19 @@ def study(model):
 @pytest.mark.parametrize("granularity", ["element", "op"])
 def test_values_are_those_of_the_best_hidden_units(model, study, granularity):
     expected = {}
+    analysis = quick_jit(
+        sj.branch_flow(
+            lambda tokens: model(tokens)[1],
+            sj.MaxProduct(),
+            "*/layer/*:input",
+            BRANCHES,
+            reduce="sum",
+            granularity=granularity,
+        )
+    )
     with sj.scopes(model):
         for tokens, own in zip(TOKENS, kinds(TOKENS), strict=True):
-            flow = sj.branch_flow(
-                lambda tokens: model(tokens)[1],
-                sj.MaxProduct(),
-                "*/layer/*:input",
-                BRANCHES,
-                reduce="sum",
-                granularity=granularity,
-            )(tokens)
+            flow = analysis(tokens)
             units = {
                 site: {b: sj.MaxProduct().readout(e) for b, e in flow.elements[site].items()}
                 for site in flow
@@ -81,12 +86,19 @@ def test_values_are_those_of_the_best_hidden_units(model, study, granularity):
                         for number, name in enumerate(by_branch):
                             value = best if number == branch else 0
                             statistic = f"{granularity}/{layer}/{name}"
-                            expected.setdefault((statistic, kind), []).append(value)
-    for (statistic, kind), numbers in expected.items():
+                            for group in (kind, ALL):
+                                of_group = expected.setdefault((statistic, group), {})
+                                of_group.setdefault(tuple(tokens), []).append(value)
+    for (statistic, kind), examples in expected.items():
+        numbers = np.concatenate([*examples.values()])
+        deviations = [np.sum(own - numbers.mean()) for own in examples.values()]
+        n = len(examples)
+        stderr = np.sqrt(n / (n - 1) * np.square(deviations).sum()) / len(numbers)
         moments = study[statistic][kind]
-        assert moments.count == len(numbers)
-        assert moments.mean == pytest.approx(np.mean(numbers), rel=1e-4, abs=1e-6)
-    assert {kind for _, kind in expected} == {"odd", "even"}
+        assert (moments.count, moments.examples) == (len(numbers), n)
+        assert moments.mean == pytest.approx(numbers.mean(), rel=1e-4, abs=1e-6)
+        assert moments.stderr == pytest.approx(stderr, rel=1e-3, abs=1e-6)
+    assert {kind for _, kind in expected} == {"odd", "even", ALL}
 
 
 def test_the_table_has_all_tokens_and_shares(study):
@@ -95,6 +107,7 @@ def test_the_table_has_all_tokens_and_shares(study):
     assert set(table["layer"]) == {0, 1} and set(table["granularity"]) == {"element", "op"}
     every = table[table["kind"] == ALL]
     assert set(every["count"]) == {TOKENS[:, :-1].size}
+    assert set(every["examples"]) == {len(TOKENS)} and set(table["dropped"]) == {0}
     for _, rows in table.groupby(["granularity", "layer", "branch"]):
         parts = rows[rows["kind"] != ALL]
         total = (parts["count"] * parts["mean"]).sum() / parts["count"].sum()
@@ -113,7 +126,6 @@ def test_where_nothing_flows_there_is_no_share(model):
         lambda model, tokens: 0 * logit(model, tokens),
         [TOKENS],
         kinds,
-        pad=None,
         progress=False,
         granularities=("element",),
     )
@@ -154,7 +166,6 @@ def test_more_than_ten_layers_are_in_order():
         layers="layer_*",
         branches={"on": sj.REST},
         granularities=("element",),
-        pad=None,
         progress=False,
     )
     means = [study[f"element/{layer}/on"]["only"].mean for layer in range(12)]

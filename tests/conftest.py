@@ -1,0 +1,70 @@
+"""How the tests compile: quickly, and nothing twice.
+
+Most of what they compile runs once, so XLA is told to optimize little; SEMIJAX_OPTIMIZED=1 has it
+optimize as it does for users. What it has compiled is kept for all processes and later runs, until
+the week is over: then the folder is emptied, and everything is compiled anew.
+"""
+
+import datetime
+import gc
+import importlib.metadata
+import os
+import pathlib
+import shutil
+
+import pytest
+
+JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+CACHES = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "semijax-tests"
+
+
+def compile_quickly():
+    """Settings by the environment, so that the processes that tests start have them too."""
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # Each halves the time on one JAX, and is unknown to the other or of no use there.
+    if JAXLIB < (0, 11):
+        flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    else:
+        flags = "--xla_disable_hlo_passes=fusion"
+    os.environ.setdefault("XLA_FLAGS", flags)
+
+
+def keep_what_is_compiled():
+    """The folder of this week, without those of other weeks; what there is to say of it."""
+    year, week, _ = datetime.date.today().isocalendar()
+    folder = CACHES / f"{year}-W{week:02}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"no compilation cache: {error}"
+    for other in CACHES.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    files = sum(1 for _ in folder.iterdir())
+    return f"compilation cache: {'warm' if files else 'cold'}, {files} files in {folder}"
+
+
+OPTIMIZED = os.environ.get("SEMIJAX_OPTIMIZED") == "1"
+if not OPTIMIZED:
+    compile_quickly()
+if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # a worker's, or the user's own
+    CACHE = f"compilation cache: {os.environ['JAX_COMPILATION_CACHE_DIR']}"
+else:
+    CACHE = keep_what_is_compiled()
+
+import jax  # noqa: E402, the settings are read at the import
+
+
+def pytest_report_header():
+    return [f"optimization: {'as for users' if OPTIMIZED else 'little'}", CACHE]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """What a module has compiled and traced goes with it."""
+    yield
+    jax.clear_caches()
+    gc.collect()
