@@ -328,7 +328,7 @@ assert np.logaddexp.reduce(answers["log count"]) > math.log(1e14)
 # %%
 with sj.scopes(model):
     ways = {"mass": sj.AbsSumProduct(), "strongest": sj.AbsMaxProduct()}
-    flow = sj.branch_flow(logit, ways, at="*/layers/*:input")(embedded)
+    flow = sj.branch_flow(logit, ways, "*/layers/*:input")(embedded)
 
 print(flow["mass"], end="\n\n")
 print(flow["strongest"])

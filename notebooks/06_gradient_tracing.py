@@ -394,7 +394,7 @@ def paths_from_groups(params, sentence, key):
     found = []
     for group in GROUPS:
         mask = jax.tree.map(lambda own, group=group: own == group, groups)
-        found += sj.sample_paths(margin, SAMPLES, key, source=mask)(params, *prefix(sentence))
+        found += sj.sample_paths(margin, SAMPLES, source=mask)(key, params, *prefix(sentence))
     return found
 
 
@@ -469,7 +469,7 @@ for parts in (("candidate",), ("input_gate", "forget_gate", "output_gate"), ()):
 in_cell = sj.Expectation(lambda equation: "cell" in equation.scope.split("/"))
 exact = jax.jit(sj.semiring_grad(margin, in_cell))(trained, *keys_or_cabinet)
 exact = float(exact["embedding"]["embedding"][source[1]])
-samples = sj.sample_paths(margin, 300, keys[0], source=source)(trained, *keys_or_cabinet)
+samples = sj.sample_paths(margin, 300, source=source)(keys[0], trained, *keys_or_cabinet)
 sampled = [sum(component(node) == "cell" for node in path.nodes) for path in samples]
 mean, error = np.mean(sampled), np.std(sampled) / np.sqrt(len(sampled))
 print(f"edges in the cell: {exact:.2f}; by {len(samples)} samples {mean:.2f} ± {1.96 * error:.2f}")
@@ -486,7 +486,7 @@ assert abs(mean - exact) < 4 * error
 def sample(sentence, key):
     inputs = prefix(sentence)
     source = strongest_unit(trained, inputs, sentence.subject)
-    return sj.sample_paths(margin, SAMPLES, key, source=source)(trained, *inputs)
+    return sj.sample_paths(margin, SAMPLES, source=source)(key, trained, *inputs)
 
 
 cases = compared["trained", LENGTHS[-1]][:SENTENCES]

@@ -546,7 +546,8 @@ print(f"\nlargest weight: plain max {naive[0]}, MaxProduct {true[0]}")
 
 # Forward, the same edges meet in another order, and so plain max gives another number.
 plain = PlainMax()
-_, forward = sj.semiring_jvp(two_layers, (one_input,), (plain.one((1,), jnp.float32),), plain)
+begin = plain.one((1,), jnp.float32)
+_, forward = sj.semiring_jvp(two_layers, (one_input,), (begin,), semiring=plain)
 print(f"plain max, swept forward: {forward}")
 
 assert naive[0] == -2 and true[0] == 3 and forward == 3

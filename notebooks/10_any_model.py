@@ -459,6 +459,7 @@ asked = {
 if SMALL:
     asked = {"LSTM": (lstm_unit, lstm_params, series[0], 3, "[0]")}
 for name, (function, params, x, depth, source) in asked.items():
-    flow = sj.component_flow(function(first(params)), sj.AbsSumProduct(), depth, source=source)(x)
+    options = {"source": source, "iterations": False}  # the LSTM's cell is one module
+    flow = sj.component_flow(function(first(params)), sj.AbsSumProduct(), depth, **options)(x)
     print(name, flow, sep="\n", end="\n\n")
     assert all(share <= 1.001 for share in flow.share().values())

@@ -1,56 +1,146 @@
-"""How does a gradient flow? Backpropagation in any semiring, as a JAX transformation."""
+"""How does a gradient flow? Backpropagation in any semiring, as a JAX transformation.
 
-from semijax import jacobians as jacobians
-from semijax import pictures as pictures
-from semijax import testing as testing
-from semijax.explanation import explain as explain
-from semijax.flow import BranchFlow as BranchFlow
-from semijax.flow import ComponentFlow as ComponentFlow
-from semijax.flow import Faithfulness as Faithfulness
-from semijax.flow import RandomizationTest as RandomizationTest
-from semijax.flow import SiteValues as SiteValues
-from semijax.flow import ablate as ablate
-from semijax.flow import branch_flow as branch_flow
-from semijax.flow import component_flow as component_flow
-from semijax.flow import faithfulness as faithfulness
-from semijax.flow import list_sites as list_sites
-from semijax.flow import randomization_test as randomization_test
-from semijax.flow import site_flow as site_flow
-from semijax.flow import site_grads as site_grads
-from semijax.flow import site_values as site_values
-from semijax.flow import tap as tap
-from semijax.jacobians import control_flow as control_flow  # declares its rules
-from semijax.jacobians import dense_budget as dense_budget
-from semijax.jacobians import register_jacobian as register_jacobian
-from semijax.paths import Path as Path
-from semijax.paths import Paths as Paths
-from semijax.paths import component_counts as component_counts
-from semijax.paths import gradient_graph as gradient_graph
-from semijax.paths import sample_paths as sample_paths
-from semijax.paths import top_paths as top_paths
-from semijax.paths import trace_gradient as trace_gradient
-from semijax.semirings import AbsMaxProduct as AbsMaxProduct
-from semijax.semirings import AbsSumProduct as AbsSumProduct
-from semijax.semirings import Entropy as Entropy
-from semijax.semirings import Expectation as Expectation
-from semijax.semirings import MaxProduct as MaxProduct
-from semijax.semirings import MinProduct as MinProduct
-from semijax.semirings import PathCount as PathCount
-from semijax.semirings import PathLength as PathLength
-from semijax.semirings import Reachability as Reachability
-from semijax.semirings import Semiring as Semiring
-from semijax.semirings import SumProduct as SumProduct
-from semijax.semirings import TopK as TopK
-from semijax.study import Study as Study
-from semijax.study import run_study as run_study
-from semijax.trace.graph import Equation as Equation
-from semijax.trace.module_scopes import scopes as scopes
-from semijax.trace.scope_names import REST as REST
-from semijax.transforms import aggregate as aggregate
-from semijax.transforms import atomic as atomic
-from semijax.transforms import semiring_grad as semiring_grad
-from semijax.transforms import semiring_jvp as semiring_jvp
-from semijax.transforms import semiring_value_and_grad as semiring_value_and_grad
-from semijax.transforms import semiring_vjp as semiring_vjp
+The gradient is a sum over all paths of the computation graph; with another semiring the same sweep
+computes another statistic of these paths. A map of what there is:
+
+*The transformations*, JAX's ``grad``, ``vjp`` and ``jvp`` with a semiring: ``semiring_grad``,
+``semiring_value_and_grad``, ``semiring_vjp``, ``semiring_jvp``, ``aggregate``.
+
+*The semirings*, which statistic: ``SumProduct``, ``AbsSumProduct``, ``MaxProduct``, ``MinProduct``,
+``AbsMaxProduct``, ``TopK``, ``Entropy``, ``Expectation``, ``PathLength``, ``PathCount``,
+``Reachability``; ``Semiring`` to write one.
+
+*The graph*: ``explain`` prints it, ``atomic`` makes a function one node, ``register_jacobian``
+gives a primitive its edges, ``dense_budget`` allows larger ones; ``Equation`` is what rules and
+features are called with.
+
+*Paths* as objects: ``top_paths``, ``trace_gradient``, ``sample_paths``, ``component_counts``,
+``gradient_graph``; ``Path``, ``Paths``.
+
+*Flow* inside of a model: ``list_sites``, ``tap``, ``scopes``, ``site_grads``, ``site_flow``,
+``branch_flow`` (with ``REST``), ``component_flow``; their results ``SiteValues``, ``BranchFlow``,
+``ComponentFlow``.
+
+*Checks*: ``site_values``, ``ablate``, ``faithfulness`` (``Faithfulness``), ``randomization_test``
+(``RandomizationTest``), and over a data set ``run_study`` (``Study``).
+
+*Packages*: ``jacobians``, the kinds of local Jacobian; ``pictures``; ``testing``, all paths by
+brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by themselves.
+"""
+
+from semijax import jacobians, pictures, testing
+from semijax.explanation import explain
+from semijax.flow import (
+    BranchFlow,
+    ComponentFlow,
+    Faithfulness,
+    RandomizationTest,
+    SiteValues,
+    ablate,
+    branch_flow,
+    component_flow,
+    faithfulness,
+    list_sites,
+    randomization_test,
+    site_flow,
+    site_grads,
+    site_values,
+    tap,
+)
+from semijax.jacobians import control_flow as _control_flow  # noqa: F401, declares its rules
+from semijax.jacobians import dense_budget, register_jacobian
+from semijax.paths import (
+    Path,
+    Paths,
+    component_counts,
+    gradient_graph,
+    sample_paths,
+    top_paths,
+    trace_gradient,
+)
+from semijax.semirings import (
+    AbsMaxProduct,
+    AbsSumProduct,
+    Entropy,
+    Expectation,
+    MaxProduct,
+    MinProduct,
+    PathCount,
+    PathLength,
+    Reachability,
+    Semiring,
+    SumProduct,
+    TopK,
+)
+from semijax.study import Study, run_study
+from semijax.trace.graph import Equation
+from semijax.trace.module_scopes import scopes
+from semijax.trace.scope_names import REST
+from semijax.transforms import (
+    aggregate,
+    atomic,
+    semiring_grad,
+    semiring_jvp,
+    semiring_value_and_grad,
+    semiring_vjp,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "REST",
+    "AbsMaxProduct",
+    "AbsSumProduct",
+    "BranchFlow",
+    "ComponentFlow",
+    "Entropy",
+    "Equation",
+    "Expectation",
+    "Faithfulness",
+    "MaxProduct",
+    "MinProduct",
+    "Path",
+    "PathCount",
+    "PathLength",
+    "Paths",
+    "RandomizationTest",
+    "Reachability",
+    "Semiring",
+    "SiteValues",
+    "Study",
+    "SumProduct",
+    "TopK",
+    "ablate",
+    "aggregate",
+    "atomic",
+    "branch_flow",
+    "component_counts",
+    "component_flow",
+    "dense_budget",
+    "explain",
+    "faithfulness",
+    "gradient_graph",
+    "jacobians",
+    "list_sites",
+    "pictures",
+    "randomization_test",
+    "register_jacobian",
+    "run_study",
+    "sample_paths",
+    "scopes",
+    "semiring_grad",
+    "semiring_jvp",
+    "semiring_value_and_grad",
+    "semiring_vjp",
+    "site_flow",
+    "site_grads",
+    "site_values",
+    "tap",
+    "testing",
+    "top_paths",
+    "trace_gradient",
+]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -431,7 +431,7 @@ def test_entropy_of_a_wide_contraction(name, sweep):
             _, pull = sj.semiring_vjp(lambda x: x @ matrix, jnp.ones(len(logs)), semiring=entropy)
             return pull(elements)[0]
         point = (jnp.ones(len(logs)),)
-        return sj.semiring_jvp(lambda x: matrix @ x, point, (elements,), entropy)[1]
+        return sj.semiring_jvp(lambda x: matrix @ x, point, (elements,), semiring=entropy)[1]
 
     ordinary = np.zeros_like(logs)
     # In a batch, one row of which needs care and one does not.
@@ -622,7 +622,9 @@ def test_nan_is_nan(name):
         found = sj.semiring_grad(lambda x: fun(x).sum(), ALL)(*args)
         assert all(np.isnan(found[key][1]).all() for key in ALL if key != "reach")
         return
-    check(fun, *args, semirings=NUMBERS, forward=len(args) > 1)
+    # Forward, a dead unit does not select what arrives there; backward, NaN lies beyond it.
+    forward = len(args) > 1 and name != "into a dead unit"
+    check(fun, *args, semirings=NUMBERS, forward=forward)
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "reach"])

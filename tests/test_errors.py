@@ -39,6 +39,10 @@ class TestGradients:
         with pytest.raises(TypeError, match=r"real-valued inputs.*at args\[0\]\['w'\]"):
             transform(lambda p: p["w"].sum().real * 1.0, sj.Entropy())({"w": X.astype(dtype)})
 
+    def test_integers_have_gradients_at_what_is_made_of_them(self, transform):
+        with pytest.raises(TypeError, match=r"got int32 at args\[0\]\. semijax\.site_grads has"):
+            transform(lambda n: X[n].sum(), sj.SumProduct())(jnp.arange(2))
+
     def test_semiring_must_be_hashable(self, transform):
         @dataclasses.dataclass
         class Mutable(sj.Semiring):
@@ -158,9 +162,9 @@ class TestElements:
 
     def test_sources_are_one_per_primal(self):
         with pytest.raises(TypeError, match="same length"):
-            sj.semiring_jvp(jnp.sin, (X,), (), sj.SumProduct())
+            sj.semiring_jvp(jnp.sin, (X,), (), semiring=sj.SumProduct())
         with pytest.raises(TypeError, match="tuples or lists"):
-            sj.semiring_jvp(jnp.sin, X, X, sj.SumProduct())
+            sj.semiring_jvp(jnp.sin, X, X, semiring=sj.SumProduct())
 
 
 @pytest.mark.parametrize("name", ["zero", "one", "lift", "add", "mul"])
@@ -174,3 +178,23 @@ def test_a_semiring_without_an_operation_says_which(name):
     }
     with pytest.raises(NotImplementedError, match=f"Half must define {name}"):
         getattr(type("Half", (sj.Semiring,), {})(), name)(*arguments[name])
+
+
+@pytest.mark.parametrize("size", ["x", -1, 0, 1.5, True, None])
+def test_a_budget_is_a_number_of_bytes(size):
+    with pytest.raises(ValueError, match="size must be an integer of at least 1"):
+        sj.dense_budget(size).__enter__()
+
+
+def test_a_function_that_returns_no_arrays_is_named():
+    def greeting(x):
+        return "hello"
+
+    for asked in (sj.semiring_grad(greeting, sj.SumProduct()), sj.list_sites(greeting)):
+        with pytest.raises(TypeError, match="greeting"):
+            asked(1.0)
+
+
+def test_elements_are_arrays():
+    with pytest.raises(TypeError, match=r"aggregate expects .*'x' of type str"):
+        sj.aggregate("x", sj.SumProduct())

@@ -24,7 +24,7 @@ def rows(function, *args):
         ("dot_general", "Contraction", 3 * 5 * 7, lambda x: x @ jnp.ones((5, 7))),
         ("cumsum", "Window", 5 * 6, lambda x: lax.cumsum(x)),
         ("stop_gradient", "-", 0, lax.stop_gradient),
-        ("custom_jvp_call", "Diagonal", 15, jax.nn.relu),
+        ("relu", "Diagonal", 15, jax.nn.relu),
     ],
 )
 def test_kind_and_size(primitive, kind, edges, function):
@@ -39,7 +39,7 @@ def test_an_equation_knows_its_scope_and_line():
 
     row = rows(function, X)["sin"]
     assert row.scope == "encoder/layer_0"
-    assert "test_explain.py" in row.source
+    assert "test_explanation.py" in row.source
     assert row.shape == (3, 5)
 
 

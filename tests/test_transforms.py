@@ -220,10 +220,12 @@ def test_containers_in_both_sweeps(name):
     )
     assert_same(found, each)
 
-    sources = jax.tree.map(lambda s: s.lift(x), container, is_leaf=is_semiring)
-    _, found = sj.semiring_jvp(fun, (x,), (sources,), container)
+    tangents = jax.tree.map(lambda s: s.lift(x), container, is_leaf=is_semiring)
+    _, found = sj.semiring_jvp(fun, (x,), (tangents,), semiring=container)
     each = jax.tree.map(
-        lambda s: sj.semiring_jvp(fun, (x,), (s.lift(x),), s)[1], container, is_leaf=is_semiring
+        lambda s: sj.semiring_jvp(fun, (x,), (s.lift(x),), semiring=s)[1],
+        container,
+        is_leaf=is_semiring,
     )
     assert_same(found, each)
 
@@ -242,6 +244,10 @@ def test_has_aux():
     assert value == 6 and found["max"] == 3 and aux["both"] == (2, 3)
     out, pull, aux = sj.semiring_vjp(fun, 2.0, 3.0, semiring=ALL["sum"], has_aux=True)
     assert out == 6 and pull() == (3, 2) and aux["both"] == (2, 3)
+    ones = ALL["sum"].one((), jnp.float32)
+    options = {"semiring": ALL["sum"], "has_aux": True}
+    out, pushed, aux = sj.semiring_jvp(fun, (2.0, 3.0), (ones, None), **options)
+    assert out == 6 and pushed == 3 and aux["both"] == (2, 3) and aux["none"] is None
 
 
 def test_paths_to_the_auxiliary_value_do_not_count():
@@ -386,7 +392,7 @@ def test_an_output_that_is_an_input():
     assert found["sum"] == found["max"] == 1 and found["length"] == found["count"] == 0
     np.testing.assert_array_equal(found["top"], [1, 0])
     out, pushed = sj.semiring_jvp(
-        lambda x: (x, 3.0), (1.5,), (ALL["sum"].lift(jnp.ones(())),), ALL["sum"]
+        lambda x: (x, 3.0), (1.5,), (ALL["sum"].lift(jnp.ones(())),), semiring=ALL["sum"]
     )
     assert out == (1.5, 3.0) and pushed == (1, 0)
 
@@ -420,7 +426,7 @@ def test_jvp_sources():
     sources = [{name: pair[n] for name, pair in both.items()} for n in (0, 1)]
 
     def read(x_source, tree_source):
-        out, found = sj.semiring_jvp(fun, (x, tree), (x_source, tree_source), ALL)
+        out, found = sj.semiring_jvp(fun, (x, tree), (x_source, tree_source), semiring=ALL)
         assert_same(out, fun(x, tree))
         return {
             name: jax.tree.map(s.readout, found[name], is_leaf=lambda t: isinstance(t, tuple))
@@ -458,7 +464,7 @@ def test_both_sweeps_agree():
             ones = {name: s.one(leaf.shape, leaf.dtype) for name, s in ALL.items()}
             return [ones if m == n else None for m in (0, 1)]
 
-        found = [sj.semiring_jvp(fun, (x, y), start(n), ALL)[1] for n in (0, 1)]
+        found = [sj.semiring_jvp(fun, (x, y), start(n), semiring=ALL)[1] for n in (0, 1)]
         return {name: tuple(s.readout(f[name]) for f in found) for name, s in ALL.items()}
 
     assert_same(jax.jit(forward)(x, y), backward, 1e-4)

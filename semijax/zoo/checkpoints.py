@@ -104,8 +104,8 @@ def load_checkpoint(
     content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config = _read_config(content, jnp.dtype(dtype).name)
     tensors = safetensors.numpy.load_file(folder / TENSORS)
-    model = model_class(config, rngs=nnx.Rngs(0) if rngs is None else rngs)
-    parameters = _parameters(model)
+    # Compared before anything is made: a wrong config may ask for more memory than there is.
+    parameters = _parameters(nnx.eval_shape(lambda: model_class(config, rngs=nnx.Rngs(0))))
     names, problems = _match(parameters, tensors, config.tie_word_embeddings)
     if problems:
         saved = " or ".join(content.get("architectures") or ["an unknown class"])
@@ -118,6 +118,7 @@ def load_checkpoint(
     loaded = {
         place: jnp.asarray(_turned(place, tensors[names[place]]), dtype) for place in parameters
     }
+    model = model_class(config, rngs=nnx.Rngs(0) if rngs is None else rngs)
     nnx.update(model, nnx.from_flat_state(loaded))
     return model
 
@@ -223,7 +224,7 @@ def _match(
         first = found.setdefault(place, name)
         shape = parameters[place].shape
         if _turned(place, tensor).shape != shape:
-            expected = _turned(place, np.empty(shape)).shape
+            expected = shape[::-1] if place[-1] == "kernel" else shape
             shapes.append(f"{name} {tensor.shape} instead of {expected}")
         elif not np.array_equal(tensor, tensors[first]):
             different.append(f"{first} and {name}")

@@ -378,3 +378,11 @@ def test_a_killed_save_leaves_no_half_checkpoint(step, tmp_path, monkeypatch):
     assert loaded.config == config
     same_parameters(loaded, other)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_config_that_asks_for_too_much_is_refused_before_anything_is_made(tmp_path):
+    zoo.save_checkpoint(zoo.BertModel(SMALL, rngs=nnx.Rngs(0)), tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 10**9}))
+    with pytest.raises(ValueError, match=r"of another shape: .*\(1000000000, 10\)"):
+        zoo.load_checkpoint(zoo.BertModel, tmp_path)

@@ -140,7 +140,7 @@ def test_the_best_path_is_as_strong_as_the_sweep_says():
 @pytest.mark.parametrize("name", ["forget_gate", "cell"])
 def test_samples_have_as_many_edges_in_a_component_as_the_expectation_says(name):
     logit, embedded, _ = searched()
-    samples = sj.sample_paths(logit, 300, jax.random.key(0))(embedded)
+    samples = sj.sample_paths(logit, 300)(jax.random.key(0), embedded)
     counts = [[component(node) for node in path.nodes[1:]].count(name) for path in samples]
     expectation = sj.Expectation(lambda equation: name in equation.scope.split("/"))
     exact = jax.jit(sj.semiring_grad(logit, expectation, aggregate=(0, 1)))(embedded)
