@@ -100,7 +100,7 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     0.12: ``num_consts`` and ``num_carry`` became the lengths of the first parts of ``ft_in``.
     """
     if "ft_in" in params:
-        consts, carry, _ = params["ft_in"].elts
+        consts, carry, _ = params["ft_in"].unpack()
         return len(consts), len(carry)
     return params["num_consts"], params["num_carry"]
 

@@ -393,3 +393,19 @@ def test_what_is_called_in_a_mapped_function_has_a_stack_of_its_own(function):
             for body in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
                 for inner in getattr(compat.open_jaxpr(body)[0], "eqns", ()):
                     assert not list(compat.maps_entered(inner))
+
+
+def test_the_layout_of_a_scan_that_jax_has_transposed_is_found_too():
+    def function(c, w, xs):
+        return lax.scan(lambda c, x: (c * w + x, c * x), c, xs)
+
+    primals = jnp.float32(1), jnp.float32(2), jnp.ones(3)
+    out, pull = jax.vjp(function, *primals)
+    (found,) = (e for e in jax.make_jaxpr(pull)(out).eqns if e.primitive is primitive("scan"))
+    consts, carries = compat.scan_layout(found.params)
+    body = compat.open_jaxpr(found.params["jaxpr"])[0]
+    per_iteration = len(body.outvars) - carries
+    assert per_iteration >= 1 and consts + carries <= len(body.invars)
+    assert [v.aval for v in body.invars[consts : consts + carries]] == [
+        v.aval for v in body.outvars[:carries]
+    ]
