@@ -151,7 +151,7 @@ def _indices(starts: Sequence[Any], trailing: int) -> list[jax.Array]:
 
 def take(elements: Elements, indices: jax.Array) -> Elements:
     """Pick along the first axis; out-of-range indices must be masked by the caller."""
-    return map_leaves(lambda leaf: leaf.at[indices].get(mode="clip"), elements)
+    return map_leaves(lambda leaf: jnp.asarray(leaf).at[indices].get(mode="clip"), elements)
 
 
 def slice_axis(elements: Elements, start: Any, size: int, axis: int) -> Elements:

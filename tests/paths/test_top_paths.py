@@ -455,3 +455,28 @@ def test_no_path():
     assert sj.top_paths(lambda x: 1.0, 3)(X) == []
     with pytest.raises(ValueError, match="no path leads from"):
         sj.trace_gradient(lambda x: x[0], source=(0, 1))(X)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda u: jnp.linalg.qr(u)[1],
+        lambda u: jnp.linalg.inv(u),
+        lambda u: jnp.abs(jnp.fft.rfft(u[0])),
+        lambda u: sj.atomic(lambda u: jnp.cumsum(u * u[0, 0], 0))(u),
+    ],
+    ids=["qr", "inverse", "fft", "atomic"],
+)
+@pytest.mark.parametrize("by", ["abs", "max", "min"])
+def test_a_loop_whose_body_ends_in_a_dense_jacobian(by, last):
+    x = numbers(np.random.default_rng(0), (2, 2, 2)) + 2 * np.eye(2)
+
+    def function(x):
+        return jnp.sum(lax.map(last, x))
+
+    found = [path.weight for path in sj.top_paths(function, k=5, by=by)(x)]
+    whole = sj.semiring_grad(function, {"max": sj.MaxProduct(), "min": sj.MinProduct()})(x)
+    best = {"max": whole["max"].max(), "min": whole["min"].min()}
+    best["abs"] = max(best["max"], -best["min"])
+    np.testing.assert_allclose(abs(found[0]) if by == "abs" else found[0], best[by], rtol=1e-4)
+    assert len(found) == 5
