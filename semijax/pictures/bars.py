@@ -180,7 +180,11 @@ def _label(
         bbox_to_anchor=(1, 1),
         title="branch",
     )
-    fit_around(figure, axes, width, 2.6, numbered=[axes.yaxis])
+    # The legend is as long as there are branches; the layout needs a figure that it fits in.
+    height = max(2.6, 0.18 * (len(drawn) + 1))
+    longest = max(len(str(branch)) for branch in drawn)
+    figure.set_size_inches(width + 1.5 + 0.09 * longest, height + 1.5)
+    fit_around(figure, axes, width, height, numbered=[axes.yaxis])
 
 
 def _shares(name: str, shares: Mapping[str, Any], groups: int) -> dict[str, np.ndarray]:

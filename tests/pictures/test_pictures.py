@@ -3,6 +3,7 @@ import itertools
 import pathlib
 import re
 import sys
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 import jax
@@ -864,3 +865,12 @@ def test_without_matplotlib_the_way_out_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'semijax\[plot\]'"):
         pictures.token_strip(**STRIP)
+
+
+@pytest.mark.parametrize("count", [1, 30, 60])
+def test_a_legend_of_many_branches_has_room(count):
+    shares = {f"layer_{n}/attention/output/dense_{n}": [1 / count] * 2 for n in range(count)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, of a layout that collapses
+        picture = pictures.stacked_bars(shares, groups=["0", "1"], normalisation="none")
+    assert "each branch" in picture.caption
