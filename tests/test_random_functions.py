@@ -396,7 +396,7 @@ def check_program(seed, semirings):
         raise
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_program(seed):
     check_program(seed, HALVES[seed % 2])
 

@@ -31,7 +31,12 @@ def main():
             break
         if seed % 50 == 49:
             jax.clear_caches()  # what was compiled for shapes of long ago
-        program, differences = check_seed(seed, run, families=options.families)
+        try:
+            program, differences = check_seed(seed, run, families=options.families)
+        except Exception as error:  # one seed is not to stop the others
+            failed.append(seed)
+            print(f"# seed {seed}: {type(error).__name__}: {error}", flush=True)
+            continue
         drawn.update({*program.families})
         if not differences:
             continue

@@ -186,7 +186,10 @@ class Check:
             for key, values in found.items():
                 self.compare(f"semiring_jvp {key}", where, values[n], wanted, key, skipped, shape)
             if tangents is not None:
-                self.compare("jax.jvp sum", where, tangents[n], wanted, "sum", skipped, shape)
+                # JAX's own derivative of a maximum over nothing is 0/0.
+                no_number = np.isnan(np.ravel(tangents[n]))
+                known = tangents[n], wanted, "sum", skipped | no_number, shape
+                self.compare("jax.jvp sum", where, *known)
 
     def jax_tangents(self, numbers):
         def push(args, numbers):

@@ -93,7 +93,8 @@ def local_edges(equation, values, results, wrt, made, rule=None):
     elif name in REDUCTIONS | CUMULATIVE | WINDOWS | SCATTERS:
         masks = {(0, p): (in_parts(equation, values, results, p), None) for p in wrt}
     else:
-        masks = probed_masks(equation, values, results, wrt, made, matrices)
+        # Linear algebra, Fourier transforms: an edge that weighs 0 cannot be told from none.
+        masks = {key: (matrix != 0, None) for key, matrix in matrices.items()}
     edges = {}
     for key, matrix in matrices.items():
         mask, cut = masks[key]
@@ -280,28 +281,6 @@ def bilinear_mask(equation, values, results, p):
     ]
     mask = np.array(products).reshape(len(units), results[0].size).T != 0
     return expand(mask, False, values[p], results[0])
-
-
-def probed_masks(equation, values, results, wrt, made, matrices):
-    """Where JAX's derivative is not 0 at the point or near it: linear algebra, Fourier transforms.
-
-    Near the point means with the same integers in the output, as the pivots of a factorisation.
-    """
-    random = np.random.default_rng(0)
-    found = {key: matrix != 0 for key, matrix in matrices.items()}
-    integers = [k for k, value in enumerate(results) if not is_real_or_complex(value)]
-    for _ in range(4):
-        near = [
-            v + (1e-3 * random.uniform(-1, 1, v.shape)).astype(v.dtype)
-            if is_real_or_complex(v)
-            else v
-            for v in values
-        ]
-        same = in_numpy.bind(equation, near)
-        if all(np.array_equal(same[k], results[k]) for k in integers):
-            for key, matrix in jacobians(equation, near, wrt, made).items():
-                found[key] = found[key] | (np.abs(matrix) > 1e-9)
-    return {key: (mask, None) for key, mask in found.items()}
 
 
 # Arrays as real numbers.

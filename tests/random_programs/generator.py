@@ -163,8 +163,11 @@ class Sketch:
         return draw.choose(newest if draw.chance(0.5) else self.values)
 
     def add(self, family, source, operands):
-        """Add a step, unless its arrays are large or not finite."""
-        found = computed(source, operands, self.values)
+        """Add a step, unless its arrays are large or not finite, or of something empty."""
+        try:
+            found = computed(source, operands, self.values)
+        except (IndexError, ValueError):  # nothing is there to index, or to reduce
+            return
         several = isinstance(found, (tuple, list))
         arrays = list(found) if several else [found]
         if not all(np.issubdtype(v.dtype, np.inexact) for v in arrays):

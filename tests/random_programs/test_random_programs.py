@@ -108,7 +108,7 @@ KNOWN = {  # a function of X, its sum's paths by element: how many there are, an
     "complex, twice": (lambda x: jnp.real(x * (2j + x)), [2, 2, 2], [2, -4, 0]),
     "diagonal system": (
         lambda x: jnp.linalg.solve(2 * jnp.eye(3), x),
-        [3, 3, 3],
+        [1, 1, 1],  # in linear algebra an edge that weighs 0 cannot be told from none
         [0.5, 0.5, 0.5],
     ),
 }
