@@ -10,6 +10,10 @@ computes another statistic of these paths. A map of what there is:
 ``AbsMaxProduct``, ``TopK``, ``Entropy``, ``Expectation``, ``PathLength``, ``PathCount``,
 ``Reachability``; ``Semiring`` to write one.
 
+*The weightings*, what an edge weighs: ``Derivative``, ``Contrast`` with a second run,
+``Relevance``; ``Weighting`` to write one; ``residuals`` (``Residuals``) tells what no path carries,
+``freeze`` closes arrays to paths.
+
 *The graph*: ``explain`` prints it, ``atomic`` makes a function one node, ``register_jacobian``
 gives a primitive its edges, ``dense_budget`` allows larger ones; ``Equation`` is what rules and
 features are called with.
@@ -35,13 +39,16 @@ from semijax.flow import (
     ComponentFlow,
     Faithfulness,
     RandomizationTest,
+    Residuals,
     SiteValues,
     ablate,
     branch_flow,
     component_flow,
     faithfulness,
+    freeze,
     list_sites,
     randomization_test,
+    residuals,
     site_flow,
     site_grads,
     site_values,
@@ -84,6 +91,7 @@ from semijax.transforms import (
     semiring_value_and_grad,
     semiring_vjp,
 )
+from semijax.weighting import Contrast, Derivative, Relevance, Weighting
 
 __version__ = "0.1.0"
 
@@ -93,6 +101,8 @@ __all__ = [
     "AbsSumProduct",
     "BranchFlow",
     "ComponentFlow",
+    "Contrast",
+    "Derivative",
     "Entropy",
     "Equation",
     "Expectation",
@@ -105,11 +115,14 @@ __all__ = [
     "Paths",
     "RandomizationTest",
     "Reachability",
+    "Relevance",
+    "Residuals",
     "Semiring",
     "SiteValues",
     "Study",
     "SumProduct",
     "TopK",
+    "Weighting",
     "ablate",
     "aggregate",
     "atomic",
@@ -119,12 +132,14 @@ __all__ = [
     "dense_budget",
     "explain",
     "faithfulness",
+    "freeze",
     "gradient_graph",
     "jacobians",
     "list_sites",
     "pictures",
     "randomization_test",
     "register_jacobian",
+    "residuals",
     "run_study",
     "sample_paths",
     "scopes",

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from semijax import sweep, tables
-from semijax.jacobians import EquationJacobian, equation_jacobian
-from semijax.trace.graph import Equation, Graph, reported_as, trace
+from semijax import elements as el
+from semijax import tables
+from semijax.arguments import paired_leaves
+from semijax.evaluation import Evaluation, Runs, evaluate
+from semijax.flow.remainders import LOCAL, remainders
+from semijax.jacobians import EquationJacobian
+from semijax.semirings import SumProduct
+from semijax.trace.graph import Equation, Graph, Variable, reported_as, trace
+from semijax.weighting import DERIVATIVE, Derivative, Weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,8 @@ class Row:
         edges: how many edges it may have; None for a region, whose body follows.
         dense: whether it fell back to a dense Jacobian.
         depth: how many regions it lies in.
+        remainder: what a weighting leaves of the difference of its outputs: the largest of any
+            element, in any iteration; None where no path passes, and for derivatives.
     """
 
     primitive: str
@@ -36,6 +45,7 @@ class Row:
     edges: int | None
     dense: bool
     depth: int
+    remainder: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -55,29 +65,38 @@ class Explanation(tables.Printed):
 
     def _table(self) -> tables.Table:
         cells = [
-            (
+            [
                 "  " * row.depth + row.primitive,
                 row.kind + (" (fallback)" if row.dense else ""),
                 "" if row.edges is None else f"{row.edges:,}",
                 "×".join(map(str, row.shape)) or "scalar",
                 row.scope,
                 row.source,
-            )
+            ]
             for row in self.rows
         ]
-        header = ("primitive", "Jacobian", "edges", "shape", "scope", "source")
+        header = ["primitive", "Jacobian", "edges", "shape", "scope", "source"]
+        if any(row.remainder is not None for row in self.rows):
+            header.insert(4, "remainder")
+            for line, row in zip(cells, self.rows, strict=True):
+                line.insert(4, "" if row.remainder is None else f"{row.remainder:.1e}")
         total = sum(row.edges or 0 for row in self.rows)
         fallbacks = sum(row.dense for row in self.rows)
         legend = f"{len(self.rows)} equations, {total:,} edges, {fallbacks} dense fallbacks"
-        return tables.Table(header, cells, right=(2,), legend=legend)
+        right = (2, 4) if "remainder" in header else (2,)
+        return tables.Table(header, cells, right=right, legend=legend)
 
 
-def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
+def explain(
+    fun: Callable[..., Any], *, weighting: Weighting = DERIVATIVE
+) -> Callable[..., Explanation]:
     """Show what semijax makes of a function, equation by equation, without running it.
 
     Args:
         fun: any function of arrays or pytrees of arrays; nothing is differentiated, so integers
             are welcome too.
+        weighting: what the edges weigh. For any but derivatives the function is run, and the table
+            says what each equation leaves of the difference of its outputs, see ``residuals``.
 
     Returns:
         A function with the arguments of ``fun`` that returns an ``Explanation``. Print it: each
@@ -99,29 +118,57 @@ def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
             return fun(*args, **kwargs)
 
         graph, _ = trace(of_args, *args)
-        return Explanation(tuple(_rows(graph, 0)))
+        left = {} if isinstance(weighting, Derivative) else _remainders(graph, args, weighting)
+        return Explanation(tuple(_rows(graph, 0, left)))
 
     return explained
 
 
-def _rows(graph: Graph, depth: int) -> list[Row]:
+def _remainders(
+    graph: Graph, args: Sequence[Any], weighting: Weighting
+) -> Mapping[tuple[Any, int], float]:
+    """What each equation leaves at most, by the graph it lies in and its number there."""
+    pairs = [leaf.arrays() for leaf in paired_leaves(args, weighting.reference)]
+    inputs = [list(own) for own in zip(*pairs, strict=True)]
+    inputs = inputs[: 1 if weighting.reference is None else 2]
+    at = evaluate(graph, Runs(inputs, [None] * len(inputs), weighting))
+    semiring = SumProduct()
+    ends = [
+        semiring.one(el.node_shape(v), jnp.float32)
+        if isinstance(v, Variable) and v.differentiable
+        else None
+        for v in graph.outputs
+    ]
+    found = remainders(graph, semiring, at, None, ends)
+    return {
+        (path, number): float(jnp.max(x, initial=0))
+        for (path, number, what), x in found.items()
+        if what == LOCAL
+    }
+
+
+def _rows(graph: Graph, depth: int, left: Mapping[tuple[Any, int], float]) -> list[Row]:
     rows: list[Row] = []
 
     def visit(*inputs: Any) -> None:
-        values = sweep.evaluate(graph, inputs)
+        at = evaluate(graph, Runs.once(inputs))
         for equation in graph.equations:
-            rows.extend(_row(equation, sweep.read(values, equation.inputs), depth))
+            first, *inside = _row(equation, at, depth, left)
+            remainder = left.get((graph.path, equation.number))
+            rows.extend([dataclasses.replace(first, remainder=remainder), *inside])
 
     jax.eval_shape(visit, *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in graph.inputs))
     return rows
 
 
-def _row(equation: Equation, values: list[Any], depth: int) -> list[Row]:
+def _row(
+    equation: Equation, at: Evaluation, depth: int, left: Mapping[tuple[Any, int], float]
+) -> list[Row]:
     jacobian: EquationJacobian | None = None
     kind = "-"
     if equation.wrt:
         try:
-            jacobian = equation_jacobian(equation, *values)
+            jacobian = at.jacobian(equation)
             kind = jacobian.kind or "none"
         except (NotImplementedError, ValueError) as error:
             kind = type(error).__name__
@@ -136,4 +183,4 @@ def _row(equation: Equation, values: list[Any], depth: int) -> list[Row]:
         depth,
     )
     bodies = () if jacobian is None else jacobian.bodies
-    return [own, *(row for body in bodies for row in _rows(body, depth + 1))]
+    return [own, *(row for body in bodies for row in _rows(body, depth + 1, left))]

@@ -12,11 +12,15 @@ import numpy as np
 
 from semijax import checks, sweep
 from semijax import elements as el
+from semijax.arguments import paired_leaves, replaced
 from semijax.elements import Elements
+from semijax.evaluation import Runs, check_finite, evaluate, output_values
 from semijax.semirings import Product, Semiring, as_semiring
 from semijax.semirings.jitted import Jitted
 from semijax.trace.compat import ATOMIC
-from semijax.trace.graph import reported_as, trace
+from semijax.trace.graph import build, reported_as, stage
+from semijax.trace.module_scopes import naming_models
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
 def semiring_grad(
@@ -28,6 +32,7 @@ def semiring_grad(
     raw: bool = False,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
     """The semiring gradient of ``fun``: ``jax.grad``, with another semiring in place of (+, ×).
 
@@ -51,6 +56,10 @@ def semiring_grad(
             contributions are added inside of it and ⊕ acts only where branches of arrays meet. That
             is what the paper's own code computes for the max; it is no path's weight. Semirings
             whose ⊕ adds (gradient, mass, entropy, counts) are the same at both.
+        weighting: what the edges weigh. By default the local derivative; ``Contrast(*reference)``
+            compares the call with a second one and ``Relevance()`` with 0. Then paths carry what
+            they contribute: the readout of ``SumProduct`` is the part of the difference that comes
+            from each element, that of ``MaxProduct`` the largest contribution of a path.
 
     Returns:
         A function with the arguments of ``fun``. It returns a pytree like the argument(s) whose
@@ -75,7 +84,14 @@ def semiring_grad(
         3.0 -3.0
     """
     value_and_grad = semiring_value_and_grad(
-        fun, semiring, argnums, has_aux, raw=raw, aggregate=aggregate, granularity=granularity
+        fun,
+        semiring,
+        argnums,
+        has_aux,
+        raw=raw,
+        aggregate=aggregate,
+        granularity=granularity,
+        weighting=weighting,
     )
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
@@ -99,6 +115,7 @@ def semiring_value_and_grad(
     raw: bool = False,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., tuple[Any, Any]]:
     """Like ``semiring_grad``, but returns the function's value too.
 
@@ -117,6 +134,7 @@ def semiring_value_and_grad(
     checks.check_callable(fun)
     checked = as_semiring(semiring, granularity)
     chosen_argnums = checks.check_argnums(argnums)
+    check_weighting(weighting)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -125,17 +143,14 @@ def semiring_value_and_grad(
         checks.check_inputs("semiring_grad", primals, INSTEAD)
 
         @reported_as(fun)
-        def of_chosen(*primals: Any) -> Any:
-            full = list(args)
-            for i, primal in zip(chosen, primals, strict=True):
-                full[i] = primal
-            return fun(*full, **kwargs)
+        def of_args(*args: Any) -> Any:
+            return fun(*args, **kwargs)
 
-        traced = _Traced(of_chosen, primals, has_aux)
+        traced = _Traced(of_args, args, has_aux, weighting, chosen)
         checks.check_scalar(traced.out_shapes)
         out = traced.out
         cotangent = checked.one((), el.accumulation_dtype(out.dtype))
-        pulled = traced.pull(checked, [cotangent])
+        pulled = traced.pull(checked, [cotangent], contributions=True)
         leaves = traced.leaves
         if aggregate is not None:
             axes = [checks.normalise_axes(aggregate, leaf.ndim) for leaf in leaves]
@@ -156,7 +171,11 @@ def semiring_value_and_grad(
 
 
 def semiring_vjp(
-    fun: Callable[..., Any], *primals: Any, semiring: Any, has_aux: bool = False
+    fun: Callable[..., Any],
+    *primals: Any,
+    semiring: Any,
+    has_aux: bool = False,
+    weighting: Weighting = DERIVATIVE,
 ) -> tuple[Any, ...]:
     """The semiring's vector-Jacobian product: ``jax.vjp``, elements in and elements out.
 
@@ -165,6 +184,8 @@ def semiring_vjp(
         *primals: where to differentiate it.
         semiring: as for ``semiring_grad``.
         has_aux: whether ``fun`` returns a pair of its output and something else.
+        weighting: as for ``semiring_grad``. The elements are those of weights alone, not of what
+            paths carry where they start, so that between equal runs they are the derivatives'.
 
     Returns:
         ``(out, pull)``, or ``(out, pull, aux)`` with ``has_aux``. ``pull(elements)`` takes a pytree
@@ -187,7 +208,7 @@ def semiring_vjp(
     checks.check_callable(fun)
     checked = as_semiring(semiring)
     checks.check_inputs("semiring_vjp", primals)
-    traced = _Traced(fun, primals, has_aux)
+    traced = _Traced(fun, primals, has_aux, check_weighting(weighting))
 
     def pull(elements: Any = None) -> tuple[Any, ...]:
         if elements is None:
@@ -206,6 +227,7 @@ def semiring_jvp(
     tangents: Sequence[Any],
     semiring: Any,
     has_aux: bool = False,
+    weighting: Weighting = DERIVATIVE,
 ) -> tuple[Any, ...]:
     """The semiring's Jacobian-vector product, by a forward sweep with the same local Jacobians.
 
@@ -220,6 +242,8 @@ def semiring_jvp(
             starts from.
         semiring: as for ``semiring_grad``.
         has_aux: whether ``fun`` returns a pair of its output and something else.
+        weighting: as for ``semiring_grad``. What paths carry where they start are the tangents: for
+            contributions ``semiring.lift`` of the difference between the two runs.
 
     Returns:
         ``(out, elements)``, or ``(out, elements, aux)`` with ``has_aux``: the function's value, and
@@ -251,7 +275,7 @@ def semiring_jvp(
             f"found {len(primals)} and {len(tangents)}."
         )
     checks.check_inputs("semiring_jvp", primals)
-    traced = _Traced(fun, tuple(primals), has_aux)
+    traced = _Traced(fun, tuple(primals), has_aux, check_weighting(weighting))
     elements: list[Elements | None] = []
     variables = iter(traced.graph.inputs)
     for primal, tangent in zip(primals, tangents, strict=True):
@@ -348,27 +372,53 @@ def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Traced:
-    """A function traced and evaluated at its primals, ready for sweeps."""
+    """A function traced and evaluated at its arguments, ready for sweeps.
 
-    def __init__(self, fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> None:
-        leaves, self.tree = jax.tree.flatten(primals)
-        self.leaves = [jnp.asarray(leaf) for leaf in leaves]
+    Paths start at the arguments at some positions, its primals. What else differs in the run it is
+    compared with is traced too.
+    """
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: tuple[Any, ...],
+        has_aux: bool,
+        weighting: Weighting,
+        chosen: Sequence[int] | None = None,
+    ) -> None:
+        chosen = range(len(args)) if chosen is None else chosen
+        self.tree = jax.tree.structure(tuple(args[n] for n in chosen))
+        everything = paired_leaves(args, weighting.reference, chosen)
+        primals = [leaf for n in chosen for leaf in everything if leaf.argnum == n]
+        others = [leaf for leaf in everything if leaf.differs and leaf.argnum not in chosen]
+        pairs = [leaf.arrays() for leaf in (*primals, *others)]
+        self.leaves = [value for value, _ in pairs[: len(primals)]]
         aux_leaves: list[Any] = []
         aux_tree = None
 
         @reported_as(fun)  # so that JAX's errors name the user's function
-        def with_arrays_of_aux(*primals: Any) -> Any:
+        def with_arrays_of_aux(*arrays: Any) -> Any:
             nonlocal aux_leaves, aux_tree
+            names = (leaf.name for leaf in (*primals, *others))
+            given = replaced(args, everything, dict(zip(names, arrays, strict=True)))
+            with naming_models(given):
+                result = fun(*given)
             if not has_aux:
-                return fun(*primals), []
-            out, aux = _pair(fun(*primals))
+                return result, []
+            out, aux = _pair(result)
             aux_leaves, aux_tree = jax.tree.flatten(aux)
             return out, [leaf for leaf in aux_leaves if _is_array(leaf)]
 
-        self.graph, (self.out_shapes, _) = trace(with_arrays_of_aux, *primals)
+        values = [value for value, _ in pairs]
+        closed, (self.out_shapes, _) = stage(with_arrays_of_aux, *values)
+        starting = [n < len(primals) for n in range(len(pairs))]
+        self.graph = build(closed, active=starting)
         self.out_tree = jax.tree.structure(self.out_shapes)
-        self.values = sweep.evaluate(self.graph, self.leaves)
-        results = sweep.output_values(self.graph, self.values)
+        inputs = [values]
+        if weighting.reference is not None:
+            inputs.append([reference for _, reference in pairs])
+        self.at = evaluate(self.graph, Runs(inputs, [None] * len(inputs), weighting))
+        results = output_values(self.graph, self.at.values)
         n = self.out_tree.num_leaves
         self.outputs = jax.tree.leaves(self.out_shapes)
         self.out = jax.tree.unflatten(self.out_tree, map(jnp.asarray, results[:n]))
@@ -377,16 +427,32 @@ class _Traced:
         self.aux = jax.tree.unflatten(aux_tree, filled) if has_aux else None
         self.n_aux = len(results) - n
 
-    def pull(self, semiring: Semiring, cotangents: Sequence[Elements | None]) -> list[Elements]:
-        """Elements of every leaf of the primals."""
+    def pull(
+        self,
+        semiring: Semiring,
+        cotangents: Sequence[Elements | None],
+        *,
+        contributions: bool = False,
+    ) -> list[Elements]:
+        """Elements of every leaf of the primals; of contributions, with what paths carry there."""
         given = [*cotangents, *[None] * self.n_aux]
-        pulled = sweep.pull(self.graph, Jitted(semiring), self.values, given)
-        return _filled(semiring, self.graph.inputs, pulled)
+        jitted = Jitted(semiring)
+        pulled = sweep.pull(self.graph, jitted, self.at, given)
+        primals = self.graph.inputs[: len(self.leaves)]
+        found = pulled[: len(primals)]
+        if contributions:
+            found = [
+                None if element is None else self.at.started(jitted, v, element)
+                for v, element in zip(primals, found, strict=True)
+            ]
+        check_finite(self.graph, semiring, self.at, found)
+        return _filled(semiring, primals, found)
 
     def push(self, semiring: Semiring, tangents: Sequence[Elements | None]) -> list[Elements]:
         """Elements of every leaf of the output."""
-        pushed = sweep.push(self.graph, Jitted(semiring), self.values, tangents)
+        pushed = sweep.push(self.graph, Jitted(semiring), self.at, tangents)
         pushed = pushed[: len(self.outputs)]  # without the auxiliary ones
+        check_finite(self.graph, semiring, self.at, pushed)
         return _filled(semiring, self.outputs, pushed)
 
 

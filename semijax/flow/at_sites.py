@@ -30,6 +30,7 @@ from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Site
 from semijax.sites.starts import start_program
 from semijax.trace import scope_names
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
 @result("elements", "total_elements")
@@ -47,6 +48,7 @@ class SiteValues(Result):
         loops: of each axis of each site, but those that vmap has added, whether it is a loop's.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
+        weighting: the name of what the edges weigh.
     """
 
     elements: Mapping[str, Elements]
@@ -55,6 +57,7 @@ class SiteValues(Result):
     loops: tuple[tuple[bool, ...], ...]
     semiring: Semiring
     granularity: str
+    weighting: str
 
     @property
     def total(self) -> Any:
@@ -169,7 +172,7 @@ class SiteValues(Result):
         return tables.Table(header, rows, right=(2, 3, 4), legend=self._legend())
 
     def _legend(self) -> str:
-        return f"{self.semiring}, granularity {self.granularity!r}"
+        return f"{self.semiring}, {self.conditions}"
 
 
 def _behind(total: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -185,6 +188,7 @@ def site_grads(
     *,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
     """The semiring gradient at intermediate arrays of a function, which is not touched for it.
 
@@ -200,6 +204,8 @@ def site_grads(
         aggregate: axes of every site to ⊕-combine, as for ``semiring_grad``; -1 for a number per
             token instead of one per hidden unit.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
+        weighting: what the edges weigh, and what a path carries where it starts, see
+            ``semiring_grad``.
 
     Returns:
         A function with the arguments of ``fun`` that returns ``SiteValues``, a mapping from names
@@ -220,15 +226,16 @@ def site_grads(
     checks.check_callable(fun)
 
     checked = as_semiring(semiring, granularity)
+    check_weighting(weighting)
 
     def values(*args: Any, **kwargs: Any) -> Any:
-        call = Program(fun, args, kwargs, traced, caller="site_grads")
+        call = Program(fun, args, kwargs, traced, caller="site_grads", weighting=weighting)
         chosen = call.survey.choose(sites)
         places = [site.place for site in chosen]
         graph = call.graph(places, dict.fromkeys(places))
         found = call.between(graph, checked, collectors.from_sites)
         elements = collectors.at_places(checked, places, found)
-        return _results(checked, chosen, elements, aggregate, granularity, {})
+        return _results(checked, chosen, elements, aggregate, granularity, {}, weighting)
 
     return values
 
@@ -243,6 +250,7 @@ def site_flow(
     traced: Argnums = None,
     aggregate: int | Sequence[int] | None = None,
     granularity: str = "element",
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
     """What flows through intermediate arrays on its whole way from the inputs to the output.
 
@@ -263,6 +271,8 @@ def site_flow(
         traced: as for ``site_grads``.
         aggregate: axes to ⊕-combine, as for ``site_grads``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
+        weighting: what the edges weigh, and what a path carries where it starts, see
+            ``semiring_grad``.
 
     Returns:
         As ``site_grads``, of complete paths; ``share()`` of the result is the fraction of all that
@@ -282,9 +292,11 @@ def site_flow(
     checks.check_callable(fun)
 
     checked = as_semiring(semiring, granularity)
+    check_weighting(weighting)
 
     def values(*args: Any, **kwargs: Any) -> Any:
-        call, starts = start_program(fun, args, kwargs, argnums, source, traced, "site_flow")
+        where = argnums, source, traced, "site_flow"
+        call, starts = start_program(fun, args, kwargs, *where, weighting)
         chosen = call.survey.choose(sites)
         places = [*(site.place for site in chosen), *call.survey.outputs]
         graph = call.graph(places, starts.masks())
@@ -292,7 +304,7 @@ def site_flow(
         *elements, whole = collectors.at_places(checked, places, found)
         # All complete paths end in the output; those of all members of an axis, in each one's.
         total = {TOTAL: over_members(checked, whole, call.axes) if call.axes else whole}
-        return _results(checked, chosen, elements, aggregate, granularity, total)
+        return _results(checked, chosen, elements, aggregate, granularity, total, weighting)
 
     return values
 
@@ -304,6 +316,7 @@ def _results(
     aggregate: int | Sequence[int] | None,
     granularity: str,
     total: Mapping[str, Elements],
+    weighting: Weighting,
 ) -> Any:
     names = tuple(site.name for site in sites)
     loops = tuple(_loops_left(site, aggregate) for site in sites)
@@ -314,7 +327,8 @@ def _results(
 
     def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
         total = elements.pop(TOTAL, None)
-        return SiteValues(elements, total, names, loops, member, granularity)
+        how = granularity, str(weighting)
+        return SiteValues(elements, total, names, loops, member, *how)
 
     return for_each_member(semiring, build, {**by_name, **total})
 

@@ -34,6 +34,7 @@ from semijax.sites.site import Site
 from semijax.trace import scope_names
 from semijax.trace.graph import Equation
 from semijax.trace.scope_names import REST
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 OUTPUT = "(output)"
 """The consumer of what a function, or one iteration of a loop, returns."""
@@ -61,6 +62,7 @@ class BranchFlow(Result):
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
         reduce: how hidden units were combined, ``"oplus"`` or ``"sum"``.
+        weighting: the name of what the edges weigh.
     """
 
     elements: Mapping[str, Mapping[str, Elements]]
@@ -68,6 +70,7 @@ class BranchFlow(Result):
     semiring: Semiring
     granularity: str
     reduce: str
+    weighting: str
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         own = self.elements[self.checked(name)]
@@ -131,7 +134,7 @@ class BranchFlow(Result):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The semiring, the granularity, the reduction and the versions it was computed with."""
+        """What it was computed with: the semiring, the granularity, the reduction, …, versions."""
         return super().provenance | {"reduce": self.reduce}
 
     def to_dataframe(self) -> Any:
@@ -180,7 +183,7 @@ class BranchFlow(Result):
             normalisation = "mean over tokens of shares that sum to 1 per token"
         given: dict[str, Any] = {
             "unit": f"share of {of_what(self.semiring)}",
-            "normalisation": f"{normalisation}; granularity {self.granularity!r}",
+            "normalisation": f"{normalisation}; {self.conditions}",
             "groups": groups,
             "group_label": "token" if len(self) == 1 else "site",
         }
@@ -291,7 +294,7 @@ class BranchFlow(Result):
 
     def _legend(self) -> str:
         how = "⊕" if self.reduce == "oplus" else "sum"
-        return f"{self.semiring}, {how} over the last axis, granularity {self.granularity!r}"
+        return f"{self.semiring}, {how} over the last axis, {self.conditions}"
 
 
 def branch_flow(
@@ -303,6 +306,7 @@ def branch_flow(
     traced: Argnums = None,
     *,
     granularity: str = "element",
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
     """Which way the gradient leaves an intermediate array: by the skip, the query, the key?
 
@@ -323,6 +327,8 @@ def branch_flow(
             ``"sum"`` for the sum of what the semiring reads per unit.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
+        weighting: what the edges weigh, and what a path carries where it starts, see
+            ``semiring_grad``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``BranchFlow``; for a container of
@@ -347,6 +353,7 @@ def branch_flow(
     """
     checks.check_callable(fun)
     checked = as_semiring(semiring, granularity)
+    check_weighting(weighting)
     if reduce not in ("oplus", "sum"):
         raise ValueError(f"reduce must be 'oplus' or 'sum', got {reduce!r}.")
     if branches is not None and not (
@@ -355,7 +362,7 @@ def branch_flow(
         raise TypeError(f"branches must be a mapping from names to globs, got {branches!r}.")
 
     def flow(*args: Any, **kwargs: Any) -> Any:
-        call = Program(fun, args, kwargs, traced, caller="branch_flow")
+        call = Program(fun, args, kwargs, traced, caller="branch_flow", weighting=weighting)
         chosen = call.survey.choose(sites)
         grouped = _named if branches is None else _matched(chosen, branches)
         places = [site.place for site in chosen]
@@ -384,7 +391,8 @@ def branch_flow(
             for (name, branch), element in elements.items():
                 by_site[name][branch] = element
             names = tuple((name, tuple(own)) for name, own in by_site.items())
-            return BranchFlow(by_site, names, member, granularity, reduce)
+            how = granularity, reduce, str(weighting)
+            return BranchFlow(by_site, names, member, *how)
 
         return for_each_member(checked, build, found)
 

@@ -17,16 +17,16 @@ from semijax.trace.graph import Equation, Graph, Variable
 
 
 def from_sites(
-    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+    graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[int, Elements]:
     """⊕ over all paths from a marked array to the outputs, by its numbers; 0̄ is missing."""
     del tangents
     found: dict[int, Elements] = {}
-    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, at, cotangents):
         variables = graph.inputs if equation is None else equation.outputs
         for v, element in zip(variables, arrived, strict=True):
             if v in graph.marked and element is not None:
-                found.update(dict.fromkeys(graph.marked[v], element))
+                found.update(dict.fromkeys(graph.marked[v], at.started(semiring, v, element)))
         if equation is not None and equation.marks and jacobian is not None:
             found |= jacobian.inside(semiring, None, arrived, from_sites)
     return found
@@ -42,7 +42,7 @@ class Swept:
     """
 
     def __init__(
-        self, graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+        self, graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
     ) -> None:
         self._semiring = semiring
         self.before: dict[Variable, Elements] = {}
@@ -51,18 +51,18 @@ class Swept:
         self._regions: list[tuple[Equation, EquationJacobian, Sequence[Elements | None]]] = []
 
         def define(v: Variable, arrived: Elements | None) -> None:
-            going = sweep.departing(graph, semiring, v, arrived)
+            going = sweep.departing(graph, semiring, at, v, arrived)
             if going is not None:
                 self.before[v] = going
 
         for v, tangent in zip(graph.inputs, tangents, strict=True):
             define(v, tangent)
-        for visit in sweep.forward(graph, semiring, values, tangents):
+        for visit in sweep.forward(graph, semiring, at, tangents):
             if visit.equation is not None:
                 self.visits[visit.equation] = visit
                 for o, v in enumerate(visit.equation.outputs):
                     define(v, visit.sent.get(o))
-        for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+        for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, at, cotangents):
             variables = graph.inputs if equation is None else equation.outputs
             reached = zip(variables, arrived, strict=True)
             self.after.update((v, e) for v, e in reached if e is not None)
@@ -86,14 +86,14 @@ class Swept:
 
 
 def through_sites(
-    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+    graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[int, Elements]:
     """⊕ over all complete paths that pass a marked array, by its numbers; 0̄ is missing.
 
     A path is complete that leads to the outputs from where paths start, or from an input with a
     tangent.
     """
-    swept = Swept(graph, semiring, values, tangents, cotangents)
+    swept = Swept(graph, semiring, at, tangents, cotangents)
     found: dict[int, Elements] = {}
     for v, numbers in graph.marked.items():
         passing = swept.passing(v)
@@ -114,21 +114,22 @@ of its inputs (or of the outputs) it is."""
 
 
 def to_consumers(
-    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+    graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[Consumed, Elements]:
     """What each reader of a marked array contributes to its elements."""
     numbers = {equation: n for n, equation in enumerate(graph.equations)}
     found: dict[Consumed, Elements] = {}
     for n, (v, element) in enumerate(zip(graph.outputs, cotangents, strict=True)):
         if element is not None and isinstance(v, Variable):
-            found.update({(site, -1, n): element for site in graph.marked.get(v, ())})
-    for equation, jacobian, arrived, sent in sweep.backward(graph, semiring, values, cotangents):
+            sites = graph.marked.get(v, ())
+            found.update({(site, -1, n): at.started(semiring, v, element) for site in sites})
+    for equation, jacobian, arrived, sent in sweep.backward(graph, semiring, at, cotangents):
         if equation is None:
             continue
         for i, part in sent.items():
             v = equation.inputs[i]
             if isinstance(v, Variable) and v in graph.marked:
-                part = _like(semiring, v, part)
+                part = at.started(semiring, v, _like(semiring, v, part))
                 found.update({(site, numbers[equation], i): part for site in graph.marked[v]})
         if equation.marks and jacobian is not None:
             found |= jacobian.inside(semiring, None, arrived, to_consumers)

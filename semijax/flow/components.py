@@ -26,6 +26,7 @@ from semijax.flow.results import (
 from semijax.semirings import AbsSumProduct, Semiring, as_semiring
 from semijax.sites.program import Argnums
 from semijax.sites.starts import start_program
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
 @result("elements", "total_elements", "edges")
@@ -45,6 +46,7 @@ class ComponentFlow(Result):
         names: the components, in the order of evaluation.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``; of ``edges`` always ``"element"``.
+        weighting: the name of what the edges weigh.
     """
 
     elements: Mapping[str, Elements]
@@ -53,6 +55,7 @@ class ComponentFlow(Result):
     names: tuple[str, ...]
     semiring: Semiring
     granularity: str
+    weighting: str
 
     @property
     def total(self) -> Any:
@@ -110,7 +113,7 @@ class ComponentFlow(Result):
         ]
         legend = (
             f"{self.semiring} over all paths that enter the component, and its share of all "
-            f"paths; expected edges per path; granularity {self.granularity!r}"
+            f"paths; expected edges per path; {self.conditions}"
         )
         header = ("component", "flow", "edges", "share")
         return tables.Table(header, cells, (1, 2, 3), legend=legend)
@@ -133,6 +136,7 @@ def component_flow(
     traced: Argnums = None,
     iterations: bool = True,
     granularity: str = "element",
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
     """What flows through each module on its way from the inputs to the output.
 
@@ -153,6 +157,8 @@ def component_flow(
             ``"layers[3]/attention"``, or the same in all of them, ``"layers/attention"``. One that
             two loops run is the same in all.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
+        weighting: what the edges weigh, and what a path carries where it starts, see
+            ``semiring_grad``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``ComponentFlow``; for a container
@@ -178,9 +184,11 @@ def component_flow(
     checks.check_callable(fun)
     checks.check_depth(depth)
     checked = as_semiring(semiring, granularity)
+    check_weighting(weighting)
 
     def flow(*args: Any, **kwargs: Any) -> Any:
-        call, starts = start_program(fun, args, kwargs, argnums, source, traced, "component_flow")
+        where = argnums, source, traced, "component_flow"
+        call, starts = start_program(fun, args, kwargs, *where, weighting)
         if call.axes:
             raise NotImplementedError(
                 "Paths enter a module once, and here they also lead through those of the other "
@@ -205,7 +213,8 @@ def component_flow(
 
         def build(member: Semiring, elements: dict[Any, Elements]) -> ComponentFlow:
             of_all = elements.pop(TOTAL)
-            return ComponentFlow(elements, of_all, edges, names, member, granularity)
+            how = granularity, str(weighting)
+            return ComponentFlow(elements, of_all, edges, names, member, *how)
 
         return for_each_member(checked, build, found)
 

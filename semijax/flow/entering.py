@@ -183,15 +183,16 @@ def _lengths(equation: Equation) -> tuple[int, ...]:
 
 
 def all_paths(
-    graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+    graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[str, Elements]:
     """⊕ over all paths to the outputs, from where they start and from inputs with tangents."""
     found: dict[str, Elements] = {}
-    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, values, cotangents):
+    for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, at, cotangents):
         variables = graph.inputs if equation is None else equation.outputs
         for v, element in zip(variables, arrived, strict=True):
             if v in graph.starts and element is not None:
-                begun = sweep.at_starts(graph, semiring, v, element)
+                carried = at.started(semiring, v, element)
+                begun = sweep.at_starts(graph, semiring, v, carried)
                 _add(semiring, found, TOTAL, _whole(semiring, begun))
         if equation is None:
             for tangent, element in zip(tangents, arrived, strict=True):
@@ -211,10 +212,10 @@ class Crossing:
     components: Components
 
     def __call__(
-        self, graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+        self, graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
     ) -> dict[Component, Elements]:
         """By component, with an axis for each loop in which iterations are told apart."""
-        swept = Swept(graph, semiring, values, tangents, cotangents)
+        swept = Swept(graph, semiring, at, tangents, cotangents)
         found: dict[Component, Elements] = {}
         for equation, inside in swept.inside(self, lambda _: True):
             _add_inside(semiring, found, equation, inside)
@@ -240,27 +241,27 @@ class Entering:
     apart: Semiring
 
     def __call__(
-        self, graph: Graph, semiring: Semiring, values: Any, tangents: Any, cotangents: Any
+        self, graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
     ) -> dict[Component, Elements]:
         """By component, with an axis for each loop in which iterations are told apart."""
         found: dict[Component, Elements] = {}
-        swept = Swept(graph, semiring, values, tangents, cotangents)
+        swept = Swept(graph, semiring, at, tangents, cotangents)
         for equation, inside in swept.inside(self, self.components.any_within):
             _add_inside(semiring, found, equation, inside)
         for component in self.components.living_in(graph, regions=False):
-            entering = self._first_entering(component, graph, semiring, values, swept)
+            entering = self._first_entering(component, graph, semiring, at, swept)
             if entering is not None:
                 found[component] = entering
         for component in self.components.living_in(graph, regions=True):
             passing = AroundThrough(self.apart, _Inside(component, self.components.naming))
             ends = ([_not_yet(passing, e) for e in end] for end in (tangents, cotangents))
-            through = all_paths(graph, Jitted(passing), values, *ends)
+            through = all_paths(graph, Jitted(passing), at, *ends)
             if through:
                 found[component] = through[TOTAL].through
         return found
 
     def _first_entering(
-        self, component: Component, graph: Graph, semiring: Semiring, values: Any, swept: Swept
+        self, component: Component, graph: Graph, semiring: Semiring, at: Any, swept: Swept
     ) -> Elements | None:
         """⊕ over all complete paths that enter a component that lies in no region.
 
@@ -279,12 +280,12 @@ class Entering:
             is_member = equation.number in members
             if not (is_member or changed.intersection(equation.inputs)):
                 continue
-            sent = sweep.push_through(equation, semiring, values, outside).sent
+            sent = sweep.push_through(equation, semiring, at, outside).sent
             for o, v in enumerate(equation.outputs):
                 outside.pop(v, None)
                 changed.add(v)
                 kept = None if is_member else sent.get(o)
-                going = sweep.departing(graph, semiring, v, kept)
+                going = sweep.departing(graph, semiring, at, v, kept)
                 if going is not None:
                     outside[v] = going
                 if is_member and o in sent and v in swept.after:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import source_info_util
 
-from semijax import sweep
+from semijax.evaluation import read
 from semijax.trace.graph import Equation, Graph, Module, Variable, build_bodies, build_test
 from semijax.trace.regions import Found
 from semijax.trace.scope_names import Given
@@ -43,7 +43,7 @@ def replay(
     with _Scopes(graph.module) as scopes:
         for equation in graph.equations:
             scopes.enter(equation.module)
-            operands = sweep.read(values, equation.inputs)
+            operands = read(values, equation.inputs)
             if equation.marks:
                 results, inside = _region(equation, operands, change, iterations)
                 found |= inside
@@ -52,7 +52,7 @@ def replay(
                     results = equation.bind(*operands)
             for variable, value in zip(equation.outputs, results, strict=True):
                 define(variable, value)
-    return sweep.read(values, graph.outputs), found
+    return read(values, graph.outputs), found
 
 
 class _Scopes:

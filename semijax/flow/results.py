@@ -17,6 +17,7 @@ from semijax import tables
 from semijax.elements import Elements
 from semijax.semirings import Product, Semiring
 from semijax.trace import scope_names
+from semijax.weighting import DERIVATIVE
 
 _Result = TypeVar("_Result", bound=type)
 
@@ -39,12 +40,14 @@ class Result(tables.Printed, Mapping[str, Any]):
         names: the names, in the order of the program.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
+        weighting: the name of what the edges weigh.
     """
 
     elements: Mapping[str, Any]
     names: tuple[str, ...]
     semiring: Semiring
     granularity: str
+    weighting: str
 
     def __eq__(self, other: object) -> bool:
         return self is other  # arrays are neither equal nor not
@@ -69,9 +72,17 @@ class Result(tables.Printed, Mapping[str, Any]):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The semiring, the granularity and the versions it was computed with."""
+        """The semiring, the granularity, the weighting and the versions it was computed with."""
         versions = {name: importlib.metadata.version(name) for name in ("semijax", "jax", "jaxlib")}
-        return {"semiring": str(self.semiring), "granularity": self.granularity, **versions}
+        made_with = {"granularity": self.granularity, "weighting": self.weighting}
+        return {"semiring": str(self.semiring), **made_with, **versions}
+
+    @property
+    def conditions(self) -> str:
+        """The granularity, and what the edges weigh if it is no derivative, for legends."""
+        derivative = self.weighting == str(DERIVATIVE)
+        weights = "" if derivative else f", weights of {self.weighting}"
+        return f"granularity {self.granularity!r}{weights}"
 
 
 TOTAL = ""

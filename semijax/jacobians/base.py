@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -108,10 +108,10 @@ class Structure(Semiring):
 
 
 Collector = Callable[..., dict[Any, Elements]]
-"""``collect(body, semiring, values, tangents, cotangents)``: elements found in a graph, by key.
+"""``collect(body, semiring, at, tangents, cotangents)``: elements found in a graph, by key.
 
-The values are those of its variables, tangents and cotangents the elements of its inputs and its
-outputs, None for 0̄.
+It is evaluated there; tangents and cotangents are the elements of its inputs and its outputs, None
+for 0̄.
 """
 
 
@@ -218,11 +218,30 @@ class Declaration:
             where everything mixes.
         same_for_both_parts: whether the real and the imaginary parts of complex numbers have the
             edges that real numbers have, each by itself.
+        knows_parts: whether the rule itself sees to the parts of complex numbers.
+        linear_in: the operands that it is linear in, taken together, whatever the others are.
+        bilinear: whether it is linear in each of its first two operands.
+        average: the rule for its local Jacobians averaged along a line, see ``jacobians.average``;
+            None where linearity says what they are, or where the rule is to be integrated.
     """
 
     rule: Rule | None = None
     axes: AxisRule | None = None
     same_for_both_parts: bool = False
+    knows_parts: bool = False
+    linear_in: slice | None = None
+    bilinear: bool = False
+    average: Rule | None = None
+
+    def is_linear_in(self, operands: Collection[int]) -> bool:
+        """Whether it is linear in these operands together."""
+        if self.linear_in is None:
+            return not operands
+        return {*operands} <= {*range(max(operands, default=0) + 1)[self.linear_in]}
+
+
+EVERY, FIRST = slice(None), slice(0, 1)
+"""Operands that a primitive is linear in."""
 
 
 NOTHING_KNOWN = Declaration()

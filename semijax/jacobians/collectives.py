@@ -23,14 +23,15 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.jacobians.base import LocalJacobian, arrays, rule_for
+from semijax.jacobians.base import EVERY, LocalJacobian, arrays, rule_for
 from semijax.jacobians.diagonal import Reduction, Transposed
 from semijax.jacobians.edges import Edges
+from semijax.jacobians.line import Line
+from semijax.jacobians.reduction import shares_of_largest_over, sign_of_extremum
 from semijax.semirings.base import Semiring
 from semijax.trace import compat
 from semijax.trace.graph import Equation
 from semijax.trace.members import as_vmap, everyone
-from semijax.trace.primitives import primitive
 
 Names = tuple[Any, ...]
 Groups = tuple[tuple[int, ...], ...] | None
@@ -281,22 +282,33 @@ def _all_reduce(equation: Equation, x: Any, weights: Any = None) -> list[LocalJa
     return [AllReduce(local, names, equation.params["axis_index_groups"], common)]
 
 
-@rule_for("psum", same_for_both_parts=True)
+@rule_for("psum", same_for_both_parts=True, linear_in=EVERY)
 def psum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1, for the o of every member."""
     return _all_reduce(equation, x)
 
 
-@rule_for("pmax", "pmin")
+def averaged_pmax(equation: Equation, line: Line) -> list[LocalJacobian]:
+    """∂o/∂i = for how much of the line i is the largest of all members."""
+    x, r = line.ends(0)
+    return _extremum_of_members(equation, x, r)
+
+
+@rule_for("pmax", "pmin", average=averaged_pmax)
 def pmax_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i is that of a reduction over all members; the n winners of a tie share, 1/n each."""
+    return _extremum_of_members(equation, x, x)
+
+
+def _extremum_of_members(equation: Equation, x: Any, r: Any) -> list[LocalJacobian]:
     names, axes = _split_axes(equation.params["axes"])
-    groups = equation.params["axis_index_groups"]
-    reduce = jnp.max if equation.primitive is primitive("pmax") else jnp.min
-    members = _gather(x, names, groups) if names else x[None]
+    groups, sign = equation.params["axis_index_groups"], sign_of_extremum(equation)
     lost = (0, *(axis + 1 for axis in axes))
-    out, pullback = jax.vjp(lambda members: reduce(members, lost), members)
-    (weights,) = pullback(jnp.ones_like(out))
+
+    def members(end: jax.Array) -> jax.Array:
+        return sign * (_gather(end, names, groups) if names else end[None])
+
+    weights = shares_of_largest_over(members(x), members(r), lost)
     if not names:
         return _all_reduce(equation, x, weights[0])
     me = lax.axis_index(names)
@@ -310,19 +322,19 @@ def _all_gather(equation: Equation, part: Shape, axis: str) -> AllGather:
     return AllGather(part, params[axis], size, tiled, names, groups)
 
 
-@rule_for("all_gather", same_for_both_parts=True)
+@rule_for("all_gather", same_for_both_parts=True, linear_in=EVERY)
 def all_gather_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1, for the o of every member that is the i of this one."""
     return [_all_gather(equation, x.shape, "all_gather_dimension")]
 
 
-@rule_for("reduce_scatter", same_for_both_parts=True)
+@rule_for("reduce_scatter", same_for_both_parts=True, linear_in=EVERY)
 def psum_scatter_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The transpose of ``all_gather``'s: a sum over all members of which each has a part."""
     return [Transposed(_all_gather(equation, equation.outputs[0].shape, "scatter_dimension"))]
 
 
-@rule_for("all_to_all", same_for_both_parts=True)
+@rule_for("all_to_all", same_for_both_parts=True, linear_in=EVERY)
 def all_to_all_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1, where o is what became of i."""
     params, out_shape = equation.params, equation.outputs[0].shape
@@ -330,19 +342,19 @@ def all_to_all_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     return [Exchange(x.shape, out_shape, *axes, _names(equation), params["axis_index_groups"])]
 
 
-@rule_for("ppermute", same_for_both_parts=True)
+@rule_for("ppermute", same_for_both_parts=True, linear_in=EVERY)
 def ppermute_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1, where o is what became of i; to who receives nothing there is no edge."""
     return [Permute(x.shape, tuple(equation.params["perm"]), _names(equation))]
 
 
-@rule_for("psum_invariant", same_for_both_parts=True)
+@rule_for("psum_invariant", same_for_both_parts=True, linear_in=EVERY)
 def psum_invariant_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1, for the one o that all members have in common."""
     return [_common(equation, x)]
 
 
-@rule_for("pvary", same_for_both_parts=True)
+@rule_for("pvary", same_for_both_parts=True, linear_in=EVERY)
 def pvary_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The transpose of ``psum_invariant``'s: ∂o/∂i = 1, for the o of every member."""
     return [Transposed(_common(equation, x))]

@@ -190,7 +190,7 @@ def part_by_part(
     """The edges of an elementwise function, or a product; None for any other equation."""
     if known.axes is axis_labels.elementwise and len(equation.outputs) == 1:
         pairs_of = _elementwise_pairs
-    elif known.rule is not None and equation.primitive in BILINEAR:
+    elif known.rule is not None and known.bilinear:
         pairs_of = functools.partial(_pairs_of_factor, known.rule)
     else:
         return None
@@ -202,9 +202,6 @@ def part_by_part(
 
 
 Pairs = dict[tuple[int, int], LocalJacobian]
-
-BILINEAR = {*primitives("dot_general", "conv_general_dilated")}
-"""Products, whose rule has the edges from one operand weighed by the other."""
 
 PART_TO_PART = {
     *primitives("real", "conj", "convert_element_type", "reduce_precision", "name"),

@@ -12,7 +12,7 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, arrays, contract, rule_for
+from semijax.jacobians.base import LocalJacobian, arrays, contract, declare, rule_for
 from semijax.jacobians.edges import NO_EDGES, Edges, spread, unravel
 from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
@@ -131,7 +131,7 @@ def _restore(elements: Elements, shape: Shape, groups: Groups) -> Elements:
     return el.transpose(el.reshape(elements, merged, transposed), tuple(np.argsort(order)))
 
 
-@rule_for("dot_general", axes=axis_labels.contracted)
+@rule_for("dot_general", axes=axis_labels.contracted, bilinear=True)
 def dot_general_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJacobian | None]:
     """∂o[b, f, g]/∂lhs[b, f, c] = rhs[b, c, g], and the same with the operands swapped."""
     (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = equation.params["dimension_numbers"]
@@ -147,6 +147,9 @@ def dot_general_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJa
         Contraction(rhs, lhs.shape, out, lhs_dims, rhs_dims, (of_lhs, of_rhs)),
         Contraction(lhs, rhs.shape, out, rhs_dims, lhs_dims, (of_rhs, of_lhs)),
     ]
+
+
+declare("ragged_dot_general", bilinear=True)
 
 
 def _others(ndim: int, *groups: Any) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from jax import lax
 from semijax import elements as el
 from semijax import sweep
 from semijax.elements import Elements
+from semijax.evaluation import Evaluation, Runs, evaluate, output_values
 from semijax.jacobians.base import Collector, EquationJacobian, rule_for
 from semijax.semirings.base import Semiring
 from semijax.trace import compat
@@ -101,8 +102,7 @@ class Scan(EquationJacobian):
     equation: Equation
     region: ScanRegion
     body: Graph
-    values: tuple[Any, ...]
-    seen: sweep.Seen
+    runs: Runs
 
     kind = "scan"
 
@@ -130,7 +130,6 @@ class Scan(EquationJacobian):
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
-        consts, _, xs = self.region.operands(self.values)
         c, k = self.region.carried
         behind = _carries_behind(self.equation, self.body, _leading(cotangents))
         _, to_carry = self._backward(semiring, cotangents, behind, keep=True)
@@ -139,31 +138,49 @@ class Scan(EquationJacobian):
         ahead = _carries_ahead(self.equation, self.body, tangents) if reached else []
         from_carry = self._forward(semiring, tangents, ahead, keep=True)[1] if reached else []
         from_consts = [tangents.get(i) for i in range(c)]
-        from_xs = [tangents.get(c + k + i) for i in range(len(xs))]
+        from_xs = [tangents.get(i) for i in range(c + k, len(self.equation.inputs))]
 
         def step(_: None, x: Any) -> tuple[None, dict[Any, Elements]]:
-            start, x, seen, from_x, moving, arrived, to_ys = x
-            values = sweep.evaluate(self.body, [*consts, *start, *x], seen)
+            start, row, from_x, moving, arrived, to_ys = x
+            at = self._evaluate(start, row)
             moved = _placed(k, ahead, moving)
             departed = _placed(k, behind, arrived)
             elements = [*from_consts, *moved, *from_x], [*departed, *to_ys]
-            return None, collect(self.body, semiring, values, *elements)
+            return None, collect(self.body, semiring, at, *elements)
 
         to_ys = list(cotangents[k:])
-        rows = (self._starts(), list(xs), self.seen, from_xs, from_carry, to_carry, to_ys)
+        rows = (self._starts(), self._rows(), from_xs, from_carry, to_carry, to_ys)
         return self.region.run(step, None, rows)[1]
 
+    def _carry(self) -> list[list[Any]]:
+        """What the first iteration starts from, in each run."""
+        return [list(self.region.operands(own).carry) for own in self.runs.inputs]
+
+    def _rows(self) -> Any:
+        """What the iterations read one after the other; of later runs what differs."""
+        first, *others = (self.region.operands(own).xs for own in self.runs.inputs)
+        differing = [
+            {n: x for n, (x, same) in enumerate(zip(own, first, strict=True)) if x is not same}
+            for own in others
+        ]
+        return list(first), differing, list(self.runs.seen)
+
+    def _evaluate(self, start: Any, row: Any) -> Evaluation:
+        """One iteration in each run, given what it starts from and what it reads."""
+        first, differing, seen = row
+        xs = [first, *([own.get(n, x) for n, x in enumerate(first)] for own in differing)]
+        consts = (self.region.operands(own).consts for own in self.runs.inputs)
+        inputs = [[*c, *s, *x] for c, s, x in zip(consts, start, xs, strict=True)]
+        return evaluate(self.body, self.runs.again(inputs, seen))
+
     def _starts(self) -> list[Any]:
-        """What every iteration started from."""
-        consts, carry, xs = self.region.operands(self.values)
-        ends = self.body.outputs[: len(carry)]
+        """What every iteration started from, in each run."""
+        ends = self.body.outputs[: self.region.carried[1]]
 
-        def keep(carry: Any, x: Any) -> tuple[Any, Any]:
-            x, seen = x
-            values = sweep.evaluate(self.body, [*consts, *carry, *x], seen)
-            return sweep.read(values, ends), carry
+        def keep(start: Any, row: Any) -> tuple[Any, Any]:
+            return self._evaluate(start, row).read(ends), start
 
-        return self.region.run(keep, list(carry), (list(xs), self.seen))[1]
+        return self.region.run(keep, self._carry(), self._rows())[1]
 
     def _backward(
         self,
@@ -181,7 +198,6 @@ class Scan(EquationJacobian):
             behind: the carried values at which any arrive.
             keep: whether to keep those of every iteration.
         """
-        consts, _, xs = self.region.operands(self.values)
         c, k = self.region.carried
         inputs, outputs = self.body.inputs, [*behind, *(o for o in _leading(cotangents) if o >= k)]
         reached = frozenset[int]().union(*(self.body.sources[o] for o in outputs))
@@ -189,10 +205,10 @@ class Scan(EquationJacobian):
 
         def step(state: Any, x: Any) -> tuple[Any, Any]:
             to_consts, to_carry = state
-            start, x, seen, to_ys = x
-            values = sweep.evaluate(self.body, [*consts, *start, *x], seen)
+            start, row, to_ys = x
             arrived = _placed(k, behind, to_carry)
-            pulled = sweep.pull(self.body, semiring, values, [*arrived, *to_ys])
+            at = self._evaluate(start, row)
+            pulled = sweep.pull(self.body, semiring, at, [*arrived, *to_ys])
             full = [
                 _cast(semiring, v, e) if a else None
                 for v, e, a in zip(inputs, pulled, live, strict=True)
@@ -204,7 +220,7 @@ class Scan(EquationJacobian):
 
         to_consts = [sweep.zero(semiring, v) for v, a in zip(inputs[:c], live, strict=False) if a]
         to_carry = [_cast(semiring, inputs[c + j], cotangents[j]) for j in behind]
-        scanned = (self._starts(), list(xs), self.seen, list(cotangents[k:]))
+        scanned = (self._starts(), self._rows(), list(cotangents[k:]))
         (to_consts, to_carry), (to_xs, kept) = self.region.run(
             step, (to_consts, to_carry), scanned, against=True
         )
@@ -229,53 +245,52 @@ class Scan(EquationJacobian):
             ahead: the carried values at which any arrive.
             keep: whether to keep those of every iteration.
         """
-        consts, carry, xs = self.region.operands(self.values)
         c, k = self.region.carried
         inputs, outputs = self.body.inputs, self.body.outputs
         departed = {*tangents, *(c + j for j in ahead)}
-        ys = [
-            o
-            for o in range(k, len(outputs))
+        ys = {
+            o: v
+            for o, v in enumerate(outputs)
+            if o >= k and isinstance(v, Variable)
             if self.body.is_fed(o) or not self.body.sources[o].isdisjoint(departed)
-        ]
+        }
         from_consts = [tangents.get(i) for i in range(c)]
         from_carry = [_cast(semiring, inputs[c + j], tangents.get(c + j)) for j in ahead]
-        from_xs = [tangents.get(c + k + i) for i in range(len(xs))]
+        from_xs = [tangents.get(i) for i in range(c + k, len(self.equation.inputs))]
 
         def step(state: Any, x: Any) -> tuple[Any, Any]:
             carry, start = state
-            x, seen, from_x = x
-            values = sweep.evaluate(self.body, [*consts, *carry, *x], seen)
+            row, from_x = x
+            at = self._evaluate(carry, row)
             arriving = _placed(k, ahead, start)
-            pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving, *from_x])
+            pushed = sweep.push(self.body, semiring, at, [*from_consts, *arriving, *from_x])
             end = [_cast(semiring, inputs[c + j], pushed[j]) for j in ahead]
-            to_ys = [_cast(semiring, self.equation.outputs[o], pushed[o]) for o in ys]
-            return (sweep.read(values, outputs[:k]), end), (to_ys, start if keep else [])
+            to_ys = [_cast(semiring, v, pushed[o]) for o, v in ys.items()]
+            return (at.read(outputs[:k]), end), (to_ys, start if keep else [])
 
         (_, to_carry), (to_ys, kept) = self.region.run(
-            step, (list(carry), from_carry), (list(xs), self.seen, from_xs)
+            step, (self._carry(), from_carry), (self._rows(), from_xs)
         )
         pushed = _placed(len(outputs), [*ahead, *ys], [*to_carry, *to_ys])
         return pushed, kept
 
 
 @rule_for("scan")
-def scan_jacobian(equation: Equation, *values: Any, seen: sweep.Seen) -> EquationJacobian:
+def scan_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
     """The paths through all iterations."""
     assert isinstance(equation.region, ScanRegion)
     (body,) = region_bodies(equation)
-    return Scan(equation, equation.region, body, values, seen)
+    return Scan(equation, equation.region, body, runs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cond(EquationJacobian):
-    """The paths through the branch that was taken."""
+    """The paths through the branch that was taken at the point, in every run."""
 
     equation: Equation
     region: CondRegion
     branches: tuple[Graph, ...]
-    values: tuple[Any, ...]
-    seen: sweep.Seen
+    runs: Runs
 
     kind = "cond"
 
@@ -286,27 +301,24 @@ class Cond(EquationJacobian):
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
-        index, operands = self.region.operands(self.values)
         sources = frozenset[int]().union(*(self.equation.sources[o] for o in _leading(cotangents)))
         reached = [i for i in self.equation.wrt if i in sources]
         variables = [self.equation.inputs[i] for i in reached]
 
         def pull_branch(branch: Graph, cotangents: Any) -> list[Elements]:
-            values = self._evaluate(branch, operands)
-            pulled = sweep.pull(branch, semiring, values, cotangents)
+            pulled = sweep.pull(branch, semiring, self._evaluate(branch), cotangents)
             return [
                 _cast(semiring, v, pulled[i - 1])
                 for i, v in zip(reached, variables, strict=True)
                 if isinstance(v, Variable)
             ]
 
-        pulled = self._switch(index, pull_branch, list(cotangents))
+        pulled = self._switch(pull_branch, list(cotangents))
         return dict(zip(reached, pulled, strict=True))
 
     def push(
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
-        index, operands = self.region.operands(self.values)
         sources, outputs = self.equation.sources, self.equation.outputs
         reached = [
             o
@@ -315,12 +327,11 @@ class Cond(EquationJacobian):
         ]
 
         def push_branch(branch: Graph, tangents: Any) -> list[Elements]:
-            values = self._evaluate(branch, operands)
-            pushed = sweep.push(branch, semiring, values, tangents)
+            pushed = sweep.push(branch, semiring, self._evaluate(branch), tangents)
             return [_cast(semiring, outputs[o], pushed[o]) for o in reached]
 
-        arriving = [tangents.get(i + 1) for i in range(len(operands))]
-        return _placed(len(outputs), reached, self._switch(index, push_branch, arriving))
+        arriving = [tangents.get(i) for i in range(1, len(self.equation.inputs))]
+        return _placed(len(outputs), reached, self._switch(push_branch, arriving))
 
     def inside(
         self,
@@ -330,12 +341,12 @@ class Cond(EquationJacobian):
         collect: Collector,
     ) -> dict[Any, Elements]:
         tangents = tangents or {}
-        index, operands = self.region.operands(self.values)
 
         def collect_in(branch: Graph, elements: Any) -> dict[Any, Elements]:
-            return collect(branch, semiring, self._evaluate(branch, operands), *elements)
+            return collect(branch, semiring, self._evaluate(branch), *elements)
 
-        elements = [tangents.get(i + 1) for i in range(len(operands))], list(cotangents)
+        operands = range(1, len(self.equation.inputs))
+        elements = [tangents.get(i) for i in operands], list(cotangents)
         expected: dict[Any, Elements] = {}
         for branch in self.branches:
             expected |= jax.eval_shape(functools.partial(collect_in, branch), elements)
@@ -347,35 +358,38 @@ class Cond(EquationJacobian):
                 for key, e in expected.items()
             ]
 
-        return dict(zip(expected, self._switch(index, filled, elements), strict=True))
+        return dict(zip(expected, self._switch(filled, elements), strict=True))
 
-    def _evaluate(self, branch: Graph, operands: Sequence[Any]) -> sweep.Values:
-        return sweep.evaluate(branch, operands, self.seen)
+    def _evaluate(self, branch: Graph) -> Evaluation:
+        inputs = [self.region.operands(own).operands for own in self.runs.inputs]
+        return evaluate(branch, self.runs.again(inputs, self.runs.seen))
 
-    def _switch(self, index: Any, function: Any, elements: Any) -> Any:
+    def _switch(self, function: Any, elements: Any) -> Any:
         branches = [functools.partial(function, branch) for branch in self.branches]
+        index = self.region.operands(self.runs.inputs[0]).index
         return self.region.switch(index, branches, elements)
 
 
 @rule_for("cond")
-def cond_jacobian(equation: Equation, *values: Any, seen: sweep.Seen) -> EquationJacobian:
+def cond_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
     """The paths through the branch that was taken."""
     assert isinstance(equation.region, CondRegion)
-    return Cond(equation, equation.region, region_bodies(equation), values, seen)
+    return Cond(equation, equation.region, region_bodies(equation), runs)
 
 
 @dataclasses.dataclass(frozen=True)
 class While(EquationJacobian):
     """The paths through the iterations of a loop whose length is known only when it has run.
 
-    Backward, only what the loop carries along unchanged can be followed.
+    It runs as often as at the point, in every run. Backward, only what the loop carries along
+    unchanged can be followed.
     """
 
     equation: Equation
     region: WhileRegion
     test: Graph
     body: Graph
-    values: tuple[Any, ...]
+    runs: Runs
 
     kind = "while"
 
@@ -418,33 +432,36 @@ class While(EquationJacobian):
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
         t, (b, _) = self.region.test_consts, self.region.carried
-        test_consts, body_consts, start = self.region.operands(self.values)
+        operands = [self.region.operands(own) for own in self.runs.inputs]
         carries = self.body.inputs[b:]
         into_body = {i - t: e for i, e in tangents.items() if i >= t}
         ahead = _carries_ahead(self.equation, self.body, into_body)
         from_consts = [into_body.get(i) for i in range(b)]
+        nothing_seen = [{} for _ in operands]
 
         def again(state: Any) -> Any:
-            values = sweep.evaluate(self.test, [*test_consts, *state[0]], {})
-            return sweep.output_values(self.test, values)[0]
+            at_point = [*operands[0].test_consts, *state[0][0]]
+            values = evaluate(self.test, Runs.once(at_point, {})).values
+            return output_values(self.test, values)[0]
 
         def step(state: Any) -> Any:
             carry, moving = state
-            values = sweep.evaluate(self.body, [*body_consts, *carry], {})
+            inputs = [[*o.body_consts, *own] for o, own in zip(operands, carry, strict=True)]
+            at = evaluate(self.body, self.runs.again(inputs, nothing_seen))
             arriving = _placed(len(carries), ahead, moving)
-            pushed = sweep.push(self.body, semiring, values, [*from_consts, *arriving])
+            pushed = sweep.push(self.body, semiring, at, [*from_consts, *arriving])
             moving = [_cast(semiring, carries[j], pushed[j]) for j in ahead]
-            return sweep.output_values(self.body, values), moving
+            return at.read(self.body.outputs), moving
 
         moving = [_cast(semiring, carries[j], into_body.get(b + j)) for j in ahead]
-        _, moving = lax.while_loop(again, step, (list(start), moving))
+        start = [list(o.carry) for o in operands]
+        _, moving = lax.while_loop(again, step, (start, moving))
         return _placed(len(carries), ahead, moving)
 
 
 @rule_for("while")
-def while_jacobian(equation: Equation, *values: Any, seen: sweep.Seen) -> EquationJacobian:
+def while_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
     """The paths through all iterations, forward only."""
-    del seen  # nothing is kept of a loop that may run any number of times
     assert isinstance(equation.region, WhileRegion)
     (body,) = region_bodies(equation)
-    return While(equation, equation.region, build_test(equation), body, values)
+    return While(equation, equation.region, build_test(equation), body, runs)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, arrays, rule_for
+from semijax.jacobians.along_axis import AlongAxis, averaged_extrema_so_far
+from semijax.jacobians.base import EVERY, LocalJacobian, Table, arrays, rule_for
+from semijax.jacobians.compiled import compiled_on_numbers
+from semijax.jacobians.complex import is_complex
 from semijax.jacobians.dense import Dense
+from semijax.jacobians.line import Line
 from semijax.jacobians.pullback import Pullback
+from semijax.jacobians.reduction import sign_of_extremum
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
@@ -49,18 +55,53 @@ class CumulativeSum(LocalJacobian):
         return lax.associative_scan(semiring.add, passed, reverse=reverse, axis=self.axis)
 
 
-@rule_for("cumsum", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True)
+@rule_for(
+    "cumsum", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True, linear_in=EVERY
+)
 def cumsum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 for i ≤ o."""
     return [CumulativeSum(x.shape, equation.params["axis"], equation.params["reverse"])]
 
 
-@rule_for(*("cumprod", "cummax", "cummin", "cumlogsumexp"), axes=axis_labels.mixing_along("axis"))
-def cumulative_jacobian(equation: Equation, x: Any) -> list[LocalJacobian | None]:
-    """∂o/∂i for i ≤ o, by JAX's own derivative."""
+@compiled_on_numbers
+def averaged_extrema(equation: Equation, line: Line) -> list[LocalJacobian]:
+    """∂o/∂i = for how much of the line i is the largest up to o."""
+    x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
     axis, reverse = equation.params["axis"], equation.params["reverse"]
-    triangle = jnp.tri(x.shape[axis], dtype=bool)  # [output, input]
-    batch = tuple(a for a in range(x.ndim) if a != axis)
-    present = triangle.T if reverse else triangle
-    derivatives = Pullback(equation, (x,)).derivatives()
-    return [Dense(d, batch, batch, present) for d in derivatives.values()]
+    present = _reached(x.shape[axis], reverse)
+    weights = averaged_extrema_so_far(x, r, axis, reverse=reverse)
+    return [AlongAxis(weights, x.shape, x.shape, axis, jnp.broadcast_to(present, weights.shape))]
+
+
+def averaged_cumulative(equation: Equation, line: Line) -> Table:
+    """∫ ∂o/∂i for i ≤ o, by quadrature."""
+    return _triangle(equation, Pullback(equation, line.values, line))
+
+
+@rule_for("cummax", "cummin", axes=axis_labels.mixing_along("axis"), average=averaged_extrema)
+@rule_for(
+    *("cumprod", "cumlogsumexp"),
+    axes=axis_labels.mixing_along("axis"),
+    knows_parts=True,
+    average=averaged_cumulative,
+)
+def cumulative_jacobian(equation: Equation, x: Any) -> Table:
+    """∂o/∂i for i ≤ o, by JAX's own derivative."""
+    return _triangle(equation, Pullback(equation, (x,)))
+
+
+def _triangle(equation: Equation, pullback: Pullback) -> Table:
+    axis, reverse = equation.params["axis"], equation.params["reverse"]
+    shape = equation.outputs[0].shape
+    batch = tuple(a for a in range(len(shape)) if a != axis)
+    present = _reached(shape[axis], reverse)
+    if is_complex(equation.outputs[0]):  # every part of a product reads both of its factors
+        present = present.repeat(2, 0).repeat(2, 1)
+    derivatives = pullback.derivatives().items()
+    return Table({pair: Dense(d, batch, batch, present) for pair, d in derivatives})
+
+
+def _reached(n: int, reverse: bool) -> jax.Array:
+    """Whether an output reads an input: a mask [output, input]."""
+    triangle = jnp.tri(n, dtype=bool)
+    return triangle.T if reverse else triangle

@@ -20,6 +20,7 @@ from semijax.elements import Elements, Shape
 from semijax.jacobians.base import LocalJacobian, accumulated
 from semijax.jacobians.diagonal import Diagonal
 from semijax.jacobians.edges import NO_EDGES, Edges, joined
+from semijax.jacobians.line import Line
 from semijax.jacobians.pullback import Derivative, Pullback
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK_BYTES
@@ -273,8 +274,12 @@ def _each(function: Any, lines: jax.Array) -> jax.Array:
         return lax.map(function, lines)
 
 
-def dense_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
+def dense_jacobian(
+    equation: Equation, *values: Any, line: Line | None = None
+) -> dict[tuple[int, int], LocalJacobian]:
     """∂o/∂i by JAX's own derivative, for every input and output that it connects.
+
+    Averaged along a line, if one is given, that ends at the values.
 
     A function that turns out to work element by element gets its diagonal, zeros included.
 
@@ -284,7 +289,7 @@ def dense_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], Lo
             mapped outside.
         ValueError: where the Jacobian is larger than ``dense_budget`` allows.
     """
-    pullback = Pullback(equation, values)
+    pullback = Pullback(equation, values, line)
     _check_can_repeat(equation, pullback.program)
     return {
         pair: _dense_or_diagonal(Dense(derivative, *derivative.batch_axes()))
@@ -314,10 +319,10 @@ def _dense_or_diagonal(jacobian: Dense) -> LocalJacobian:
     elementwise = tuple(range(len(shape)))
     if not (jacobian.out_shape == shape and jacobian.in_batch == jacobian.out_batch == elementwise):
         return jacobian
-    ones = jnp.ones(shape, derivative.out.dtype)
-    weights, selected = derivative.pull(ones), None
+    weights, selected = derivative.diagonal(), None
     if derivative.selects:
-        selected = (weights != 0) | (derivative.pull(ones * jnp.nan) != 0)
+        nothing = jnp.full(shape, jnp.nan, derivative.out.dtype)
+        selected = (weights != 0) | (derivative.pull(nothing) != 0)
     return Diagonal(weights, shape, shape, selected=selected)
 
 

@@ -8,37 +8,47 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
+from jax import lax
 
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, declare, rule_for
+from semijax.jacobians.base import EVERY, FIRST, LocalJacobian, declare, rule_for
+from semijax.jacobians.compiled import compiled_on_numbers
 from semijax.jacobians.diagonal import Diagonal
+from semijax.jacobians.line import Line, between_crossings, crossing, secant
 from semijax.trace.graph import Equation
 
-ELEMENTWISE = (
-    *("sub", "mul", "div", "rem", "pow", "atan2", "nextafter"),
-    *("neg", "abs", "square", "integer_pow", "one_minus_square"),
+CONTINUOUS = (
+    *("pow", "atan2", "abs", "square", "integer_pow", "one_minus_square"),
     *("sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "log2", "logistic"),
     *("sin", "cos", "tan", "asin", "acos", "atan"),
     *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
     *("erf", "erfc", "erf_inv", "lgamma", "digamma", "polygamma", "zeta"),
     *("igamma", "igammac", "igamma_grad_a", "regularized_incomplete_beta", "random_gamma"),
-    *("bessel_i0e", "bessel_i1e", "reduce_precision"),
+    *("bessel_i0e", "bessel_i1e"),
 )
-"""Elementwise, of the weight that JAX's own derivative has."""
+"""Elementwise, and continuous where they have a derivative."""
 
-SELECTIONS = ("select_n", "clamp", "max", "min")
+PIECEWISE_LINEAR = ("clamp", "max", "min")
 """Elementwise, of weight 1 for what is selected, ½ at a tie of ``max``, and 0 for what is not."""
+
+SELECTIONS = (*PIECEWISE_LINEAR, "select_n")
+"""Elementwise, of weight 1 for what is selected and 0 for what is not."""
 
 STEPS = ("sign", "floor", "ceil", "round")
 """Elementwise and constant almost everywhere: of weight 0, whatever arrives."""
 
 
-@rule_for("add", "add_any", "copy", axes=axis_labels.elementwise, same_for_both_parts=True)
+@rule_for(
+    *("add", "add_any", "copy"),
+    axes=axis_labels.elementwise,
+    same_for_both_parts=True,
+    linear_in=EVERY,
+)
 @rule_for(
     *("convert_element_type", "name", "sharding_constraint", "reshard"),
     axes=axis_labels.elementwise,
+    linear_in=EVERY,
 )
 def unit_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1."""
@@ -47,66 +57,154 @@ def unit_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
 
 
 @rule_for(
-    "optimization_barrier", "device_put", axes=axis_labels.unchanged, same_for_both_parts=True
+    *("optimization_barrier", "device_put"),
+    axes=axis_labels.unchanged,
+    same_for_both_parts=True,
+    linear_in=EVERY,
 )
 def identity_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Output k is input k."""
     return {(k, k): Diagonal(None, v.shape, v.shape) for k, v in enumerate(equation.outputs)}
 
 
-@rule_for(*ELEMENTWISE, axes=axis_labels.elementwise)
+@compiled_on_numbers
+def averaged(equation: Equation, line: Line) -> list[LocalJacobian | None]:
+    """The secant of what moves alone; where several inputs move, ∫ ∂o/∂i by quadrature."""
+
+    def weights(i: int) -> jax.Array:
+        if line.moving != {i}:
+            # Cheap, and steep where a denominator is near 0.
+            return line.average(lambda *inputs: _derivative(equation, i, inputs), times=4)
+
+        def inputs(x: jax.Array) -> list[Any]:
+            dtype = jnp.result_type(line.values[i])
+            return [*line.values[:i], x.astype(dtype), *line.values[i + 1 :]]
+
+        return secant(
+            lambda x: equation.bind(*inputs(x))[0],
+            lambda x: _derivative(equation, i, inputs(x)),
+            *line.ends(i),
+        )
+
+    return _diagonals(equation, line.values, weights)
+
+
+@compiled_on_numbers
+def averaged_quotient(equation: Equation, line: Line) -> list[LocalJacobian | None]:
+    """∫ 1/b dt and −∫ a/b² dt in closed form, accurate for b of very different sizes.
+
+    From the end where |b| is the larger, with u = 1 − b'/b for b' at the other end, they are L/b
+    and a'/(b' b) + (a − a') M/b², where L = −log(1 − u)/u and M = (L − 1)/u.
+    """
+    (a_x, a_r), (b_x, b_r) = line.ends(0), line.ends(1)
+    larger = jnp.abs(b_x) >= jnp.abs(b_r)
+    a, b = jnp.where(larger, a_x, a_r), jnp.where(larger, b_x, b_r)
+    other_a, other_b = jnp.where(larger, a_r, a_x), jnp.where(larger, b_r, b_x)
+    u = (b - other_b) / b
+    small = u < 0.05
+    near = jnp.where(small, u, 0)
+    m_near = functools.reduce(lambda m, k: m * near + 1 / k, range(14, 1, -1), 0.0)
+    apart = jnp.where(small, 0.5, u)
+    log = jnp.where(apart < 0.5, jnp.log1p(-apart), jnp.log(jnp.where(small, 0.5, other_b / b)))
+    m = jnp.where(small, m_near, (-log / apart - 1) / apart)
+    by_numerator = (1 + u * m) / b
+    by_denominator = -(other_a / other_b / b + (a - other_a) / b * m / b)
+    found = by_numerator, by_denominator
+    return _diagonals(equation, line.values, lambda i: found[i])
+
+
+@rule_for("sub", "neg", "reduce_precision", axes=axis_labels.elementwise, linear_in=EVERY)
+@rule_for("div", axes=axis_labels.elementwise, linear_in=FIRST, average=averaged_quotient)
+@rule_for("rem", "nextafter", axes=axis_labels.elementwise)
+@rule_for(*CONTINUOUS, axes=axis_labels.elementwise, average=averaged)
 def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
     """∂o/∂i = JAX's own derivative, at kinks too."""
-    return [_diagonal(equation, position, values) for position in range(len(values))]
+    return _diagonals(equation, values, lambda i: _compiled_derivative(equation, i, values))
 
 
-@rule_for(*SELECTIONS, *STEPS, axes=axis_labels.elementwise)
+@rule_for("mul", axes=axis_labels.elementwise, bilinear=True)
+def product_jacobian(equation: Equation, a: Any, b: Any) -> list[LocalJacobian | None]:
+    """Of either factor, the other one."""
+    return _diagonals(equation, (a, b), lambda i: jnp.asarray((b, a)[i]))
+
+
+@compiled_on_numbers
+def averaged_pieces(equation: Equation, line: Line) -> list[LocalJacobian | None]:
+    """∂o/∂i in each stretch where the inputs keep their order, times its length."""
+    ends = [line.ends(i) for i in range(len(line.values))]
+    middles, lengths = between_crossings(ends)
+
+    def weights(i: int) -> jax.Array:
+        there = jax.vmap(lambda t: _derivative(equation, i, line.at(t)))(middles)
+        return (there * lengths).sum(0)
+
+    return _selected(_diagonals(equation, line.values, weights))
+
+
+@compiled_on_numbers
+def averaged_selection(equation: Equation, line: Line) -> list[LocalJacobian | None]:
+    """The shares of the line on which each case is selected.
+
+    Where the two ends select different cases, one gives way to the other where they are equal: so
+    a function that is continuous, as ``where(x > 0, x, 0)``, keeps nothing back. Where they are
+    equal nowhere on the line the function jumps, and the selection is all along that of the point.
+    """
+    at_x, at_r = jnp.asarray(line.values[0]), jnp.asarray(line.others[0])
+    cases = [line.ends(i) for i in range(1, len(line.values))]
+    over_other = [  # the case selected at the point over that at the reference, at both ends
+        lax.select_n(at_x, *inputs) - lax.select_n(at_r, *inputs)
+        for inputs in zip(*cases, strict=True)
+    ]
+    end = jnp.where((over_other[0] == 0) & (over_other[1] != 0), 1.0, 0.0)
+    before = crossing(*over_other, otherwise=end)
+
+    def weights(i: int) -> jax.Array:
+        number = jnp.asarray(i - 1, at_x.dtype)
+        return jnp.where(at_x == number, 1 - before, 0) + jnp.where(at_r == number, before, 0)
+
+    return _selected(_diagonals(equation, line.values, weights))
+
+
+@rule_for(*PIECEWISE_LINEAR, axes=axis_labels.elementwise, average=averaged_pieces)
+@rule_for(
+    "select_n",
+    axes=axis_labels.elementwise,
+    linear_in=slice(1, None),
+    average=averaged_selection,
+)
+@rule_for(*STEPS, axes=axis_labels.elementwise)
 def selection_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
     """∂o/∂i = JAX's own derivative, at ties too; where it is 0, the input was not selected."""
-    found = [_diagonal(equation, position, values) for position in range(len(values))]
+    return _selected(elementwise_jacobian(equation, *values))
+
+
+def _diagonals(equation: Equation, values: Sequence[Any], weights: Any) -> list[Any]:
+    """A diagonal for each input that paths come through, of these weights."""
+    out = equation.outputs[0].shape
+    return [
+        Diagonal(jnp.broadcast_to(weights(i), out), jnp.shape(v), out)
+        if i in equation.wrt
+        else None
+        for i, v in enumerate(values)
+    ]
+
+
+def _selected(found: Sequence[Diagonal | None]) -> list[Any]:
     return [d and dataclasses.replace(d, selected=d.weights != 0) for d in found]
-
-
-def _diagonal(equation: Equation, position: int, values: Sequence[Any]) -> Diagonal | None:
-    if position not in equation.wrt:
-        return None
-    weights = _derivative(equation, position, values)
-    return Diagonal(weights, jnp.shape(values[position]), equation.outputs[0].shape)
 
 
 declare(
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
-    *("real", "imag", "complex", "conj", "stop_gradient"),
+    "stop_gradient",
     axes=axis_labels.elementwise,
 )
+declare("real", "imag", "complex", "conj", axes=axis_labels.elementwise, linear_in=EVERY)
 declare("bitcast_convert_type", axes=axis_labels.same_bits)
 
 
 def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax.Array:
-    """∂o/∂i, by a tangent of ones; on numbers, compiled once for all equations that are alike."""
-    if not any(isinstance(value, jax.core.Tracer) for value in values):
-        try:
-            return _compiled(_SameOperation(equation), position, *values)
-        except TypeError:  # parameters that are not hashable
-            pass
-    return _jvp_of_ones(equation, position, *values)
+    """∂o/∂i, by a tangent of ones."""
 
-
-class _SameOperation:
-    """An equation, equal to those of the same primitive and parameters."""
-
-    def __init__(self, equation: Equation) -> None:
-        self.equation = equation
-        self._key = equation.primitive, tuple(equation.params.items())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameOperation) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-def _jvp_of_ones(equation: Equation, position: int, *values: Any) -> jax.Array:
     def function(x: Any) -> Any:
         return equation.bind(*values[:position], x, *values[position + 1 :])[0]
 
@@ -114,6 +212,4 @@ def _jvp_of_ones(equation: Equation, position: int, *values: Any) -> jax.Array:
     return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(alike: _SameOperation, position: int, *values: Any) -> jax.Array:
-    return _jvp_of_ones(alike.equation, position, *values)
+_compiled_derivative = compiled_on_numbers(_derivative)

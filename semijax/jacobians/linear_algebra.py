@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import declare
+from semijax.jacobians.base import EVERY, declare
 from semijax.trace.graph import Equation
 
 
@@ -20,7 +20,8 @@ def _transformed(equation: Equation) -> set[int]:
 
 
 declare(
-    *("cholesky", "lu", "qr", "householder_product", "eigh", "eig", "svd", "triangular_solve"),
+    *("cholesky", "lu", "qr", "householder_product", "eigh", "eig", "svd"),
     axes=axis_labels.mixing(_matrices),
 )
-declare("fft", axes=axis_labels.mixing(_transformed))
+declare("triangular_solve", axes=axis_labels.mixing(_matrices), linear_in=slice(1, 2))
+declare("fft", axes=axis_labels.mixing(_transformed), linear_in=EVERY)

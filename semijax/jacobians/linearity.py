@@ -15,6 +15,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from semijax.jacobians.base import declaration
 from semijax.trace import compat
 from semijax.trace.primitives import primitives
 from semijax.trace.regions import CondRegion, Region, WhileRegion, region_of
@@ -42,32 +43,6 @@ class Dependence(NamedTuple):
     origins: frozenset[int] = frozenset()
     selected: bool = False
 
-
-_EVERY = slice(None)
-_FIRST = slice(0, 1)
-
-LINEAR: dict[Any, slice] = {
-    known: operands
-    for operands, names in (
-        (
-            _EVERY,
-            "add add_any sub neg copy convert_element_type reduce_precision name reshard "
-            "sharding_constraint reshape squeeze transpose broadcast_in_dim rev tile concatenate "
-            "stack unstack split reduce_sum cumsum reduce_window_sum real imag conj complex fft "
-            "psum all_gather all_to_all ppermute",
-        ),
-        (_FIRST, "div slice dynamic_slice gather select_and_gather_add select_and_scatter_add"),
-        (slice(0, 2), "pad dynamic_update_slice"),
-        (slice(0, 3, 2), "scatter scatter-add scatter-sub"),
-        (slice(1, 2), "triangular_solve"),
-        (slice(1, None), "select_n"),
-    )
-    for known in primitives(*names.split())
-}
-"""Primitives that are linear in some of their operands together, whatever the others are."""
-
-BILINEAR = {*primitives("mul", "dot_general", "conv_general_dilated", "ragged_dot_general")}
-"""Primitives that are linear in each of their first two operands."""
 
 UNCHANGED = {*primitives("optimization_barrier", "device_put")}
 """Primitives whose outputs are their inputs."""
@@ -149,12 +124,12 @@ def _step(equation: Any, inputs: list[Dependence]) -> list[Dependence]:
         return _through(region, inputs)
     if primitive in UNCHANGED:
         return inputs
-    operands = _linear_operands(equation)
+    known, operands = declaration(primitive), _linear_operands(equation)
     if operands is not None:
         chosen = range(len(inputs))[operands]
         others = _origins([part for n, part in enumerate(inputs) if n not in chosen])
         found = _merged([inputs[n] for n in chosen])
-    elif primitive in BILINEAR:
+    elif known.bilinear:
         others = _origins(inputs[2:])
         found = _product(inputs[:2])
     else:
@@ -174,7 +149,7 @@ def _linear_operands(equation: Any) -> slice | None:
     """The operands that a primitive is linear in, as it is known or was promised."""
     if equation.primitive is LINEAR_SOLVE:
         return slice(sum(equation.params["const_lengths"]), None)
-    return LINEAR.get(equation.primitive)
+    return declaration(equation.primitive).linear_in
 
 
 def _through(region: Region, inputs: list[Dependence]) -> list[Dependence]:

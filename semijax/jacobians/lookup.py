@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from semijax.jacobians import (  # noqa: F401, each declares the rules of its family
+    axis_labels,
     collectives,
     contraction,
     cumulative,
@@ -18,6 +18,7 @@ from semijax.jacobians import (  # noqa: F401, each declares the rules of its fa
 )
 from semijax.jacobians.base import (
     NOTHING_KNOWN,
+    Declaration,
     EquationJacobian,
     Table,
     as_table,
@@ -27,38 +28,76 @@ from semijax.jacobians.base import (
 )
 from semijax.jacobians.complex import both_parts, involves_complex, part_by_part
 from semijax.jacobians.dense import dense_jacobian
+from semijax.jacobians.line import Line
 from semijax.trace.graph import Equation, as_arrays
 
 
-def equation_jacobian(
-    equation: Equation, *values: Any, seen: Mapping[Any, Any] | None = None
-) -> EquationJacobian:
-    """The edges of an equation at these primal values.
+def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
+    """The edges of an equation that is no region, at these primal values.
 
     Args:
         equation: the equation.
         *values: one for each of its inputs.
-        seen: what side effects inside of a region returned, see ``sweep.evaluate``.
 
     Raises:
         NotImplementedError: where JAX has no derivative either.
         ValueError: where the only way is a dense Jacobian, and that is over its budget.
     """
-    primitive = equation.primitive
-    if rule := user_rule(primitive):
+    assert equation.region is None
+    if rule := user_rule(equation.primitive):
         return as_table(equation, rule(equation, *as_arrays(values)))
-    known = NOTHING_KNOWN if equation.is_atomic else declaration(primitive)
-    # What is complex in a region's bodies is seen to there, equation by equation.
-    parts = equation.region is None and involves_complex(equation)
+    known = _known(equation)
+    parts = involves_complex(equation) and not known.knows_parts
     table = None
     try:
         if parts and not known.same_for_both_parts:
             table = part_by_part(equation, known, values)
         elif known.rule is not None:
-            options = {} if equation.region is None else {"seen": seen or {}}
-            table = as_table(equation, known.rule(equation, *values, **options))
+            table = as_table(equation, known.rule(equation, *values))
     except NotImplementedError as error:
         raise no_derivative(equation, error) from error
     if table is None:
         return Table(dense_jacobian(equation, *values))
     return both_parts(table) if parts and known.same_for_both_parts else table
+
+
+def averaged_jacobian(equation: Equation, line: Line) -> EquationJacobian:
+    """The edges of an equation that is no region, averaged along a line.
+
+    Where something that has no derivative differs, it is what it is at the point.
+
+    Raises:
+        NotImplementedError: where JAX has no derivative.
+        ValueError: where the only way is a dense Jacobian, and that is over its budget.
+    """
+    if not line.others:
+        return equation_jacobian(equation, *line.values)
+    known, own_rule = _known(equation), user_rule(equation.primitive)
+    parts = involves_complex(equation) and not known.knows_parts
+    if own_rule is None:
+        only_numbers_differ = {*line.others} == line.moving
+        if known.is_linear_in(line.moving) and only_numbers_differ:
+            return equation_jacobian(equation, *line.values)
+        if known.average is not None and not parts:
+            found = known.average(equation, line)
+            if found is not None:
+                return as_table(equation, found)
+            return equation_jacobian(equation, *line.values)
+        if known.is_linear_in(line.moving):
+            return equation_jacobian(equation, *line.values)
+        if known.bilinear and line.moving <= {0, 1}:
+            middle = line.at(0.5) if known.rule is None else line.middle()
+            return equation_jacobian(equation, *middle)
+        if known.rule is None and not (parts and known.axes is axis_labels.elementwise):
+            return Table(dense_jacobian(equation, *line.values, line=line))
+    try:
+        return line.average(lambda *values: equation_jacobian(equation, *values))
+    except ValueError as error:
+        raise NotImplementedError(
+            f"No average of the local Jacobian of '{equation.name}' {equation.where()}: {error}. "
+            "A weighting of your own may say what its edges weigh."
+        ) from error
+
+
+def _known(equation: Equation) -> Declaration:
+    return NOTHING_KNOWN if equation.is_atomic else declaration(equation.primitive)

@@ -12,9 +12,12 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, arrays, rule_for
+from semijax.jacobians.along_axis import AlongAxis, averaged_order
+from semijax.jacobians.base import EVERY, FIRST, LocalJacobian, arrays, rule_for
+from semijax.jacobians.compiled import compiled_on_numbers
 from semijax.jacobians.diagonal import Diagonal, Transposed, scaled_by
 from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, unravel
+from semijax.jacobians.line import Line
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
@@ -216,41 +219,43 @@ def positions(shape: Shape) -> jax.Array:
     return jnp.arange(n, dtype=jnp.int32 if n <= jnp.iinfo(jnp.int32).max else dtype).reshape(shape)
 
 
-@rule_for("reshape", axes=axis_labels.reshaped, same_for_both_parts=True)
+@rule_for("reshape", axes=axis_labels.reshaped, same_for_both_parts=True, linear_in=EVERY)
 def reshape_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
     """The same elements in the same order, or in that of the permuted ``dimensions``."""
     axes = equation.params["dimensions"]
     return [Permutation(x.shape, equation.outputs[0].shape, axes and tuple(axes))]
 
 
-@rule_for("squeeze", axes=axis_labels.squeezed, same_for_both_parts=True)
+@rule_for("squeeze", axes=axis_labels.squeezed, same_for_both_parts=True, linear_in=EVERY)
 def squeeze_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The same elements in the same order."""
     return [Permutation(x.shape, equation.outputs[0].shape)]
 
 
-@rule_for("transpose", axes=axis_labels.transposed, same_for_both_parts=True)
+@rule_for("transpose", axes=axis_labels.transposed, same_for_both_parts=True, linear_in=EVERY)
 def transpose_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """o[i[permutation]] = i."""
     axes = tuple(equation.params["permutation"])
     return [Permutation(x.shape, equation.outputs[0].shape, axes)]
 
 
-@rule_for("rev", axes=axis_labels.mixing_along("dimensions"), same_for_both_parts=True)
+@rule_for(
+    "rev", axes=axis_labels.mixing_along("dimensions"), same_for_both_parts=True, linear_in=EVERY
+)
 def rev_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The dimensions reversed."""
     flipped = tuple(equation.params["dimensions"])
     return [Permutation(x.shape, x.shape, flipped=flipped)]
 
 
-@rule_for("broadcast_in_dim", axes=axis_labels.broadcast, same_for_both_parts=True)
+@rule_for("broadcast_in_dim", axes=axis_labels.broadcast, same_for_both_parts=True, linear_in=EVERY)
 def broadcast_in_dim_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o is a copy of i."""
     dimensions = tuple(equation.params["broadcast_dimensions"])
     return [Diagonal(None, x.shape, equation.outputs[0].shape, dimensions)]
 
 
-@rule_for("tile", same_for_both_parts=True)
+@rule_for("tile", same_for_both_parts=True, linear_in=EVERY)
 def tile_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o is a copy of i."""
     out = equation.outputs[0].shape
@@ -261,7 +266,12 @@ def _padded_axes(equation: Equation) -> set[int]:
     return {a for a, config in enumerate(equation.params["padding_config"]) if any(config)}
 
 
-@rule_for("pad", axes=axis_labels.mixing(_padded_axes), same_for_both_parts=True)
+@rule_for(
+    "pad",
+    axes=axis_labels.mixing(_padded_axes),
+    same_for_both_parts=True,
+    linear_in=slice(0, 2),
+)
 def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
     """The operand is a box in the output, every other element of which reads the padding value."""
     padding = tuple(map(tuple, equation.params["padding_config"]))
@@ -270,7 +280,12 @@ def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
     return [Padding(x.shape, out, padding), Diagonal(None, (), out, present=outside)]
 
 
-@rule_for("slice", axes=axis_labels.mixing_where_resized(0), same_for_both_parts=True)
+@rule_for(
+    "slice",
+    axes=axis_labels.mixing_where_resized(0),
+    same_for_both_parts=True,
+    linear_in=FIRST,
+)
 def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """The output is a box of the input: the transpose of padding."""
     out = equation.outputs[0].shape
@@ -284,27 +299,32 @@ def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     return [Transposed(Padding(out, x.shape, config))]
 
 
-@rule_for("concatenate", axes=axis_labels.mixing_along("dimension"), same_for_both_parts=True)
+@rule_for(
+    "concatenate",
+    axes=axis_labels.mixing_along("dimension"),
+    same_for_both_parts=True,
+    linear_in=EVERY,
+)
 def concatenate_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     """Every input is a box in the output."""
     axis = equation.params["dimension"]
     return _boxes(axis, equation.outputs[0].shape, [v.shape for v in values])
 
 
-@rule_for("stack", axes=axis_labels.stacked, same_for_both_parts=True)
+@rule_for("stack", axes=axis_labels.stacked, same_for_both_parts=True, linear_in=EVERY)
 def stack_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     """Every input is a box of size 1 in the output."""
     return _boxes(equation.params["axis"], equation.outputs[0].shape, [v.shape for v in values])
 
 
-@rule_for("split", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True)
+@rule_for("split", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True, linear_in=EVERY)
 def split_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Every output is a box of the input."""
     boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
     return {(0, o): Transposed(box) for o, box in enumerate(boxes)}
 
 
-@rule_for("unstack", axes=axis_labels.unstacked, same_for_both_parts=True)
+@rule_for("unstack", axes=axis_labels.unstacked, same_for_both_parts=True, linear_in=EVERY)
 def unstack_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Every output is a box of size 1 of the input."""
     boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
@@ -324,7 +344,12 @@ def _boxes(axis: int, whole: Shape, parts: list[Shape]) -> list[LocalJacobian]:
     return boxes
 
 
-@rule_for("dynamic_slice", axes=axis_labels.mixing_where_resized(0), same_for_both_parts=True)
+@rule_for(
+    "dynamic_slice",
+    axes=axis_labels.mixing_where_resized(0),
+    same_for_both_parts=True,
+    linear_in=FIRST,
+)
 def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[LocalJacobian]:
     """The output is a box of the input."""
     out = equation.outputs[0].shape
@@ -332,7 +357,10 @@ def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[Loc
 
 
 @rule_for(
-    "dynamic_update_slice", axes=axis_labels.mixing_where_resized(0, 1), same_for_both_parts=True
+    "dynamic_update_slice",
+    axes=axis_labels.mixing_where_resized(0, 1),
+    same_for_both_parts=True,
+    linear_in=slice(0, 2),
 )
 def dynamic_update_slice_jacobian(
     equation: Equation, x: Any, update: Any, *starts: Any
@@ -356,7 +384,7 @@ def _clamped(starts: tuple[Any, ...], whole: Shape, box: Shape) -> tuple[jax.Arr
     return tuple(jnp.clip(start, 0, limit) for start, limit in zip(starts, limits, strict=True))
 
 
-@rule_for("gather", same_for_both_parts=True)
+@rule_for("gather", same_for_both_parts=True, linear_in=FIRST)
 def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled.
 
@@ -377,7 +405,21 @@ def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacob
     return [Movement(source, x.shape, source.shape)]
 
 
-@rule_for("sort", axes=axis_labels.mixing_along("dimension"))
+@compiled_on_numbers
+def averaged_sort(equation: Equation, line: Line) -> dict[tuple[int, int], LocalJacobian] | None:
+    """∂o/∂i = for how much of the line i is the o-th; what is sorted along with it moves alike.
+
+    Where the first key has no derivative, or is not the only one, the order is that of the point.
+    """
+    if 0 not in line.moving or equation.params["num_keys"] > 1:
+        return None
+    axis, shape = equation.params["dimension"], equation.outputs[0].shape
+    weights = averaged_order(line, axis)
+    entry = AlongAxis(weights, shape, shape, axis, weights > 0)
+    return {(k, k): entry for k in range(len(line.values))}
+
+
+@rule_for("sort", axes=axis_labels.mixing_along("dimension"), average=averaged_sort)
 def sort_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
     """Every operand is moved by the same permutation; equal keys as JAX leaves them."""
     shape = values[0].shape
@@ -391,10 +433,22 @@ def sort_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], Loc
     return {(k, k): Movement(source, shape, shape) for k in range(len(values))}
 
 
-@rule_for("top_k", "approx_top_k")
+@compiled_on_numbers
+def averaged_top_k(equation: Equation, line: Line) -> dict[tuple[int, int], LocalJacobian]:
+    """∂o/∂i = for how much of the line i is the o-th largest."""
+    x, out = line.values[0], equation.outputs[0].shape
+    axis = _axis_of_top_k(equation) % x.ndim
+    weights = averaged_order(line, axis, largest=out[axis])
+    return {(0, 0): AlongAxis(weights, x.shape, out, axis, weights > 0)}
+
+
+@rule_for("top_k", "approx_top_k", average=averaged_top_k)
 def top_k_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
     """∂o/∂i = 1 where o was read from i."""
     _, indices = equation.bind(x)
-    axis = equation.params.get("axis", equation.params.get("reduction_dimension", -1))
-    source = jnp.take_along_axis(positions(x.shape), indices, axis)
+    source = jnp.take_along_axis(positions(x.shape), indices, _axis_of_top_k(equation))
     return {(0, 0): Movement(source, x.shape, source.shape)}
+
+
+def _axis_of_top_k(equation: Equation) -> int:
+    return equation.params.get("axis", equation.params.get("reduction_dimension", -1))

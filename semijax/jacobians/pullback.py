@@ -26,6 +26,7 @@ from semijax import elements as el
 from semijax.jacobians.axis_labels import batch_axes, called
 from semijax.jacobians.base import Structure, declare, no_derivative
 from semijax.jacobians.complex import as_complex, as_real, is_complex
+from semijax.jacobians.line import Line, secant
 from semijax.jacobians.linearity import FUNCTIONS, Dependence, Form, dependences
 from semijax.trace import compat
 from semijax.trace.graph import Equation, Graph, as_arrays, build
@@ -55,16 +56,18 @@ class Pullback:
     Attributes:
         equation: the equation.
         values: the primal values of its inputs.
+        line: if given, the derivative is averaged along it; ``values`` is its end.
         outputs: the positions of the outputs that have cotangents.
         program: a jaxpr from the cotangent of each of them to that of each input in ``wrt``.
         dependences: how each of its results depends on its inputs.
     """
 
-    def __init__(self, equation: Equation, values: Sequence[Any]) -> None:
+    def __init__(self, equation: Equation, values: Sequence[Any], line: Line | None = None) -> None:
         self.equation = equation
         self.values = as_arrays(values)
+        self.line = line
         self.outputs = [o for o, v in enumerate(equation.outputs) if v.differentiable]
-        self._primals = [as_real(jnp.asarray(self.values[i])) for i in equation.wrt]
+        self._primals = self._read(self.values)
         self._x64 = jax.dtypes.canonicalize_dtype(jnp.float64) == jnp.float64
         self._is_verified: jax.Array | None = None
         try:
@@ -79,8 +82,11 @@ class Pullback:
         if not self._is_surely_linear():
             self._verify()
 
-    def _call(self, *primals: jax.Array) -> list[jax.Array]:
-        full = list(self.values)
+    def _read(self, values: Sequence[Any]) -> list[jax.Array]:
+        return [as_real(jnp.asarray(values[i])) for i in self.equation.wrt]
+
+    def _call(self, *primals: jax.Array, values: Sequence[Any] | None = None) -> list[jax.Array]:
+        full = list(self.values if values is None else values)
         for i, primal in zip(self.equation.wrt, primals, strict=True):
             full[i] = as_complex(primal) if is_complex(self.equation.inputs[i]) else primal
         results = self.equation.bind(*full)
@@ -94,6 +100,18 @@ class Pullback:
         return [jnp.where(self._is_verified, x, jnp.full_like(x, jnp.nan)) for x in pulled]
 
     def _run(self, *cotangents: jax.Array) -> list[jax.Array]:
+        if self.line is None:
+            return self._run_at_point(*cotangents)
+
+        def pulled(*values: Any) -> list[jax.Array]:
+            call = functools.partial(self._call, values=values)
+            _, pull = jax.vjp(call, *self._read(values))
+            return list(pull(list(cotangents)))
+
+        with jax.enable_x64(self._x64):
+            return self.line.average(pulled)
+
+    def _run_at_point(self, *cotangents: jax.Array) -> list[jax.Array]:
         with jax.enable_x64(self._x64):  # as its author's rules were meant to run
             return jax.extend.core.jaxpr_as_fun(self.program)(*cotangents)
 
@@ -168,12 +186,90 @@ class Pullback:
             for u, v in zip(us, vs, strict=True)
         ]
         agree = [jnp.ones((), bool)]
-        for result in lax.map(lambda each: self._run(*each), cotangents):
+        for result in lax.map(lambda each: self._run_at_point(*each), cotangents):
             of_u, of_v, *of_others = result.astype(el.accumulation_dtype(result.dtype))
             linear = of_u + of_v, of_u - of_v, of_u / 3, of_u * large, of_u / large
             tolerance = max(TOLERANCE, 16 * float(jnp.finfo(result.dtype).eps))
             agree += [_agree(a, b, tolerance) for a, b in zip(of_others, linear, strict=True)]
         return jnp.stack(agree).all()
+
+
+def _differentiates(equation: Equation) -> bool:
+    """Whether a function's derivative is the one its author's code has: tried on random numbers.
+
+    That of a straight-through estimator is not.
+    """
+    name = "jaxpr" if equation.is_atomic else "call_jaxpr"
+    if name not in equation.params:
+        return True
+    with jax.ensure_compile_time_eval():
+        return _differentiates_function(equation.params[name], _SameFunction(equation))
+
+
+class _SameFunction:
+    """An equation, equal to every other: not what a cache looks at."""
+
+    def __init__(self, equation: Equation) -> None:
+        self.equation = equation
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameFunction)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=512)
+def _differentiates_function(closed: Any, caller: _SameFunction) -> bool:
+    jaxpr, _ = compat.open_jaxpr(closed)
+    avals = [v.aval for v in jaxpr.invars]
+    floating = [n for n, v in enumerate(avals) if jnp.issubdtype(v.dtype, jnp.inexact)]
+
+    def derivatives(function: Callable[..., Any], inputs: Sequence[Any]) -> list[jax.Array]:
+        def of_floating(*given: Any) -> list[Any]:
+            full = list(inputs)
+            for n, x in zip(floating, given, strict=True):
+                full[n] = x
+            results = function(*full)
+            return [x for x in results if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+        out, pull = jax.vjp(of_floating, *(inputs[n] for n in floating))
+        return list(pull([jnp.ones_like(x) for x in out]))
+
+    agree = jnp.ones((), bool)
+    for seed, scale in enumerate((0.1, 1.0, 10.0)):
+        keys = jax.random.split(jax.random.key(seed), len(avals))
+        inputs = [
+            (scale * jax.random.normal(key, v.shape)).astype(v.dtype)
+            if n in floating
+            else jnp.zeros(v.shape, v.dtype)
+            for n, (key, v) in enumerate(zip(keys, avals, strict=True))
+        ]
+        own = derivatives(_without_rules(closed), inputs)
+        for a, b in zip(own, derivatives(caller.equation.bind, inputs), strict=True):
+            dtype = el.accumulation_dtype(a.dtype)
+            agree &= _agree(as_real(a).astype(dtype), as_real(b).astype(dtype), TOLERANCE)
+    return bool(agree)
+
+
+def _without_rules(closed: Any) -> Callable[..., list[Any]]:
+    """The function of a jaxpr, differentiated as its code is, whatever rules there are inside."""
+
+    def function(*args: Any) -> list[Any]:
+        jaxpr, consts = compat.open_jaxpr(closed)
+        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+        def read(atom: Any) -> Any:
+            return compat.literal(atom) if isinstance(atom, compat.Literal) else known[atom]
+
+        for eqn in jaxpr.eqns:
+            called = eqn.params["call_jaxpr"] if eqn.primitive in FUNCTIONS else None
+            called = called or compat.called_jaxpr(eqn)
+            run = _without_rules(called) if called else functools.partial(compat.bind, eqn)
+            known.update(zip(eqn.outvars, run(*map(read, eqn.invars)), strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    return function
 
 
 def _agree(a: jax.Array, b: jax.Array, tolerance: float) -> jax.Array:
@@ -284,6 +380,24 @@ class Derivative:
         cotangents[self._argument] = cotangent
         return self.pullback(*cotangents)[self._result]
 
+    def diagonal(self) -> jax.Array:
+        """Its weights, of a function that works element by element."""
+        ones = jnp.ones(self.x.shape, self.out.dtype)
+        line, values = self.pullback.line, self.pullback.values
+        if line is None or line.moving != {self.i} or len(self.x.shape) != values[self.i].ndim:
+            return self.pull(ones)
+        if not _differentiates(self.equation):
+            return self.pull(ones)
+
+        def function(x: jax.Array) -> jax.Array:
+            x = x.astype(values[self.i].dtype)
+            return self.equation.bind(*values[: self.i], x, *values[self.i + 1 :])[self.o]
+
+        def derivative(x: jax.Array) -> jax.Array:
+            return jax.vjp(function, x)[1](ones)[0]
+
+        return secant(function, derivative, *line.ends(self.i))
+
     def push(self, tangent: jax.Array) -> jax.Array:
         """The Jacobian-vector product: a tangent of the input to one of the output.
 
@@ -327,7 +441,9 @@ class Derivative:
             The function, or None where there are no such paths, or they cannot be followed. Then
             an edge is what does not weigh 0.
         """
-        from semijax import sweep  # which needs all rules, this one among them
+        # They need all rules, this one among them.
+        from semijax import sweep
+        from semijax.evaluation import Runs, evaluate
 
         equation, program = self.equation, self.pullback.program
         looked_into = _LOOKED_INTO.get()
@@ -341,7 +457,7 @@ class Derivative:
             graph, begin, end = self.graph, self._argument, 0
         else:
             return None
-        values = sweep.evaluate(graph, given)
+        at = evaluate(graph, Runs.once(given))
         forward = of_outputs != equation.is_atomic
 
         def connected(mask: jax.Array) -> jax.Array:
@@ -349,10 +465,10 @@ class Derivative:
             try:
                 if forward:
                     arriving = [mask if n == begin else None for n in range(len(graph.inputs))]
-                    found = sweep.push(graph, Structure(), values, arriving)[end]
+                    found = sweep.push(graph, Structure(), at, arriving)[end]
                 else:
                     arriving = [mask if n == end else None for n in range(len(graph.outputs))]
-                    found = sweep.pull(graph, Structure(), values, arriving)[begin]
+                    found = sweep.pull(graph, Structure(), at, arriving)[begin]
             finally:
                 _LOOKED_INTO.reset(token)
             shape = self.x.shape if of_outputs else self.out.shape

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, declare, rule_for
+from semijax.jacobians.base import EVERY, LocalJacobian, declare, rule_for
+from semijax.jacobians.compiled import compiled_on_numbers
 from semijax.jacobians.diagonal import Reduction
+from semijax.jacobians.line import Line, shares_of_largest
 from semijax.trace.graph import Equation
+from semijax.trace.primitives import primitives
 
 
-@rule_for("reduce_sum", axes=axis_labels.reduced, same_for_both_parts=True)
+@rule_for("reduce_sum", axes=axis_labels.reduced, same_for_both_parts=True, linear_in=EVERY)
 def reduce_sum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1."""
     return [Reduction(None, x.shape, equation.outputs[0].shape, tuple(equation.params["axes"]))]
@@ -26,7 +30,36 @@ def reduce_prod_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     return [_reduction(equation, x)]
 
 
-@rule_for("reduce_max", "reduce_min", axes=axis_labels.reduced)
+@compiled_on_numbers
+def averaged_extremum(equation: Equation, line: Line) -> list[LocalJacobian]:
+    """∂o/∂i = for how much of the line i is the largest; those equal all along share it."""
+    axes, out = tuple(equation.params["axes"]), equation.outputs[0].shape
+    x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
+    weights = shares_of_largest_over(x, r, axes)
+    return [Reduction(weights, x.shape, out, axes, selected=weights != 0)]
+
+
+def shares_of_largest_over(x: jax.Array, r: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """``shares_of_largest`` over some axes."""
+    last = range(-len(axes), 0)
+
+    def flat(array: jax.Array) -> jax.Array:
+        moved = jnp.moveaxis(array, axes, last)
+        return moved.reshape(*moved.shape[: moved.ndim - len(axes)], -1)
+
+    shape = jnp.moveaxis(x, axes, last).shape
+    return jnp.moveaxis(shares_of_largest(flat(x), flat(r)).reshape(shape), last, axes)
+
+
+def sign_of_extremum(equation: Equation) -> int:
+    """−1 for a minimum, which is the maximum of the negative."""
+    return -1 if equation.primitive in MINIMA else 1
+
+
+MINIMA = {*primitives("reduce_min", "reduce_window_min", "cummin", "pmin")}
+
+
+@rule_for("reduce_max", "reduce_min", axes=axis_labels.reduced, average=averaged_extremum)
 def reduce_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1/n for the n winners; 0 for the others, which were not selected."""
     reduction = _reduction(equation, x)

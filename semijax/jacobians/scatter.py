@@ -14,8 +14,10 @@ from semijax.jacobians.movement import Movement, positions
 from semijax.trace.graph import Equation
 from semijax.trace.primitives import primitive, primitives
 
+OPERAND_AND_UPDATES = slice(0, 3, 2)
 
-@rule_for("scatter", same_for_both_parts=True)
+
+@rule_for("scatter", same_for_both_parts=True, linear_in=OPERAND_AND_UPDATES)
 def scatter_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:
@@ -38,8 +40,9 @@ def scatter_jacobian(
     ]
 
 
-@rule_for("scatter-add", same_for_both_parts=True)
-@rule_for("scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
+@rule_for("scatter-add", same_for_both_parts=True, linear_in=OPERAND_AND_UPDATES)
+@rule_for("scatter-sub", linear_in=OPERAND_AND_UPDATES)
+@rule_for("scatter-mul", "scatter-min", "scatter-max")
 def scatter_reduce_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:

@@ -13,8 +13,20 @@ from jax import lax
 
 from semijax import elements as el
 from semijax.elements import Elements, Shape
-from semijax.jacobians.base import LocalJacobian, accumulated, arrays, contract, rule_for
+from semijax.jacobians.base import (
+    EVERY,
+    FIRST,
+    LocalJacobian,
+    accumulated,
+    arrays,
+    contract,
+    declare,
+    rule_for,
+)
+from semijax.jacobians.compiled import compiled_on_numbers
+from semijax.jacobians.line import Line, shares_of_largest
 from semijax.jacobians.movement import positions
+from semijax.jacobians.reduction import sign_of_extremum
 from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
@@ -161,7 +173,7 @@ class Geometry:
         return ((0, 0, 0),) * len(lead) + tuple((0, 0, step - 1) for step in self.strides)
 
 
-@arrays("selected")
+@arrays("selected", "weights")
 @dataclasses.dataclass(frozen=True)
 class Pooling(LocalJacobian):
     """Every output reads the elements in its window.
@@ -170,10 +182,13 @@ class Pooling(LocalJacobian):
         geometry: the window, over all axes.
         selected: for max and min pooling the position in the input that each output takes its value
             from: that edge weighs 1, the others in the window 0. None where all weigh 1.
+        weights: array of shape ``[taps, *out_shape]`` of what they weigh otherwise; an edge of
+            weight 0 is not selected.
     """
 
     geometry: Geometry
     selected: jax.Array | None = None
+    weights: jax.Array | None = None
 
     kind: ClassVar[str] = "Window"
 
@@ -218,6 +233,9 @@ class Pooling(LocalJacobian):
         return self.geometry.over_taps(step, zero)
 
     def _scale(self, semiring: Semiring, elements: Elements, tap: Any) -> Elements:
+        if self.weights is not None:
+            weights = self.weights[tap].astype(semiring.dtype(elements))
+            return semiring.scale_selected(weights, weights != 0, elements)
         if self.selected is None:
             return semiring.pass_through(elements)
         padded = self.geometry.pad(positions(self.in_shape), jnp.asarray(-1, jnp.int32), 0)
@@ -475,7 +493,7 @@ def _layout(shape: Shape, split: tuple[int, int], first: int, second: int, spati
     return Layout(shape, split, (axis, shifted(first), shifted(second), *map(shifted, spatial)))
 
 
-@rule_for("conv_general_dilated")
+@rule_for("conv_general_dilated", bilinear=True)
 def conv_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJacobian]:
     """∂o/∂lhs is the kernel slid over the input, ∂o/∂rhs the input slid over the kernel."""
     params = equation.params
@@ -519,13 +537,29 @@ def _pooling_geometry(equation: Equation, in_shape: Shape) -> Geometry:
     )
 
 
-@rule_for("reduce_window_sum")
+@rule_for("reduce_window_sum", linear_in=EVERY)
 def reduce_window_sum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 for i in o's window."""
     return [Pooling(_pooling_geometry(equation, x.shape))]
 
 
-@rule_for("reduce_window_max", "reduce_window_min")
+@compiled_on_numbers
+def averaged_window_extremum(equation: Equation, line: Line) -> list[LocalJacobian]:
+    """∂o/∂i = for how much of the line i is the largest of the window."""
+    x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
+    geometry = _pooling_geometry(equation, x.shape)
+    padding = jnp.minimum(x.min(), r.min()) - 1
+
+    def windows(end: jax.Array) -> jax.Array:
+        padded = geometry.pad(end, padding, 0)
+        taps = jax.vmap(lambda tap: geometry.read(padded, tap, ()))(jnp.arange(geometry.taps))
+        return jnp.moveaxis(taps, 0, -1)
+
+    shares = shares_of_largest(windows(x), windows(r), ties=False)
+    return [Pooling(geometry, weights=jnp.moveaxis(shares, -1, 0))]
+
+
+@rule_for("reduce_window_max", "reduce_window_min", average=averaged_window_extremum)
 def reduce_window_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 for the element of the window that JAX's derivative selects, 0 for the others."""
     selected = _selected(
@@ -534,13 +568,16 @@ def reduce_window_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJac
     return [Pooling(_pooling_geometry(equation, x.shape), selected)]
 
 
-@rule_for("select_and_gather_add")
+@rule_for("select_and_gather_add", linear_in=FIRST)
 def select_and_gather_add_jacobian(
     equation: Equation, tangents: Any, operand: Any
 ) -> list[LocalJacobian | None]:
     """O reads from ``tangents`` the element that wins the window of ``operand``."""
     selected = _selected(lambda tangent: equation.bind(tangent, operand)[0], tangents)
     return [Pooling(_pooling_geometry(equation, tangents.shape), selected), None]
+
+
+declare("select_and_scatter_add", linear_in=FIRST)
 
 
 def _selected(select: Callable[[jax.Array], jax.Array], x: Any) -> jax.Array:

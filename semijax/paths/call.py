@@ -18,6 +18,7 @@ from semijax.sites.site import Place
 from semijax.sites.starts import start_program
 from semijax.trace import scope_names
 from semijax.trace.regions import ScanRegion
+from semijax.weighting import DERIVATIVE, Weighting
 
 
 class Call:
@@ -35,6 +36,8 @@ class Call:
             it does not have to pass anywhere.
         run: the steps.
         end: the array of the output; None where no path reaches it.
+        weighting: what the edges weigh.
+        whole: what all paths contribute, if they carry anything: the difference of the outputs.
     """
 
     def __init__(
@@ -48,21 +51,27 @@ class Call:
         traced: Argnums = None,
         *,
         caller: str,
+        weighting: Weighting = DERIVATIVE,
     ) -> None:
+        self.weighting = weighting
         self.fun, self.args, self.kwargs = fun, args, kwargs
-        self._check_concrete(caller, [*jax.tree.leaves((args, kwargs)), jnp.zeros(())])
-        program, starts = start_program(fun, args, kwargs, argnums, source, traced, caller)
+        given = args, kwargs, weighting.reference
+        self._check_concrete(caller, [*jax.tree.leaves(given), jnp.zeros(())])
+        where = argnums, source, traced, caller
+        program, starts = start_program(fun, args, kwargs, *where, weighting)
         checks.check_scalar(program.out_shapes, caller)
-        given = checks.check_argnums(argnums)
-        self.argnums = () if starts.sites else tuple(checks.positions(given, args))
+        numbers = checks.check_argnums(argnums)
+        self.argnums = () if starts.sites else tuple(checks.positions(numbers, args))
         self.sites, self.text, self.through = starts.sites, starts.text, through
         through_scope = through is None or scope_names.any_match(through, program.survey.scopes)
         wanted = [] if through_scope else program.survey.picked(through, "scope or site")
         places = [start.place for start in starts.arrays] + [site.place for site in wanted]
         graph = program.graph(places, {start.place: None for start in starts.arrays})
         self._check_concrete(caller, graph.constants.values())
-        self.run = Run(graph, program.leaves)
+        self.run = Run(graph, program.runs)
         (self.end,) = self.run.outputs
+        whole = weighting.at_start(*(jnp.asarray(x) for x in self.run.results[0]))
+        self.whole = None if whole is None else float(whole)
         self.names: dict[Array, str] = {}
         self.sources: dict[Array, np.ndarray | None] = {}
         for number, start in enumerate(starts.arrays):

@@ -41,7 +41,8 @@ def component_counts(
         sources: groups of what paths start from, as parameters: a mapping from a name to a glob
             over arguments, as ``{"kernels": "*kernel*"}``, or a function from a ``Node`` to a name.
             Paths are counted apart by these; each group has its own mean. All are one by default.
-        weighted: whether an example's paths count in proportion to their |weight|, or all the same.
+        weighted: whether an example's paths count in proportion to their |weight|, or
+            |contribution| if they carry something, or all the same.
 
     Returns:
         A ``pandas.DataFrame``, or without pandas a list of dicts, with a row for each pair of a
@@ -124,9 +125,9 @@ def _mean_counts(
 
 
 def _shares(paths: Sequence[Path]) -> np.ndarray:
-    logs = np.array([path.log_abs_weight for path in paths])
+    logs = np.array([path.log_abs_contribution for path in paths])
     if not logs.max() < np.inf:
-        weight = next(path.weight for path in paths if not path.log_abs_weight < np.inf)
+        weight = next(path.weight for path in paths if not path.log_abs_contribution < np.inf)
         raise ValueError(
             "component_counts counts paths in proportion to their weights, and one of these weighs "
             f"{weight}. Leave it out, or count all the same with weighted=False."

@@ -21,10 +21,11 @@ from semijax.paths.labels import Labels
 from semijax.paths.run import Array
 from semijax.paths.scores import MASS, STRONGEST, Scores
 from semijax.paths.search import where_infinite
-from semijax.paths.sweeps import backward, flows, forward, only_at, read_out, total
+from semijax.paths.sweeps import backward, flows, forward, only_at, read_out, started, total
 from semijax.semirings import AbsSumProduct, Product, Semiring, as_semiring
 from semijax.sites.program import Argnums
 from semijax.trace import scope_names
+from semijax.weighting import DERIVATIVE, Derivative, Weighting, check_weighting
 
 Position = tuple[Array, int]
 """A node, by the array in which it was made and its position in there."""
@@ -49,7 +50,7 @@ class GraphEdge:
 
     Attributes:
         tail, head: the numbers of its nodes.
-        weight: the local derivative; between modules, what flows.
+        weight: what it weighs, by default the local derivative; between modules, what flows.
         label: what is written at it: the weight, between modules with the share. The mass itself,
             which grows exponentially with depth, tells nothing: only its share is written.
         share: between modules, the mass that crosses over that of all paths: how often a path
@@ -139,6 +140,7 @@ def gradient_graph(
     semiring: Any = None,
     share: float = 0.95,
     max_edges: int = 2000,
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., GradientGraph]:
     """The computation graph of ``fun``, labelled: to be looked at.
 
@@ -160,6 +162,7 @@ def gradient_graph(
         share: between modules, the largest edges are shown that together carry so much of the mass
             that crosses from module to module, a number in (0, 1].
         max_edges: between elements, how many edges there may be.
+        weighting: what the edges weigh, see ``semiring_grad``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``GradientGraph``.
@@ -190,16 +193,23 @@ def gradient_graph(
         raise ValueError(f"level must be 'element' or 'scope', got {level!r}.")
     if not 0 < share <= 1:
         raise ValueError(f"share must be a number in (0, 1], got {share!r}.")
+    check_weighting(weighting)
     checked = AbsSumProduct() if semiring is None else as_semiring(semiring)
     if isinstance(checked, Product):
         raise TypeError("gradient_graph labels its edges with one semiring's numbers, not several.")
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def graph(*args: Any, **kwargs: Any) -> GradientGraph:
-        call = Call(fun, args, kwargs, argnums, source, None, traced, caller="gradient_graph")
+        where = argnums, source, None, traced
+        call = Call(fun, args, kwargs, *where, caller="gradient_graph", weighting=weighting)
         name = getattr(fun, "__name__", type(fun).__name__)
         if level == "element":
-            return GradientGraph(f"{name}: local derivatives", *_elements(call, name, max_edges))
+            weigh = (
+                "local derivatives"
+                if isinstance(weighting, Derivative)
+                else f"weights of {weighting}"
+            )
+            return GradientGraph(f"{name}: {weigh}", *_elements(call, name, max_edges))
         title = f"{name}: {checked} between modules, {share:.0%} of the mass"
         return GradientGraph(title, *_modules(call, depth, iterations, checked, share))
 
@@ -284,7 +294,7 @@ def _modules(
             if pair[0] != pair[1]:
                 parts[pair].append(part)
         everything = [
-            only_at(semiring, to_end[array], positions)
+            only_at(semiring, started(semiring, array, to_end[array]), positions)
             for array, positions in begin.items()
             if array in to_end
         ]

@@ -112,21 +112,25 @@ class _KBest:
         parts = [_none()]
         for array, index in sources.items():
             passed = self._scores.passes(array)
-            score = self._scores.at(array, index, passed=passed)
+            carried = array.carried_at(index)
+            log, negative = log_size(carried), carried < 0
+            score = self._scores.at(array, index, passed=passed, negative=negative)
             best = np.arange(len(score))
             if len(best) > self._k:
-                equal = self._rank(score, 0).size if self._scores.order.logarithmic else score
+                ahead = self._rank(score, log)
+                equal = ahead.size if self._scores.order.logarithmic else score * np.abs(carried)
                 least = np.partition(equal, -self._k)[-self._k]
                 above, ties = np.flatnonzero(equal > least), np.flatnonzero(equal == least)
                 best = np.sort(np.concatenate([above, ties[: self._k - len(above)]]))
             index, score = best if index is None else index[best], score[best]
+            log, negative = log[best], negative[best]
             n, pointer = len(index), self.tree.start(array, index)
-            rank = self._rank(score, 0)
+            rank = self._rank(score, log)
             prefixes = _Prefixes(
                 array=np.full(n, array.number),
                 index=index,
-                log=np.zeros(n),
-                negative=np.zeros(n, bool),
+                log=log,
+                negative=negative,
                 passed=np.full(n, passed),
                 sign=rank.sign,
                 size=rank.size,

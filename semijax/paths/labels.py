@@ -63,7 +63,16 @@ class Labels:
                 call.argnums,
                 call.sites,
                 fun,
+                **carried(chain[0]),
             )
+
+        def carried(pointer: int) -> dict[str, Any]:
+            if call.whole is None:
+                return {"weighting": call.weighting}
+            array = found.tree.places[place[pointer]]
+            assert isinstance(array, Array)
+            (amount,) = array.carried_at(np.array([end[pointer]])).tolist()
+            return {"carried": amount, "whole": call.whole, "weighting": call.weighting}
 
         return [path(chain) for chain in chains]
 

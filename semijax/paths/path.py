@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex, overload
 from semijax import checks, page
 from semijax.paths.verify import Hop, recompute
 from semijax.trace import scope_names
+from semijax.weighting import DERIVATIVE, Weighting
 
 Index = tuple[int, ...]
 
@@ -116,7 +117,7 @@ class Edge:
     """An edge of a path: one equation, from one of its inputs to one of its outputs.
 
     Attributes:
-        weight: the local derivative.
+        weight: the local derivative, or what another weighting says.
         equation: the number of the equation's step in the run of the function.
         input, output: the positions of the two arrays in the equation: ``x * x`` has two edges from
             x, which differ in this.
@@ -186,6 +187,10 @@ class Path:
         sites: the names of the arrays where they started, if these were named.
         fun: the function with its arguments, which ``verify`` calls again; None if it was read from
             JSON, or pickled.
+        carried: what it carries where it starts, if the weighting says so: the difference between
+            two runs there, or the value.
+        whole: what all paths contribute together: the difference of the two outputs, or the output.
+        weighting: what its edges weigh; None if it was read from JSON, or pickled.
     """
 
     nodes: tuple[Node, ...]
@@ -193,6 +198,35 @@ class Path:
     argnums: tuple[int, ...]
     sites: tuple[str, ...] = ()
     fun: functools.partial[Any] | None = dataclasses.field(default=None, compare=False)
+    carried: float | None = None
+    whole: float | None = None
+    weighting: Weighting | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def contribution(self) -> float:
+        """What it contributes to the output: what it carries at the start times its weight.
+
+        Together all paths contribute ``whole``, less what no path has, see ``residuals``. The
+        weight itself, if it carries nothing.
+        """
+        if self.carried is None:
+            return self.weight
+        return self.weight * self.carried if self.carried else 0.0
+
+    @property
+    def log_abs_contribution(self) -> float:
+        """The logarithm of |contribution|, in nats; −∞ for a contribution of 0."""
+        if self.carried is None:
+            return self.log_abs_weight
+        return self.log_abs_weight + math.log(abs(self.carried)) if self.carried else -math.inf
+
+    @property
+    def contribution_text(self) -> str:
+        """The contribution, and its share of the whole: ``"+0.31 of 1.42, 22%"``."""
+        if self.whole is None:
+            return f"{self.contribution:+.4g}"
+        share = f", {self.contribution / self.whole:.0%}" if self.whole else ""
+        return f"{self.contribution:+.4g} of {self.whole:.4g}{share}"
 
     @property
     def weight(self) -> float:
@@ -231,7 +265,8 @@ class Path:
     def verify(self, fun: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> float:
         """Compute the weights again, another way; return the relative error of their product.
 
-        The function runs anew, and each weight comes from ``jax.vjp`` of its equation alone.
+        The function runs anew, and each weight comes from ``jax.vjp`` of its equation alone; one
+        that is an average, from an adaptive quadrature of that.
 
         Args:
             fun: the function; by default the one that the path was found in, with the arguments it
@@ -246,6 +281,14 @@ class Path:
             ValueError: if no function is known, or it has no such path.
         """
         call = self.fun if fun is None else functools.partial(fun, *args, **kwargs)
+        weighting = self.weighting
+        if weighting is None and self.carried is None:
+            weighting = DERIVATIVE
+        if weighting is None:
+            raise ValueError(
+                "A path that was read from JSON does not know its weighting: "
+                "dataclasses.replace(path, weighting=…) tells it."
+            )
         if call is None:
             raise ValueError(
                 "A path that was read from JSON is verified with its function: verify(fun, *args)."
@@ -256,7 +299,7 @@ class Path:
         ]
         first = self.nodes[0]
         start = first.variable, first.iteration, first.index
-        weights = recompute(call, self.argnums, self.sites, start, hops)
+        weights = recompute(call, weighting, self.argnums, self.sites, start, hops)
         pairs = zip(self.edges, weights, strict=True)
         edges = tuple(dataclasses.replace(edge, weight=weight) for edge, weight in pairs)
         again = dataclasses.replace(self, edges=edges)
@@ -315,6 +358,8 @@ class Path:
             "edges": [dataclasses.asdict(edge) for edge in self.edges],
             "argnums": self.argnums,
             "sites": self.sites,
+            "carried": self.carried,
+            "whole": self.whole,
         }
         return json.dumps(page.finite(content))
 
@@ -341,7 +386,12 @@ class Path:
             arrays = [Variable(**typed(array)) for array in content["arrays"]]
             nodes = tuple(Node(arrays[n], tuple(i), float(v)) for n, i, v in content["nodes"])
             edges = tuple(Edge(**typed(edge)) for edge in content["edges"])
-            return cls(nodes, edges, tuple(content["argnums"]), tuple(content["sites"]))
+            carried, whole = (
+                None if content[name] is None else float(content[name])
+                for name in ("carried", "whole")
+            )
+            begin = tuple(content["argnums"]), tuple(content["sites"])
+            return cls(nodes, edges, *begin, carried=carried, whole=whole)
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"This is no path that to_json wrote: {error}") from error
 
@@ -370,7 +420,10 @@ class Path:
         if len(stages) > 7:
             stages[3:-3] = ["…"]
         edges = f"{self.length} edge{'s' * (self.length != 1)}"
-        return f"Path(weight={self.weight_text}, {edges}: {' → '.join(stages)})"
+        amount = f"weight={self.weight_text}"
+        if self.carried is not None:
+            amount = f"carries {self.contribution_text}; {amount}"
+        return f"Path({amount}, {edges}: {' → '.join(stages)})"
 
     def _repr_html_(self) -> str:
         return _table([self])
@@ -420,25 +473,37 @@ def _brackets(index: Index) -> str:
 
 
 def _table(paths: Sequence[Path]) -> str:
-    largest = max(path.log_abs_weight for path in paths)
+    largest = max(path.log_abs_contribution for path in paths)
+    carry = any(path.carried is not None for path in paths)
+
+    def bar(path: Path) -> str:
+        log, sign = path.log_abs_contribution, path.sign * (-1 if (path.carried or 1) < 0 else 1)
+        return page.bar(math.exp(log - largest) if log > -math.inf else 0, sign)
+
+    def amounts(path: Path) -> list[str]:
+        if carry:
+            return [page.text(path.contribution_text) + bar(path), page.text(path.weight_text)]
+        return [page.text(path.weight_text) + bar(path)]
+
     rows = [
         [
             page.text(number),
-            page.text(path.weight_text)
-            + page.bar(math.exp(path.log_abs_weight - largest) if path.sign else 0, path.sign),
+            *amounts(path),
             page.text(path.length),
             page.details(repr(path.collapse()), page.table(_HEADS, _steps(path))),
         ]
         for number, path in enumerate(paths, start=1)
     ]
+    what = "contribution" if carry else "weight"
     caption = (
-        "Paths. Weight: the product of the local derivatives; its bar: |weight| over the largest "
-        "here, red if positive, blue if negative."
+        f"Paths. Weight: the product of the edges'; the bar: |{what}| over the largest here, red "
+        "if positive, blue if negative."
     )
-    return page.table(["", "weight", "edges", "path"], rows, caption)
+    heads = ["contribution", "weight"] if carry else ["weight"]
+    return page.table(["", *heads, "edges", "path"], rows, caption)
 
 
-_HEADS = ["node", "value", "local derivative", "scope", "line"]
+_HEADS = ["node", "value", "weight", "scope", "line"]
 
 
 def _steps(path: Path) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""A function run once, on numbers: every equation that ran, one after the other, loops unrolled.
+"""A function run on numbers: every equation that ran, one after the other, loops unrolled.
 
 The graph of a function is nested: the body of a ``scan`` is a graph of its own. A run is flat: each
 equation that ran is a step, once for every iteration, with the local Jacobian that it had there; of
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import elements as el
-from semijax import sweep
 from semijax.elements import Elements, Shape
-from semijax.jacobians import Edges, EquationJacobian, Table, equation_jacobian
+from semijax.evaluation import Runs, evaluate, evaluate_equation, output_values, region_jacobian
+from semijax.jacobians import Edges, EquationJacobian, Table
+from semijax.jacobians.complex import as_real
 from semijax.jacobians.control_flow import Cond, Scan, While
-from semijax.jacobians.edges import at_most_one
+from semijax.jacobians.edges import at_most_one, numbers
 from semijax.semirings import Semiring
 from semijax.trace.graph import Constant, Equation, Graph, Module, Variable
 
@@ -34,6 +35,7 @@ class Array:
         shape: that of its nodes: a complex number is two, on a last axis.
         dtype: the array's.
         value: what it held.
+        carried: what a path carries that starts at each node, if it is not 1.
         step: the number of the step that made it; None where no path leads to it.
         output: which of that step's outputs it is; of an input, which input of the function.
         scope: the modules it was made in, with the iterations of loops; of joined rows, those of
@@ -46,6 +48,7 @@ class Array:
     shape: Shape
     dtype: Any
     value: Any = dataclasses.field(repr=False)
+    carried: Any = dataclasses.field(repr=False)
     step: int | None
     output: int
     scope: str = ""
@@ -56,6 +59,13 @@ class Array:
     def positions(self) -> np.ndarray:
         """Those of all its nodes."""
         return np.arange(el.size(self.shape))
+
+    def carried_at(self, index: np.ndarray | None) -> np.ndarray:
+        """What paths carry that start at some nodes, or at all of them, in float64."""
+        positions = self.positions if index is None else index
+        if self.carried is None:
+            return np.ones(len(positions))
+        return numbers(as_real(jnp.asarray(self.carried)), positions)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +80,7 @@ class Step:
         inputs: the arrays read, by position; those that paths come through.
         outputs: the arrays made, by position.
         jacobian: its edges.
-        values: what the equation read, all of it.
+        runs: what the equation read, all of it, in each run.
         scope: the modules it was written in, with the iterations of loops.
     """
 
@@ -80,7 +90,7 @@ class Step:
     inputs: Mapping[int, Array] = dataclasses.field(repr=False)
     outputs: dict[int, Array] = dataclasses.field(repr=False)
     jacobian: EquationJacobian = dataclasses.field(repr=False)
-    values: tuple[Any, ...] = dataclasses.field(repr=False)
+    runs: tuple[Sequence[Any], ...] = dataclasses.field(repr=False)
     scope: str = ""
 
 
@@ -93,14 +103,14 @@ class Run:
         inputs: the array of each input of the graph; None for one that has no nodes.
         outputs: the array of each output; None for one that no path reaches.
         readers: for each array by number, the steps that read it and the position at which they do.
-        results: the values of the outputs.
+        results: the values of the outputs, in each run.
         marked: the arrays that were asked for, by the number they have in the graph: the iteration,
             and the array.
         scopes: all that there are, with the iterations of loops and without, and with those of
             branches that were not taken.
     """
 
-    def __init__(self, graph: Graph, inputs: Sequence[Any]) -> None:
+    def __init__(self, graph: Graph, runs: Runs) -> None:
         self.arrays: list[Array] = []
         self.steps: list[Step] = []
         self.readers: list[list[tuple[Step, int]]] = []
@@ -108,18 +118,21 @@ class Run:
         self.marked: dict[int, list[tuple[tuple[int, ...], Array]]] = {}
         self._regions: dict[Equation, Any] = {}
         self._scope_names: dict[tuple[Module, tuple[int, ...]], str] = {}
+        self._weighting = runs.weighting
         slots = []
-        for position, (variable, value) in enumerate(zip(graph.inputs, inputs, strict=True)):
+        for position, (variable, *values) in enumerate(
+            zip(graph.inputs, *runs.inputs, strict=True)
+        ):
             has_nodes = variable in graph.active
-            slots.append(_Slot(value, self._array(value, None, position) if has_nodes else None))
+            slots.append(_Slot(values, self._array(values, None, position) if has_nodes else None))
         self.inputs = [slot.array for slot in slots]
         results = self._graph(graph, slots, ())
         self.outputs = [slot.array for slot in results]
-        self.results = [slot.value for slot in results]
+        self.results = [slot.values for slot in results]
 
     def _array(
         self,
-        value: Any,
+        values: Sequence[Any],
         step: Step | None,
         output: int,
         equation: Equation | None = None,
@@ -132,8 +145,9 @@ class Run:
         if step is not None and equation is None:
             scope = next(iter(step.inputs.values())).scope
         number, made_in = len(self.arrays), None if step is None else step.number
-        shape = el.node_shape(value)
-        made = Array(number, shape, value.dtype, value, made_in, output, scope, iteration, equation)
+        value, carried = values[0], self._weighting.at_start(*values)
+        what = el.node_shape(value), value.dtype, value, carried
+        made = Array(number, *what, made_in, output, scope, iteration, equation)
         self.arrays.append(made)
         self.readers.append([])
         return made
@@ -157,8 +171,8 @@ class Run:
     ) -> _Slot:
         """A value of the graph, with nodes if paths start there; known by number if marked."""
         if variable in graph.starts and slot.array is None:
-            value = jnp.asarray(slot.value)
-            slot = _Slot(value, self._array(value, None, output, equation, iteration))
+            values = [jnp.asarray(value) for value in slot.values]
+            slot = _Slot(values, self._array(values, None, output, equation, iteration))
         if slot.array is not None:
             for number in graph.marked.get(variable, ()):
                 self.marked.setdefault(number, []).append((iteration, slot.array))
@@ -180,10 +194,10 @@ class Run:
         iteration: tuple[int, ...],
         inputs: Mapping[int, Array],
         jacobian: EquationJacobian,
-        values: Sequence[Any] = (),
+        runs: Sequence[Sequence[Any]] = (),
     ) -> Step:
         scope, number = self._scope(equation, iteration), len(self.steps)
-        step = Step(number, equation, iteration, inputs, {}, jacobian, tuple(values), scope)
+        step = Step(number, equation, iteration, inputs, {}, jacobian, tuple(runs), scope)
         self.steps.append(step)
         for position, array in inputs.items():
             self.readers[array.number].append((step, position))
@@ -195,12 +209,12 @@ class Run:
         for equation in graph.equations:
             self.scopes[equation.scope] = None
             self.scopes[self._scope(equation, iteration)] = None
-        known = {variable: _Slot(value) for variable, value in graph.constants.items()}
+        known = {variable: _same(value) for variable, value in graph.constants.items()}
         for variable, slot in zip(graph.inputs, inputs, strict=True):
             known[variable] = self._defined(graph, variable, slot, iteration)
 
         def read(atom: Variable | Constant) -> _Slot:
-            return known[atom] if isinstance(atom, Variable) else _Slot(atom.value)
+            return known[atom] if isinstance(atom, Variable) else _same(atom.value)
 
         for equation in graph.equations:
             results = self._equation(equation, [read(v) for v in equation.inputs], iteration)
@@ -211,27 +225,40 @@ class Run:
     def _equation(
         self, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
     ) -> Sequence[_Slot]:
-        values = [slot.value for slot in inputs]
         through = {i: a for i in equation.wrt if (a := inputs[i].array) is not None}
         if not through and not equation.starts_inside:
-            return [_Slot(value) for value in equation.bind(*values)]
-        region = self._regions.get(equation)
-        jacobian = region or equation_jacobian(equation, *values)
-        follow = _REGIONS.get(type(jacobian))
-        if follow is not None:
-            self._regions[equation] = jacobian  # its bodies are the same whenever it runs
-            return follow(self, jacobian, equation, inputs, iteration)
+            return [_Slot(values) for values in self._bind(equation, inputs)]
+        runs = self._runs(inputs)
+        if equation.region is not None:
+            known = self._regions.get(equation)
+            region = known or region_jacobian(equation, Runs(runs, [{} for _ in runs]))
+            self._regions[equation] = region  # its bodies are the same whenever it runs
+            return _REGIONS[type(region)](self, region, equation, inputs, iteration)
+        jacobian = self._weighting.jacobian(equation, *runs)
         if not isinstance(jacobian, Table):
             raise NotImplementedError(
                 f"Paths are followed through a table of local Jacobians, and '{equation.name}' has "
                 f"a {type(jacobian).__name__}; {equation.where()}."
             )
-        step = self._step(equation, iteration, through, jacobian, values)
-        results = [_Slot(value) for value in equation.bind(*values)]
+        step = self._step(equation, iteration, through, jacobian, runs)
+        results = [_Slot(values) for values in self._bind(equation, inputs)]
         for o in sorted({o for i, o in jacobian.entries if i in through}):
-            made = self._array(results[o].value, step, o)
-            step.outputs[o], results[o] = made, _Slot(made.value, made)
+            made = self._array(results[o].values, step, o)
+            step.outputs[o], results[o] = made, _Slot(results[o].values, made)
         return results
+
+    def _runs(self, inputs: Sequence[_Slot]) -> list[list[Any]]:
+        """What is read, in each run."""
+        count = 1 if self._weighting.reference is None else 2
+        return [[slot.of_run(k) for slot in inputs] for k in range(count)]
+
+    def _bind(self, equation: Equation, inputs: Sequence[_Slot]) -> list[Sequence[Any]]:
+        """The values of each output, in each run."""
+        if not equation.outputs:
+            equation.bind(*(slot.values[0] for slot in inputs))
+            return []
+        at = evaluate_equation(equation, self._runs(inputs))
+        return [list(values) for values in zip(*at, strict=True)]
 
     # Regions: their bodies, as often as they run.
 
@@ -241,7 +268,7 @@ class Run:
         consts, carry, xs = scan.region.operands(inputs)
         k, length = len(carry), scan.region.length
         rows = [self._split(slot, length, iteration) for slot in xs]
-        written: list[list[_Slot]] = [[_Slot(None)] * length for _ in equation.outputs[k:]]
+        written: list[list[_Slot]] = [[_same(None)] * length for _ in equation.outputs[k:]]
         for t in reversed(range(length)) if scan.region.reverse else range(length):
             here = [*consts, *carry, *(row[t] for row in rows)]
             results = self._graph(scan.body, here, (*iteration, t))
@@ -252,39 +279,38 @@ class Run:
         return [*carry, *(self._join(column, v, iteration) for column, v in ys)]
 
     def _split(self, slot: _Slot, length: int, iteration: tuple[int, ...]) -> list[_Slot]:
-        value = slot.value
-        if not jnp.issubdtype(value.dtype, jax.dtypes.extended):
-            value = np.asarray(value)  # its rows are views
+        wholes = [_with_rows(value) for value in slot.values]
+        rows = [[whole[t] for whole in wholes] for t in range(length)]
         if slot.array is None or not length:
-            return [_Slot(value[t]) for t in range(length)]
+            return [_Slot(values) for values in rows]
         step = self._step(
             None, iteration, {0: slot.array}, Rows(length, slot.array.shape[1:], joined=False)
         )
-        for t in range(length):
-            step.outputs[t] = self._array(value[t], step, t)
-        return [_Slot(row.value, row) for row in step.outputs.values()]
+        for t, values in enumerate(rows):
+            step.outputs[t] = self._array(values, step, t)
+        return [_Slot(rows[t], row) for t, row in step.outputs.items()]
 
     def _join(self, column: list[_Slot], like: Variable, iteration: tuple[int, ...]) -> _Slot:
         if not column:
-            return _Slot(jnp.zeros(like.shape, like.dtype))
-        value = jnp.stack([jnp.asarray(slot.value) for slot in column])
+            return _same(jnp.zeros(like.shape, like.dtype))
+        values = [jnp.stack([jnp.asarray(x) for x in own]) for own in self._runs(column)]
         inputs = {t: slot.array for t, slot in enumerate(column) if slot.array is not None}
         if not inputs:
-            return _Slot(value)
+            return _Slot(values)
         row = next(iter(inputs.values())).shape
         step = self._step(None, iteration, inputs, Rows(len(column), row, joined=True))
-        step.outputs[0] = self._array(value, step, 0)
-        return _Slot(value, step.outputs[0])
+        step.outputs[0] = self._array(values, step, 0)
+        return _Slot(values, step.outputs[0])
 
     def _cond(
         self, cond: Cond, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
     ) -> list[_Slot]:
-        del equation
         for branch in cond.branches:
             self.scopes.update(dict.fromkeys(each.scope for each in branch.equations))
         index, operands = cond.region.operands(inputs)
-        taken = min(max(int(index.value), 0), len(cond.branches) - 1)
-        return self._graph(cond.branches[taken], operands, iteration)
+        taken = min(max(int(index.values[0]), 0), len(cond.branches) - 1)
+        results = self._graph(cond.branches[taken], operands, iteration)
+        return self._as_by_themselves(equation, inputs, results)
 
     def _while(
         self, loop: While, equation: Equation, inputs: list[_Slot], iteration: tuple[int, ...]
@@ -292,17 +318,27 @@ class Run:
         test_consts, consts, carry = loop.region.operands(inputs)
         count = 0
         while True:
-            read = [slot.value for slot in (*test_consts, *carry)]
-            (again,) = sweep.output_values(loop.test, sweep.evaluate(loop.test, read))
+            read = [slot.values[0] for slot in (*test_consts, *carry)]
+            (again,) = output_values(loop.test, evaluate(loop.test, Runs.once(read)).values)
             if np.ndim(again):
                 raise NotImplementedError(
                     "Paths are not followed through a while_loop under vmap whose examples end at "
                     f"different times; {equation.where()}. Follow those of one example at a time."
                 )
             if not again:
-                return carry
+                return self._as_by_themselves(equation, inputs, carry)
             carry = self._graph(loop.body, [*consts, *carry], (*iteration, count))
             count += 1
+
+    def _as_by_themselves(
+        self, equation: Equation, inputs: Sequence[_Slot], results: Sequence[_Slot]
+    ) -> list[_Slot]:
+        """What a region makes, followed at the point, with what it makes in another run."""
+        if len(self._runs(inputs)) == 1:
+            return list(results)
+        outputs = self._bind(equation, inputs)
+        pairs = zip(results, outputs, strict=True)
+        return [_Slot([slot.values[0], *own[1:]], slot.array) for slot, own in pairs]
 
 
 _REGIONS: dict[type, Callable[..., Sequence[_Slot]]] = {
@@ -313,10 +349,28 @@ _REGIONS: dict[type, Callable[..., Sequence[_Slot]]] = {
 
 
 class _Slot(NamedTuple):
-    """A value of the running program, and the array of its nodes if it has any."""
+    """A value of the running program in each run, and the array of its nodes if it has any.
 
-    value: Any
+    One value alone is the same in all runs.
+    """
+
+    values: Sequence[Any]
     array: Array | None = None
+
+    def of_run(self, number: int) -> Any:
+        """The value in one of the runs."""
+        return self.values[number] if len(self.values) > 1 else self.values[0]
+
+
+def _same(value: Any) -> _Slot:
+    """What is the same in all runs, and has no nodes."""
+    return _Slot([value])
+
+
+def _with_rows(value: Any) -> Any:
+    """An array whose rows are views, where it can be had."""
+    extended = jnp.issubdtype(value.dtype, jax.dtypes.extended)
+    return value if extended else np.asarray(value)
 
 
 @dataclasses.dataclass(frozen=True)

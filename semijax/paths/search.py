@@ -19,6 +19,7 @@ from semijax.paths.path import Path, Paths
 from semijax.paths.run import Array
 from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
 from semijax.sites.program import Argnums
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
 def top_paths(
@@ -30,6 +31,7 @@ def top_paths(
     source: Any = None,
     through: str | None = None,
     traced: Argnums = None,
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
     """The k best paths of ``fun``, exactly.
 
@@ -62,6 +64,9 @@ def top_paths(
             ``*`` matches slashes too. Where no scope matches, those that pass a node of a site:
             ``"Net/shared#2"``, a ``tap``'s name, ``"*/mlp/tanh"``.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
+        weighting: what the edges weigh, see ``semiring_grad``. Where a path carries something at
+            the start, as the difference between two runs, what it contributes is compared in place
+            of its weight.
 
     Returns:
         A function with the arguments of ``fun`` that returns a list of ``Path``, best first; no two
@@ -91,6 +96,7 @@ def top_paths(
         2. Path(weight=1, 2 edges: [0] → exp → add)
     """
     checks.check_callable(fun)
+    check_weighting(weighting)
     k = checks.check_positive("k", k)
     if not isinstance(by, str) or by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(map(repr, ORDERS))}, got {by!r}.")
@@ -99,7 +105,7 @@ def top_paths(
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def paths(*args: Any, **kwargs: Any) -> Paths:
         where = argnums, source, through, traced
-        call = Call(fun, args, kwargs, *where, caller="top_paths")
+        call = Call(fun, args, kwargs, *where, caller="top_paths", weighting=weighting)
         search = _Search(call, order)
         if search.scores is None or not search.sources:
             return Paths([], search.explanation)
@@ -115,6 +121,7 @@ def trace_gradient(
     argnums: int | Sequence[int] = 0,
     source: Any,
     traced: Argnums = None,
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Path]:
     """DuSell's gradient tracing: from one element, always on to where the gradient is largest.
 
@@ -128,6 +135,7 @@ def trace_gradient(
         argnums: the positional argument(s) that a mask is like.
         source: the element where it starts, as for ``top_paths``; a mask or an array must have one.
         traced: as for ``top_paths``.
+        weighting: as for ``top_paths``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``Path``. Of equally large
@@ -149,10 +157,12 @@ def trace_gradient(
         3.0
     """
     checks.check_callable(fun)
+    check_weighting(weighting)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def path(*args: Any, **kwargs: Any) -> Path:
-        call = Call(fun, args, kwargs, argnums, source, None, traced, caller="trace_gradient")
+        where = argnums, source, None, traced
+        call = Call(fun, args, kwargs, *where, caller="trace_gradient", weighting=weighting)
         search = _Search(call, GRADIENT)
         if search.scores is None or not search.sources:
             raise ValueError(f"There is nothing to trace: {search.explanation}.")
@@ -178,10 +188,12 @@ def sample_paths(
     source: Any = None,
     through: str | None = None,
     traced: Argnums = None,
+    weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
     """Independent samples of the paths of ``fun``, each with probability |weight|/Z.
 
-    Z is the sum of |weight| over all paths in question: ``AbsSumProduct``'s. The samples are exact:
+    Z is the sum of |weight| over all paths in question, ``AbsSumProduct``'s; with a weighting of
+    |contribution|. The samples are exact:
     one sweep says how much mass lies ahead of every node, and a walk forward chooses each edge with
     the probability that a path from there has it.
 
@@ -194,6 +206,7 @@ def sample_paths(
         source: as for ``top_paths``.
         through: as for ``top_paths``.
         traced: as for ``top_paths``.
+        weighting: as for ``top_paths``.
 
     Returns:
         A function of the key, unless it is given, and the arguments of ``fun`` that returns a list
@@ -213,12 +226,14 @@ def sample_paths(
         True
     """
     checks.check_callable(fun)
+    check_weighting(weighting)
     n = checks.check_positive("n", n)
 
     def paths(*args: Any, **kwargs: Any) -> Paths:
         own_key, *arguments = args if key is None else (key, *args)
         where = argnums, source, through, traced
-        call = Call(fun, tuple(arguments), kwargs, *where, caller="sample_paths")
+        given = fun, tuple(arguments), kwargs
+        call = Call(*given, *where, caller="sample_paths", weighting=weighting)
         rng = np.random.default_rng(_seed(own_key))
         search = _Search(call, MASS)
         sources = _drawn(search, n, rng)
@@ -258,6 +273,8 @@ class _Search:
         for array, index in call.sources.items():
             score = self.scores.at(array, index, passed=self.scores.passes(array))
             kept = score != -np.inf
+            if order is MASS:
+                kept &= array.carried_at(index) != 0
             if not kept.any():
                 continue
             if not kept.all():
@@ -273,7 +290,10 @@ def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.
     if search.scores is None or not search.sources:
         return {}
     at, passes = search.scores.at, search.scores.passes
-    logs = [at(a, i, passed=passes(a)) for a, i in search.sources.items()]
+    logs = [
+        at(a, i, passed=passes(a)) + np.log(np.abs(a.carried_at(i)))
+        for a, i in search.sources.items()
+    ]
     largest = max(log.max() for log in logs)
     masses = [np.exp(log - largest) for log in logs]
     sums = np.array([mass.sum() for mass in masses])

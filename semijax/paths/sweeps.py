@@ -57,7 +57,7 @@ def forward(run: Run, semiring: Semiring, begin: Mapping[Array, np.ndarray | Non
     """For every node, the ⊕ over the paths to it from some positions in arrays; None for all."""
     with jax.enable_x64(True):
         found = {
-            array: only_at(semiring, semiring.one(array.shape, jnp.float64), positions)
+            array: only_at(semiring, started(semiring, array), positions)
             for array, positions in begin.items()
         }
         for step in run.steps:
@@ -89,6 +89,16 @@ def flows(
                 for i, part in _swept("pull", semiring, step, arrived).items():
                     if i in step.inputs and step.inputs[i] in from_begin:
                         yield step, i, _through(semiring, from_begin[step.inputs[i]], part)
+
+
+def started(semiring: Semiring, array: Array, elements: Elements | None = None) -> Elements:
+    """The elements of paths that start in an array, given what they do from there on."""
+    with jax.enable_x64(True):
+        on = semiring.one(array.shape, jnp.float64) if elements is None else elements
+        if array.carried is None:
+            return on
+        weights = jnp.asarray(array.carried_at(None)).reshape(array.shape)
+        return semiring.scale_selected(weights, weights != 0, on)
 
 
 def only_at(semiring: Semiring, elements: Elements, positions: np.ndarray | None) -> Elements:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import integrate
 
 from semijax.jacobians.pullback import Pullback
 from semijax.paths.call import Call
-from semijax.paths.run import Run
+from semijax.paths.run import Run, Step
+from semijax.weighting import Weighting, line_of
 
 Index = tuple[int, ...]
 
@@ -36,15 +41,17 @@ class Hop(NamedTuple):
 
 def recompute(
     fun: functools.partial[Any],
+    weighting: Weighting,
     argnums: Sequence[int],
     sites: Sequence[str],
     start: tuple[str, Index, Index],
     hops: Sequence[Hop],
 ) -> list[float]:
-    """∂o/∂i of every edge of a path, by ``jax.vjp`` of its equation alone.
+    """What every edge of a path weighs, by ``jax.vjp`` of its equation alone.
 
     Args:
         fun: the function with its arguments.
+        weighting: what the edges weigh.
         argnums: the arguments that paths start from.
         sites: the sites that they start from; none if they start from the arguments.
         start: the name of the array that the path starts in, its iteration, and the index.
@@ -55,7 +62,8 @@ def recompute(
             before the output.
     """
     source = list(sites) or None
-    call = Call(fun.func, fun.args, fun.keywords, argnums, source, caller="Path.verify")
+    given = fun.func, fun.args, fun.keywords, argnums, source
+    call = Call(*given, caller="Path.verify", weighting=weighting)
     run, (name, iteration, index) = call.run, start
     arrays = [a for a, known in call.names.items() if (known, a.iteration) == (name, iteration)]
     if not arrays or not _fits(index, arrays[0].shape):
@@ -70,14 +78,57 @@ def recompute(
             )
         step = run.steps[hop.step]
         assert step.equation is not None
-        derivatives = Pullback(step.equation, step.values).derivatives()
-        derivative = derivatives[hop.input, hop.output]
-        here = jnp.zeros(derivative.out.shape, derivative.out.dtype).at[hop.end].set(1)
-        weights.append(float(np.asarray(derivative.pull(here))[hop.start]))
+        weights.append(_weight(step, hop, weighting))
         place = step.outputs[hop.output], hop.end
     if call.end is None or run.origin(*place) != run.origin(call.end, ()):
         raise ValueError("This function has no such path: it does not lead to the output.")
     return weights
+
+
+def _weight(step: Step, hop: Hop, weighting: Weighting) -> float:
+    """The derivative, or its average along the line that the weighting has for the equation.
+
+    Where it has none, or an index or a mask differs at its ends, what the weighting says.
+    """
+    equation = step.equation
+    assert equation is not None
+    line = line_of(weighting, equation, *step.runs)
+    if line is None or {*line.others} != line.moving:
+        begin = _position(hop.start, step.inputs[hop.input].shape)
+        end = _position(hop.end, step.outputs[hop.output].shape)
+        jacobian = weighting.jacobian(equation, *step.runs)
+        found = dict(jacobian.leaving(hop.input, np.array([begin])))[hop.output]
+        return float(found.weight[found.other == end].sum())
+
+    def derivative(t: Any, left: Any) -> Any:
+        derivatives = Pullback(equation, line.at(t, left)).derivatives()
+        own = derivatives[hop.input, hop.output]
+        here = jnp.zeros(own.out.shape, own.out.dtype).at[hop.end].set(1)
+        return own.pull(here)[hop.start]
+
+    return _average(jax.jit(derivative)) if line.moving else float(derivative(1.0, 0.0))
+
+
+def _average(function: Callable[[float, float], Any]) -> float:
+    """∫₀¹ of a function of t and 1 − t, adaptively.
+
+    From both ends, where a quotient may be steep, and in eighths, so that what is not 0 in a narrow
+    place is not missed.
+    """
+    options: dict[str, Any] = {"epsabs": 0, "epsrel": 1e-9, "limit": 60}
+    halves = (lambda t: float(function(t, 1 - t)), lambda t: float(function(1 - t, t)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", integrate.IntegrationWarning)  # at a kink it is near enough
+        parts = [
+            integrate.quad(half, low, high, **options)[0]
+            for half in halves
+            for low, high in itertools.pairwise(np.linspace(0, 0.5, 5))
+        ]
+    return float(sum(parts))
+
+
+def _position(index: Index, shape: Index) -> int:
+    return int(np.ravel_multi_index(index, shape)) if shape else 0
 
 
 def _leads_on(run: Run, place: tuple[Any, Index], hop: Hop) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from semijax import checks, sweep
+from semijax import checks
 from semijax import elements as el
+from semijax.arguments import paired_leaves, replaced
 from semijax.elements import Elements
+from semijax.evaluation import Evaluation, Runs, check_finite, evaluate
 from semijax.jacobians.base import Collector
 from semijax.semirings.base import Semiring
 from semijax.semirings.jitted import Jitted
@@ -20,6 +20,7 @@ from semijax.sites.survey import Survey
 from semijax.trace import compat
 from semijax.trace.graph import Graph, build, reported_as, stage
 from semijax.trace.module_scopes import naming_models
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 Argnums = int | Sequence[int] | None
 
@@ -34,6 +35,7 @@ class Program:
         args: the arguments.
         closed: the jaxpr.
         leaves: the arrays it is to be run on.
+        runs: the same, and those of the run it is compared with if the weighting compares two.
         names: what they are called, as ``"[0]['w']"``.
         argnums: the positions of the arguments that they are from.
         axes: those mapped outside of the call over which it has collectives, so that its paths lead
@@ -51,30 +53,39 @@ class Program:
         traced: Argnums = None,
         *,
         caller: str,
+        weighting: Weighting = DERIVATIVE,
     ) -> None:
-        """Trace what is floating in all arguments, or in those at the positions ``traced``."""
+        """Trace what is floating in all arguments, or in those at the positions ``traced``.
+
+        And whatever may be something else in the run it is compared with.
+        """
         checks.check_callable(fun)
         chosen = list(range(len(args)))
         if traced is not None:
             chosen = checks.positions(checks.check_argnums(traced, "traced"), args, "traced")
-        named = [(n, *leaf) for n in chosen for leaf in checks.named_leaves(n, args[n])]
-        trees = [jax.tree.structure(args[n]) for n in chosen]
+        everything = paired_leaves(args, check_weighting(weighting).reference, sorted(chosen))
+        leaves = [
+            leaf
+            for leaf in everything
+            if leaf.differs or (leaf.is_floating and leaf.argnum in chosen)
+        ]
 
         @reported_as(fun)
         def of_traced(*arrays: Any) -> Any:
-            given = iter(arrays)
-            leaves = iter([next(given) if _is_floating(leaf) else leaf for *_, leaf in named])
-            full = list(args)
-            for n, tree in zip(chosen, trees, strict=True):
-                full[n] = tree.unflatten([next(leaves) for _ in range(tree.num_leaves)])
+            given = {leaf.name: x for leaf, x in zip(leaves, arrays, strict=True)}
+            full = replaced(args, everything, given)
             with naming_models(full):
                 return fun(*full, **kwargs)
 
-        floating = [leaf for leaf in named if _is_floating(leaf[2])]
         self.args, self.caller = args, caller
-        self.argnums = [n for n, _, _ in floating]
-        self.names = [name for _, name, _ in floating]
-        self.leaves = [jnp.asarray(leaf) for *_, leaf in floating]
+        self.argnums = [leaf.argnum for leaf in leaves]
+        self.names = [leaf.name for leaf in leaves]
+        pairs = [leaf.arrays() for leaf in leaves]
+        self.leaves = [value for value, _ in pairs]
+        inputs = [self.leaves]
+        if weighting.reference is not None:
+            inputs.append([reference for _, reference in pairs])
+        self.runs = Runs(inputs, [None] * len(inputs), weighting)
         try:
             self.closed, self.out_shapes = stage(of_traced, *self.leaves)
         except jax.errors.JAXTypeError as error:  # the function looks at a number
@@ -83,7 +94,7 @@ class Program:
         exchanged = (names for _, names in compat.collectives(self.closed))
         self.axes = tuple(frozenset[Any]().union(*exchanged))
         self.survey = Survey(self.closed, self.names)
-        self._values: dict[Graph, sweep.Values] = {}
+        self._evaluated: dict[Graph, Evaluation] = {}
 
     def graph(
         self, places: Sequence[Place | None] = (), starts: Mapping[Place, Any] | None = None
@@ -95,14 +106,10 @@ class Program:
     def between(self, graph: Graph, semiring: Semiring, collect: Collector) -> dict[Any, Elements]:
         """What ``collect`` finds between where paths start and the output, which gets 1̄."""
         checks.check_scalar(self.out_shapes, self.caller)
-        if graph not in self._values:  # side effects happen once, however often one looks
-            self._values[graph] = sweep.evaluate(graph, self.leaves)
-        values = self._values[graph]
+        if graph not in self._evaluated:  # side effects happen once, however often one looks
+            self._evaluated[graph] = evaluate(graph, self.runs)
+        at = self._evaluated[graph]
         cotangent = semiring.one((), el.accumulation_dtype(self.out_shapes.dtype))
-        return collect(graph, Jitted(semiring), values, [None] * len(self.leaves), [cotangent])
-
-
-def _is_floating(leaf: Any) -> bool:
-    if isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
-        return jnp.issubdtype(leaf.dtype, jnp.floating)
-    return isinstance(leaf, float)
+        found = collect(graph, Jitted(semiring), at, [None] * len(self.leaves), [cotangent])
+        check_finite(graph, semiring, at, found.values())
+        return found

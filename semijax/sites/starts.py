@@ -15,6 +15,7 @@ from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Place, Site, marks
 from semijax.trace import scope_names
 from semijax.trace.graph import STOP_GRADIENT, Constant, Graph, Variable, build, build_bodies
+from semijax.weighting import DERIVATIVE, Weighting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +75,7 @@ def start_program(
     source: Any,
     traced: Argnums,
     caller: str,
+    weighting: Weighting = DERIVATIVE,
 ) -> tuple[Program, Starts]:
     """A call and where its paths start.
 
@@ -85,19 +87,20 @@ def start_program(
         source: the arrays or elements, see ``top_paths``; None for these arguments.
         traced: see ``list_sites``.
         caller: the function of this package that was called.
+        weighting: what the edges weigh.
 
     Raises:
         TypeError, ValueError, IndexError: if paths cannot start there, or nothing is called so.
     """
     checks.check_callable(fun)
     if _is_names(source) or _is_pair(source):
-        program = Program(fun, args, kwargs, traced, caller=caller)
+        program = Program(fun, args, kwargs, traced, caller=caller, weighting=weighting)
         return program, _at_names(program, source)
     given = checks.check_argnums(argnums)
     chosen = checks.positions(given, args)
     primals = tuple(args[n] for n in chosen)
     checks.check_inputs(caller, primals, INSTEAD)
-    program = Program(fun, args, kwargs, traced, caller=caller)
+    program = Program(fun, args, kwargs, traced, caller=caller, weighting=weighting)
     like = primals[0] if isinstance(given, int) else primals
     return program, _at_arguments(program, chosen, source, jax.tree.structure(like))
 

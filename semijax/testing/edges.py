@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semijax.jacobians import EquationJacobian
 from semijax.trace.graph import Equation
 from semijax.trace.primitives import primitives
 
@@ -86,6 +87,20 @@ def local_edges(
         passed = _passing_nan(equation, values, results, made)
         return {(k, p): (o, i, w, passed[k, p][o, i]) for (k, p), (o, i, w) in edges.items()}
     return {key: (o, i, w, np.ones(len(w), bool)) for key, (o, i, w) in edges.items()}
+
+
+def edges_of(
+    jacobian: EquationJacobian, equation: Equation, values: Sequence[Any]
+) -> dict[tuple[int, int], tuple[np.ndarray, ...]]:
+    """The same of a local Jacobian, whose weights nobody but a weighting knows."""
+    selects = equation.primitive in SELECTIONS | CUSTOM_DERIVATIVE
+    found = {}
+    for p in equation.wrt:
+        every = np.arange(np.size(values[p]))
+        for k, (i, o, weight) in jacobian.leaving(p, every):
+            kept = weight != 0 if selects else np.ones(len(weight), bool)
+            found[k, p] = o, i, weight, kept
+    return found
 
 
 def _weighted_edges(
@@ -162,7 +177,7 @@ def _jacobians(
     argnums, point = tuple(range(len(wrt))), [values[p] for p in wrt]
     try:
         jacobian = jax.jacrev(function, argnums)(*point)
-    except ValueError:  # a dynamic loop in an atomic function has a forward derivative only
+    except (ValueError, NotImplementedError):  # such as a dynamic loop in an atomic function
         jacobian = jax.jacfwd(function, argnums)(*point)
     matrices = {}
     for k, row in zip(made, jacobian, strict=True):
@@ -188,7 +203,7 @@ def _passing_nan(
             cotangents[number] = cotangents[number].reshape(results[k].shape)
             try:
                 pulled = jax.vjp(function, *point)[1](cotangents)
-            except ValueError:  # a dynamic loop in an atomic function
+            except (ValueError, NotImplementedError):  # such as a dynamic loop in one
                 pulled = [jnp.full(x.shape, jnp.nan) for x in point]
             for p, x in zip(equation.wrt, pulled, strict=True):
                 rows[p].append(np.asarray(x).ravel() != 0)

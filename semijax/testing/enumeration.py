@@ -23,6 +23,7 @@ from semijax import elements as el
 from semijax.semirings import Semiring, as_semiring
 from semijax.testing.edges import Index
 from semijax.testing.unrolling import Source, UnrolledGraph
+from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +172,12 @@ class Paths(Sequence[EnumeratedPath]):
                 for number, path in enumerate(here):
                     edges[: path.length, number] = path.edges[::-1]
                 rows = edges, selected[edges]
-                parts.append(_combine(semiring, dtype, lifted, rows, len(here)))
+                together = _combine(semiring, dtype, lifted, rows, len(here))
+                carried = graph.carried.get(source.name)
+                if carried is not None:
+                    weights = jnp.full((1,), carried[index], semiring.dtype(together))
+                    together = semiring.scale_selected(weights, weights != 0, together)
+                parts.append(together)
             elements = el.map_leaves(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
             return semiring.readout(el.reshape(elements, (source.nodes.size,), source.nodes.shape))
 
@@ -183,6 +189,7 @@ def enumerate_paths(
     *args: Any,
     argnums: int | Sequence[int] | None = None,
     limit: int = 100_000,
+    weighting: Weighting = DERIVATIVE,
 ) -> Paths:
     """All paths of a function at a point, one by one.
 
@@ -227,6 +234,8 @@ def enumerate_paths(
         *args: the point. Arrays of integers and booleans have no nodes.
         argnums: which arguments paths start from. All by default.
         limit: how many paths there may be.
+        weighting: what the edges weigh, see ``semiring_grad``. Derivatives come from JAX, without
+            any rule of this package; other weights, from the weighting itself.
 
     Returns:
         The paths, an immutable sequence of ``EnumeratedPath``.
@@ -237,7 +246,7 @@ def enumerate_paths(
         TypeError: if a path leads through complex numbers, or an argument in ``argnums`` is not
             floating.
     """
-    graph = UnrolledGraph(fun, args, argnums)
+    graph = UnrolledGraph(fun, args, argnums, check_weighting(weighting))
     name = getattr(fun, "__name__", repr(fun))
     ways = _count_paths(graph)
     total = sum(ways[: graph.source_count])

@@ -16,12 +16,14 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves_with_path
 
 from semijax import checks
-from semijax.testing.edges import CUSTOM_DERIVATIVE, Index, function_of, local_edges
+from semijax.arguments import paired_leaves
+from semijax.testing.edges import CUSTOM_DERIVATIVE, Index, edges_of, function_of, local_edges
 from semijax.trace import compat
 from semijax.trace.graph import STOP_GRADIENT, Equation, Module, Variable
 from semijax.trace.members import as_vmap
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 from semijax.trace.scope_names import of_modules
+from semijax.weighting import DERIVATIVE, Derivative, Weighting
 
 MAX_EDGES_PER_EQUATION = 2**24
 """Pairs of one equation's input and output elements above which the function is not small."""
@@ -36,10 +38,14 @@ class Source(NamedTuple):
 
 
 class _Traced(NamedTuple):
-    """A value of the running program, and the node of each of its elements (−1: a constant)."""
+    """A value of the running program, and the node of each of its elements (−1: a constant).
+
+    ``other`` is what it is in a second run: the same object where nothing can differ.
+    """
 
     value: Any
     nodes: np.ndarray
+    other: Any
 
 
 class UnrolledGraph:
@@ -55,15 +61,23 @@ class UnrolledGraph:
             derivative, and the number of its equation; what leads to a node comes before what
             leaves it.
         selected: of each edge, False where its weight is 0 because something else was selected.
+        carried: of each input, by name, what paths carry that start at its elements; None for 1.
     """
 
-    def __init__(self, fun: Callable[..., Any], args: tuple, argnums: Any) -> None:
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: tuple,
+        argnums: Any,
+        weighting: Weighting = DERIVATIVE,
+    ) -> None:
         if argnums is None:
             chosen = range(len(args))
         else:
             argnums = checks.check_argnums(argnums)
             chosen = checks.positions(argnums, args)
-        self._args, self._argnums = args, argnums
+        self._args, self._argnums, self._weighting = args, argnums, weighting
+        self.carried: dict[str, np.ndarray | None] = {}
         self.labels: list[tuple[str, Index]] = []
         self.sources: list[Source] = []
         self.equations: list[Equation] = []
@@ -71,20 +85,23 @@ class UnrolledGraph:
         self._bundles: list[tuple[np.ndarray, ...]] = [(*(none,) * 4, none.astype(bool))]
 
         inputs = []
-        for path, leaf in tree_leaves_with_path(args):
-            name, value = keystr(path), jnp.asarray(leaf)
+        paired = paired_leaves(args, weighting.reference)
+        for (path, _), leaf in zip(tree_leaves_with_path(args), paired, strict=True):
+            name, (value, other) = keystr(path), leaf.arrays()
             floating = jnp.issubdtype(value.dtype, jnp.floating)
             if floating and path[0].idx in chosen:
                 source = Source(name, self._new_nodes(name, value.shape), value.dtype)
                 self.sources.append(source)
-                inputs.append(_Traced(value, source.nodes))
+                inputs.append(_Traced(value, source.nodes, other))
+                carried = weighting.at_start(*self._runs(inputs[-1]))
+                self.carried[name] = None if carried is None else np.asarray(carried, float)
             elif argnums is not None and path[0].idx in chosen:
                 raise TypeError(
                     f"paths start from real floating point arrays; argument {name} has "
                     f"dtype {value.dtype}"
                 )
             else:
-                inputs.append(_constant(value))
+                inputs.append(_constant(value, other))
         self.source_count = len(self.labels)
 
         closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
@@ -108,6 +125,9 @@ class UnrolledGraph:
         if isinstance(self._argnums, int):
             return everything[self._argnums]
         return tuple(everything[i] for i in self._argnums)
+
+    def _runs(self, x: _Traced) -> list[Any]:
+        return [x.value] if self._weighting.reference is None else [x.value, x.other]
 
     def _run(
         self, jaxpr: Any, inputs: Sequence[_Traced], within: Equation | None = None
@@ -150,7 +170,8 @@ class UnrolledGraph:
             case CondRegion() as region:
                 index, operands = region.operands(inputs)
                 taken = min(max(int(index.value), 0), len(region.bodies) - 1)
-                return self._run(region.bodies[taken], operands, equation)
+                outputs = self._run(region.bodies[taken], operands, equation)
+                return _by_itself(equation, inputs, outputs)
             case WhileRegion() as region:
                 return self._while(region, equation, inputs)
         return self._node(equation, inputs)
@@ -162,7 +183,7 @@ class UnrolledGraph:
         while True:
             known = [_constant(x.value) for x in (*test_constants, *carry)]
             if not self._run(region.test, known, equation)[0].value:
-                return carry
+                return _by_itself(equation, inputs, carry)
             carry = self._run(region.bodies[0], [*constants, *carry], equation)
 
     def _scan(self, region: ScanRegion, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
@@ -170,23 +191,23 @@ class UnrolledGraph:
         length, n_carry = region.length, len(carry)
         rows: list[list[_Traced]] = [[] for _ in range(length)]
         for i in reversed(range(length)) if region.reverse else range(length):
-            row = [_Traced(x.value[i], x.nodes[i]) for x in xs]
+            row = [_row(x, i) for x in xs]
             outputs = self._run(region.bodies[0], [*constants, *carry, *row], equation)
             carry, rows[i] = outputs[:n_carry], outputs[n_carry:]
         if length == 0:
             ys = [_constant(jnp.zeros(y.shape, y.dtype)) for y in equation.outputs[n_carry:]]
         else:
-            ys = [
-                _Traced(jnp.stack([y.value for y in column]), np.stack([y.nodes for y in column]))
-                for column in zip(*rows, strict=True)
-            ]
+            ys = [_stacked(column) for column in zip(*rows, strict=True)]
         return [*carry, *ys]
 
     def _node(self, equation: Equation, inputs: list[_Traced]) -> list[_Traced]:
         name = equation.name
         values = [x.value for x in inputs]
         results = equation.bind(*values)
-        outputs = [_constant(value) for value in results]
+        others = results
+        if equation.primitive is not STOP_GRADIENT and _differ(inputs):
+            others = equation.bind(*(x.other for x in inputs))
+        outputs = [_constant(*pair) for pair in zip(results, others, strict=True)]
         if not equation.wrt or equation.primitive is STOP_GRADIENT:
             return outputs
         for value in results:
@@ -207,8 +228,14 @@ class UnrolledGraph:
                 "functions: make the arrays smaller."
             )
         nodes = {k: self._new_nodes(equation.name, results[k].shape) for k in made}
-        connected = _connected(equation, values, results, made)
-        for (k, p), edges in local_edges(equation, values, results, made, connected).items():
+        if isinstance(self._weighting, Derivative):
+            connected = _connected(equation, values, results, made)
+            found = local_edges(equation, values, results, made, connected)
+        else:
+            runs = zip(*map(self._runs, inputs), strict=True)
+            jacobian = self._weighting.jacobian(equation, *map(list, runs))
+            found = edges_of(jacobian, equation, values)
+        for (k, p), edges in found.items():
             o, i, weights, selected = edges
             tails, heads = inputs[p].nodes.ravel()[i], nodes[k].ravel()[o]
             live = tails >= 0
@@ -272,5 +299,30 @@ def _reached(fun: Callable[..., Any], args: Sequence[Any]) -> dict[tuple[int, in
     return joined
 
 
-def _constant(value: Any) -> _Traced:
-    return _Traced(value, np.full(np.shape(value), -1))
+def _constant(value: Any, other: Any = None) -> _Traced:
+    return _Traced(value, np.full(np.shape(value), -1), value if other is None else other)
+
+
+def _differ(inputs: Sequence[_Traced]) -> bool:
+    return any(x.other is not x.value for x in inputs)
+
+
+def _by_itself(
+    equation: Equation, inputs: Sequence[_Traced], outputs: Sequence[_Traced]
+) -> list[_Traced]:
+    """What was followed the point's way, with what the second run makes going its own."""
+    if not _differ(inputs):
+        return list(outputs)
+    others = equation.bind(*(x.other for x in inputs))
+    return [x._replace(other=other) for x, other in zip(outputs, others, strict=True)]
+
+
+def _row(x: _Traced, i: int) -> _Traced:
+    value = x.value[i]
+    return _Traced(value, x.nodes[i], value if x.other is x.value else x.other[i])
+
+
+def _stacked(column: Sequence[_Traced]) -> _Traced:
+    value = jnp.stack([y.value for y in column])
+    other = jnp.stack([y.other for y in column]) if _differ(column) else value
+    return _Traced(value, np.stack([y.nodes for y in column]), other)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import semijax as sj
+from semijax.evaluation import Runs, evaluate, read
 from semijax.jacobians import Table, equation_jacobian
-from semijax.sweep import evaluate, read
 from semijax.testing import enumerate_paths
 from semijax.trace.graph import trace
 
@@ -283,7 +283,7 @@ def check_dense(fun, *args):
     checked = 0
 
     def tables(args):
-        values = evaluate(graph, args)
+        values = evaluate(graph, Runs.once(args)).values
         found = []
         for equation in graph.equations:
             if not equation.wrt:

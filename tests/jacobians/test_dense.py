@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 
 import semijax as sj
+from semijax.evaluation import Runs, evaluate, read
 from semijax.jacobians import BothParts, Dense, Diagonal, equation_jacobian
-from semijax.sweep import evaluate, read
 from semijax.trace.graph import trace
 
 from .oracle import LIGHT, check, check_dense, check_each, numbers
@@ -19,7 +19,7 @@ def jacobians(fun, *args):
     args = [jnp.asarray(a) for a in args]
     graph, _ = trace(fun, *args)
     equation = graph.equations[-1]
-    values = evaluate(graph, args)
+    values = evaluate(graph, Runs.once(args)).values
     return equation_jacobian(equation, *read(values, equation.inputs)).entries
 
 

@@ -7,9 +7,9 @@ import pytest
 from jax import lax
 
 import semijax as sj
+from semijax.evaluation import Runs, evaluate, read
 from semijax.jacobians import Table, equation_jacobian
 from semijax.jacobians.base import LocalJacobian
-from semijax.sweep import evaluate, read
 from semijax.trace.graph import trace
 
 from .oracle import numbers
@@ -81,7 +81,7 @@ FUNCTIONS = {
 
 def check(function, *args):
     graph, _ = trace(function, *args)
-    values = evaluate(graph, args)
+    values = evaluate(graph, Runs.once(args)).values
     checked = 0
     for equation in graph.equations:
         if not equation.wrt:
@@ -145,9 +145,7 @@ def test_an_infinite_weight_is_at_its_own_edge_only():
     x = jnp.array([1.0, 2.0, 3.0])
     w = jnp.array([[1.0, jnp.inf], [2.0, 3.0], [jnp.nan, 4.0]])
     graph, _ = trace(lambda x: x @ w, x)
-    table = equation_jacobian(
-        graph.equations[-1], *read(evaluate(graph, [x]), graph.equations[-1].inputs)
-    )
+    table = evaluate(graph, Runs.once([x])).jacobian(graph.equations[-1])
     (jacobian,) = table.entries.values()
     edges = jacobian.leaving(np.arange(3))
     matrix = np.zeros((3, 2))

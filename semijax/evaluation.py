@@ -1,0 +1,372 @@
+"""The primal values of a graph: in one run of the function, or in two that are compared.
+
+Side effects (callbacks, prints) happen when the function is evaluated. The values inside of a loop
+or a branch are not kept: a sweep through it computes them again, without the side effects, and with
+what these returned the first time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax.elements import Elements
+from semijax.jacobians import EquationJacobian
+from semijax.jacobians.base import declaration
+from semijax.jacobians.complex import as_real
+from semijax.semirings.base import Semiring
+from semijax.semirings.product import Product
+from semijax.trace.graph import (
+    STOP_GRADIENT,
+    Constant,
+    Equation,
+    Graph,
+    Variable,
+    build_bodies,
+    build_test,
+)
+from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
+from semijax.weighting import DERIVATIVE, Derivative, Weighting
+
+Values = dict[Any, Any]
+"""The primal values of variables; for a region with side effects inside, what they returned."""
+
+Seen = Mapping[tuple[int, ...], Any]
+"""What side effects returned: by the position of the equation, of one inside of it, …, the output.
+
+With a first axis for each scan.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """Stands for a value that cannot be computed a second time.
+
+    Attributes:
+        equation: it has a side effect, and made the value, or something the value depends on.
+    """
+
+    equation: Equation
+
+
+class Runs(NamedTuple):
+    """What a graph or a region is evaluated on: the inputs of one run, or of two.
+
+    Attributes:
+        inputs: of each run, the first of which is the point, one value per input. What cannot
+            differ is the same object in all of them.
+        seen: for each run what side effects returned the first time, to compute the values again
+            without them; None where they are to happen.
+        weighting: what the edges weigh.
+    """
+
+    inputs: Sequence[Sequence[Any]]
+    seen: Sequence[Seen | None]
+    weighting: Weighting = DERIVATIVE
+
+    @classmethod
+    def once(cls, inputs: Sequence[Any], seen: Seen | None = None) -> Runs:
+        """One run, whose edges weigh the derivative."""
+        return cls([inputs], [seen])
+
+    def again(self, inputs: Sequence[Sequence[Any]], seen: Sequence[Seen | None]) -> Runs:
+        """The same runs of something inside."""
+        return Runs(inputs, seen, self.weighting)
+
+
+class Evaluation(NamedTuple):
+    """The values of a graph's variables in each run, and what its edges weigh."""
+
+    runs: Sequence[Values]
+    weighting: Weighting
+
+    @property
+    def values(self) -> Values:
+        """Those at the point."""
+        return self.runs[0]
+
+    def read(self, atoms: Sequence[Variable | Constant]) -> list[list[Any]]:
+        """The values of variables and constants in each run."""
+        return [read(values, atoms) for values in self.runs]
+
+    def jacobian(self, equation: Equation) -> EquationJacobian:
+        """The edges of an equation; of a region, those of its bodies."""
+        inputs = self.read(equation.inputs)
+        if equation.region is None:
+            return self.weighting.jacobian(equation, *inputs)
+        seen = [values.get(equation, {}) for values in self.runs]
+        return region_jacobian(equation, Runs(inputs, seen, self.weighting))
+
+    def at_start(self, semiring: Semiring, variable: Variable) -> Elements:
+        """The elements of paths that have just begun, at all nodes of an array."""
+        carried = self.carried(variable)
+        dtype = el.accumulation_dtype(variable.dtype)
+        if carried is None:
+            return semiring.one(el.node_shape(variable), dtype)
+        return semiring.lift(carried.astype(dtype))
+
+    def started(self, semiring: Semiring, variable: Variable, elements: Elements) -> Elements:
+        """What paths add up to that start in an array, given what they do from there on.
+
+        Where a path carries 0 at the start, it carries 0 whatever it weighs.
+        """
+        carried = self.carried(variable)
+        if carried is None:
+            return elements
+        weights = carried.astype(semiring.dtype(elements))
+        return semiring.scale_selected(weights, weights != 0, elements)
+
+    def carried(self, variable: Variable) -> Any:
+        """What paths carry that start in an array, an array of its nodes; None for 1."""
+        found = self.weighting.at_start(*(values[variable] for values in self.runs))
+        return None if found is None else as_real(jnp.asarray(found))
+
+
+def check_finite(
+    graph: Graph, semiring: Semiring, at: Evaluation, found: Collection[Elements | None]
+) -> None:
+    """Raise where contributions are not finite, and say in which equation that begins.
+
+    Not where anything is traced, and not for derivatives, which are what JAX says they are.
+
+    Raises:
+        FloatingPointError: if they are not.
+    """
+    elements = [e for e in found if e is not None]
+    known = (elements, [list(values.values()) for values in at.runs])
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(known))
+    if (
+        isinstance(at.weighting, Derivative)
+        or traced
+        or all(_are_finite(semiring, e) for e in elements)
+    ):
+        return
+    for equation in graph.equations:
+        ends = [v for v in (*equation.inputs, *equation.outputs) if isinstance(v, Variable)]
+        ends = [v for v in ends if v in graph.active]
+        if not equation.wrt:
+            continue
+        wrong = None
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves([at.carried(v) for v in ends])):
+            wrong = "what paths carry, as the difference between two runs,"
+        elif equation.region is None and not _has_finite_weights(at.jacobian(equation)):
+            wrong = "a weight"
+        if wrong:
+            raise FloatingPointError(
+                f"{at.weighting}: {wrong} is infinite or not a number in '{equation.name}' "
+                f"{equation.where()}. semijax.freeze closes an array to paths."
+            )
+    raise FloatingPointError(
+        f"{at.weighting}: contributions are infinite or not numbers, in a loop or a branch, or "
+        "products of weights are too large for their dtype."
+    )
+
+
+def _are_finite(semiring: Semiring, elements: Elements) -> bool:
+    """Whether all statistics are, but for what one reads where there is no path."""
+    if isinstance(semiring, Product):
+        parts = zip(semiring.members, semiring.split(elements), strict=True)
+        return all(_are_finite(member, part) for member, part in parts)
+    none = semiring.is_zero(elements)
+    return all(
+        bool((jnp.isfinite(x) | none.reshape(none.shape + (1,) * (x.ndim - none.ndim))).all())
+        for x in jax.tree.leaves(semiring.readout(elements))
+        if x.shape[: none.ndim] == none.shape and jnp.issubdtype(x.dtype, jnp.inexact)
+    )
+
+
+def _has_finite_weights(jacobian: EquationJacobian) -> bool:
+    leaves = (x for x in jax.tree.leaves(jacobian) if isinstance(x, jax.Array))
+    floating = (x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating))
+    return all(bool(jnp.isfinite(x).all()) for x in floating)
+
+
+def region_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
+    """The edges of a loop or a branch."""
+    rule = declaration(equation.primitive).rule
+    assert rule is not None
+    return rule(equation, runs)
+
+
+def evaluate(graph: Graph, runs: Runs) -> Evaluation:
+    """The primal value of every variable, in each run.
+
+    Runs are evaluated side by side. What ``stop_gradient`` cuts is a constant of the graph: in
+    every run it is what it is at the point, inside of scans and branches too.
+    """
+    found: list[Values] = [
+        {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
+        for inputs in runs.inputs
+    ]
+    for n, equation in enumerate(graph.equations):
+        operands = [_look_up(values, equation.inputs) for values in found]
+        seen = [None if own is None else _within(own, n) for own in runs.seen]
+        results, returned = _evaluate_each(equation, operands, seen)
+        for values, outputs, kept in zip(found, results, returned, strict=True):
+            values.update(zip(equation.outputs, outputs, strict=True))
+            if kept is not None:
+                values[equation] = kept
+    return Evaluation(found, runs.weighting)
+
+
+def evaluate_equation(equation: Equation, operands: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The outputs of an equation in each run, given its inputs in each."""
+    return _evaluate_each(equation, operands, [None] * len(operands))[0]
+
+
+def _evaluate_each(
+    equation: Equation, operands: Sequence[Sequence[Any]], seen: Sequence[Seen | None]
+) -> tuple[list[Sequence[Any]], list[Seen | None]]:
+    """In each run, the outputs of an equation and what side effects in a region returned."""
+    differ = [not _same(own, operands[0]) for own in operands]
+    if any(differ) and _holds_inside(equation):
+        outputs, returned = _interpret(equation, operands, seen)
+        return outputs, returned if _is_kept(equation) else [None] * len(operands)
+    results: list[Any] = []
+    for own, own_seen, differs in zip(operands, seen, differ, strict=True):
+        if results and (not differs or equation.primitive is STOP_GRADIENT):
+            results.append(results[0])
+        else:
+            results.append(_evaluate_one(equation, own, own_seen))
+    return [outputs for outputs, _ in results], [returned for _, returned in results]
+
+
+def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _within(seen: Seen, number: int) -> Seen:
+    return {key[1:]: value for key, value in seen.items() if key[0] == number}
+
+
+def _evaluate_one(
+    equation: Equation, operands: Sequence[Any], seen: Seen | None
+) -> tuple[Sequence[Any], Seen | None]:
+    """The outputs of an equation in one run, and for a region what side effects in it returned."""
+    unknown = next((x for x in operands if isinstance(x, Unknown)), None)
+    if unknown is not None:
+        return [unknown] * len(equation.outputs), None
+    if not equation.has_effects or (seen is None and not _is_kept(equation)):
+        return equation.bind(*operands), None
+    if equation.region is not None:
+        (outputs,), (returned,) = _interpret(equation, [operands], [seen])
+        return outputs, returned
+    assert seen is not None
+    return [seen.get((o,), Unknown(equation)) for o in range(len(equation.outputs))], None
+
+
+def _is_kept(equation: Equation) -> bool:
+    """Whether what side effects return inside of it is kept: not if nobody knows how often."""
+    if equation.region is None or isinstance(equation.region, WhileRegion):
+        return False
+    inside = (each for body in build_bodies(equation, active=False) for each in body.equations)
+    return any(each.has_effects and each.outputs for each in inside)
+
+
+def _holds_inside(equation: Equation) -> bool:
+    """Whether something in it is the same in every run, as what ``stop_gradient`` cuts.
+
+    A while loop is evaluated in each run by itself, for it may run as often as it likes.
+    """
+    if not isinstance(equation.region, ScanRegion | CondRegion):
+        return False
+    bodies = build_bodies(equation, active=False)
+    inside = [each for body in bodies for each in body.equations]
+    return any(each.primitive is STOP_GRADIENT or _holds_inside(each) for each in inside)
+
+
+def _interpret(
+    equation: Equation, operands: Sequence[Sequence[Any]], seen: Sequence[Seen | None]
+) -> tuple[list[Any], list[Any]]:
+    """Evaluate a region in all runs together, each with what side effects in it return.
+
+    A branch is that of the point; a run that takes another one is evaluated by itself.
+    """
+    region, bodies = equation.region, build_bodies(equation, active=False)
+    assert region is not None
+    count, skipped = len(operands), len(equation.inputs) - len(bodies[0].inputs)
+    first, carries = region.carried
+
+    def run(body: int | None, inputs: Sequence[Any], iteration: Any) -> tuple[list[Any], Seen]:
+        graph = build_test(equation) if body is None else bodies[body]
+        rows = [
+            row if row is None or iteration is None else {k: v[iteration] for k, v in row.items()}
+            for row in seen
+        ]
+        own = [[_of_run(k, x) for x in inputs] for k in range(count)]
+        if body is None:
+            values = evaluate(graph, Runs.once(own[0], rows[0])).values
+            return output_values(graph, values), {}
+        found = evaluate(graph, Runs(own, rows)).runs
+        outputs = zip(*(output_values(graph, values) for values in found), strict=True)
+        returned = {
+            (k, *key): value
+            for k, values in enumerate(found)
+            for key, value in _returned(graph, values).items()
+        }
+        return [tuple(each) for each in outputs], returned
+
+    together: list[Any] = list(operands[0][:skipped])
+    for n, each in enumerate(zip(*(own[skipped:] for own in operands), strict=True)):
+        carried = first <= n < first + carries
+        together.append(each if carried or not _same(each, each[:1] * count) else each[0])
+    outputs, returned = region.interpret(run, together)
+    results = [[_of_run(k, x) for x in outputs] for k in range(count)]
+    for own, result in zip(operands[1:], results[1:], strict=True):
+        if isinstance(region, CondRegion) and own[0] is not operands[0][0]:
+            apart = equation.bind(*own)
+            same = jnp.asarray(own[0] == operands[0][0])
+            result[:] = [jnp.where(same, a, b) for a, b in zip(result, apart, strict=True)]
+    kept = [{key[1:]: x for key, x in returned.items() if key[0] == k} for k in range(count)]
+    return results, kept
+
+
+def _of_run(number: int, value: Any) -> Any:
+    """A run's part of a value that may have one for each."""
+    return value[number] if isinstance(value, tuple) else value
+
+
+def _returned(graph: Graph, values: Values) -> Seen:
+    """What the side effects in a graph that was evaluated returned."""
+    found: dict[tuple[int, ...], Any] = {}
+    for n, equation in enumerate(graph.equations):
+        if equation in values:
+            found.update({(n, *key): value for key, value in values[equation].items()})
+        elif equation.has_effects and equation.region is None:
+            results = enumerate(values[v] for v in equation.outputs)
+            found.update({(n, o): x for o, x in results if not isinstance(x, Unknown)})
+    return found
+
+
+def output_values(graph: Graph, values: Values) -> list[Any]:
+    """The primal values of the graph's outputs."""
+    return read(values, graph.outputs)
+
+
+def read(values: Values, atoms: Sequence[Variable | Constant]) -> list[Any]:
+    """The primal values of variables and constants.
+
+    Raises:
+        NotImplementedError: if one is ``Unknown``.
+    """
+    found = _look_up(values, atoms)
+    for value in found:
+        if isinstance(value, Unknown):
+            raise NotImplementedError(
+                f"A sweep through a loop or a branch computes the values inside of it again, and "
+                f"'{value.equation.name}' has a side effect and must not run again; "
+                f"{value.equation.where()}. Call it outside of the loop or branch and pass on what "
+                "it returns."
+            )
+    return found
+
+
+def _look_up(values: Values, atoms: Sequence[Variable | Constant]) -> list[Any]:
+    return [values[v] if isinstance(v, Variable) else v.value for v in atoms]

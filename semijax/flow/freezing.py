@@ -1,0 +1,57 @@
+"""A function that no path leads through in some places."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semijax import checks
+from semijax.flow.replay import replay
+from semijax.sites.program import Argnums, Program
+
+
+def freeze(
+    fun: Callable[..., Any], sites: str | Sequence[str], traced: Argnums = None
+) -> Callable[..., Any]:
+    """A function whose paths do not lead through some arrays, which keep their values.
+
+    It is ``jax.lax.stop_gradient`` by name, in a model that is not touched for it. With the
+    patterns of attention frozen and the scales of norms, paths lead through values only and every
+    layer is linear but for its activations, as in attribution graphs (Ameisen et al. 2025), AttnLRP
+    (Achtibat et al. 2024) and RelP (Jafari et al. 2025).
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays.
+        sites: names or globs, see ``list_sites``: ``"*/attention/softmax"``, a ``tap``'s name.
+        traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
+            What decides the control flow in Python must not be among them.
+
+    Returns:
+        A function with the arguments and the result of ``fun``, under every JAX transformation. Its
+        arrays have the same names. Between two runs (``Contrast``), what is frozen is the same in
+        both, that of the point; what that leaves of the difference ``residuals`` reports.
+
+    Raises:
+        TypeError, ValueError: if a name or glob matches nothing.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sin(x) * x
+        >>> print(sj.semiring_grad(sj.freeze(f, "sin"), sj.SumProduct())(2.0) == jnp.sin(2.0))
+        True
+    """
+    checks.check_callable(fun)
+
+    def frozen(*args: Any, **kwargs: Any) -> Any:
+        call = Program(fun, args, kwargs, traced, caller="freeze")
+        graph = call.graph([site.place for site in call.survey.choose(sites)])
+        outputs, _ = replay(graph, call.leaves, lambda number, iterations, x: lax.stop_gradient(x))
+        tree = jax.tree.structure(call.out_shapes)
+        return jax.tree.unflatten(tree, [jnp.asarray(output) for output in outputs])
+
+    return functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))(frozen)

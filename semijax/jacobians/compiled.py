@@ -1,0 +1,48 @@
+"""Rules that are compiled: on numbers, once for all equations that are alike."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+
+from semijax.trace.graph import Equation
+
+
+class _SameOperation:
+    """An equation, equal to those of the same primitive and parameters with the same paths."""
+
+    def __init__(self, equation: Equation) -> None:
+        self.equation = equation
+        self._key = equation.primitive, tuple(equation.params.items()), equation.wrt
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameOperation) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def compiled_on_numbers(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of an equation and pytrees of arrays, which returns one.
+
+    Where anything is traced already it is just called.
+    """
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compiled(alike: _SameOperation, *args: Any) -> Any:
+        return rule(alike.equation, *args)
+
+    @functools.wraps(rule)
+    def on_numbers(equation: Equation, *args: Any) -> Any:
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+            try:
+                return compiled(_SameOperation(equation), *args)
+            except TypeError:  # parameters that are not hashable
+                pass
+        return rule(equation, *args)
+
+    return on_numbers

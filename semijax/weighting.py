@@ -1,0 +1,228 @@
+"""What an edge weighs: the second thing a user chooses, beside the semiring.
+
+One definition carries all of it: an edge's weight is its local derivative, averaged along the
+straight line from a reference to the point. With the reference at the point it is the derivative;
+with the equation's inputs in a second run, paths divide the difference of the two outputs among
+them; with 0 they divide the output itself. Whatever the semiring, the rest stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from semijax import checks
+from semijax.jacobians.base import EquationJacobian
+from semijax.jacobians.line import Line, difference, has_derivative
+from semijax.jacobians.lookup import averaged_jacobian
+from semijax.trace.graph import Equation
+
+POINTS = 32
+"""Points of the quadrature that is used where an average has no closed form."""
+
+
+class Weighting:
+    """Base class of all weightings: what edges weigh, and what paths carry at the start.
+
+    A weighting of your own defines ``jacobian``, and ``at_start`` if paths are to carry something
+    that depends on where they start. Loops and branches need nothing: their edges are those of the
+    equations inside.
+
+    Attributes:
+        reference: the arguments of a second run of the function, for a weighting that compares two;
+            otherwise None.
+
+    Example:
+        The epsilon rule of layer-wise relevance propagation (Bach et al. 2015) for sums, the secant
+        from 0 for all else:
+
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> class Epsilon(sj.Relevance):
+        ...     def jacobian(self, equation, values):
+        ...         found = super().jacobian(equation, values)
+        ...         if equation.primitive.name != "reduce_sum":
+        ...             return found
+        ...         (out,) = equation.bind(*values)
+        ...         damped = jnp.broadcast_to(out / (out + 0.1 * jnp.sign(out)), values[0].shape)
+        ...         axes = tuple(equation.params["axes"])
+        ...         shapes = values[0].shape, out.shape
+        ...         reduction = sj.jacobians.Reduction(damped, *shapes, axes)
+        ...         return sj.jacobians.Table({(0, 0): reduction})
+        >>> g = sj.semiring_grad(jnp.sum, sj.SumProduct(), weighting=Epsilon())(jnp.ones(9))
+        >>> print(g.sum().round(2))
+        8.9
+    """
+
+    reference: tuple[Any, ...] | None = None
+
+    def jacobian(self, equation: Equation, *runs: Sequence[Any]) -> EquationJacobian:
+        """The local Jacobian of an equation that is no loop and no branch.
+
+        Args:
+            equation: the equation.
+            *runs: the primal values of its inputs at the point, and in the reference if there is
+                one. An input that cannot differ is the same object in both.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define jacobian(equation, *runs)")
+
+    def at_start(self, *runs: Any) -> Any:
+        """What a path carries where it starts: an array like the one there, or None for 1.
+
+        Args:
+            *runs: the array's value at the point, and in the reference if there is one.
+        """
+        del runs
+        return None
+
+
+class Averaged(Weighting):
+    """A weighting whose weights are derivatives averaged along a line."""
+
+    def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
+        """The line that an equation's inputs move on; the arguments are those of ``jacobian``."""
+        raise NotImplementedError
+
+    def jacobian(self, equation: Equation, *runs: Sequence[Any]) -> EquationJacobian:
+        return averaged_jacobian(equation, self.line(equation, *runs))
+
+
+def line_of(weighting: Weighting, equation: Equation, *runs: Sequence[Any]) -> Line | None:
+    """The line that derivatives are averaged along; None where the weights are something else."""
+    if isinstance(weighting, Averaged) and type(weighting).jacobian is Averaged.jacobian:
+        return weighting.line(equation, *runs)
+    return None
+
+
+class Derivative(Averaged):
+    """The local derivative at the point: the paths of the gradient. The default.
+
+    Source: Du et al. 2023, Eq. 4.
+    """
+
+    def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
+        del equation
+        return Line(runs[0], {}, POINTS)
+
+    def __repr__(self) -> str:
+        return "Derivative()"
+
+
+class Contrast(Averaged):
+    """How the difference between two runs flows: the derivative averaged between them.
+
+    For each equation by itself, along the straight line from its inputs in a second run, the
+    reference, to those at the point. A path starts with the difference there, so that the sum over
+    all paths is the difference of the two outputs, exactly: every path contributes a part of
+    it. What ``stop_gradient`` cuts is the same in both runs, that of the point; an integer or a
+    mask that differs is that of the point for its equation's edges. Where that leaves a remainder
+    ``residuals`` says so.
+
+    An elementwise function of one variable has the slope of its secant, products and contractions
+    have the other operand half way, quotients a closed form; maxima, clamps, selections and sorts
+    divide the line where the order changes. Everything else is integrated by the rule of Gauss and
+    Legendre.
+
+    Args:
+        *reference: the arguments of the second run, like those of the function, all of them. What
+            is the same object in both does not differ, as a model's parameters; integers may, such
+            as tokens, if paths start behind them. Keyword arguments are those of the point.
+        points: of the quadrature; 32 points are exact to rounding but for the steepest functions.
+
+    Raises:
+        ValueError: when it is used, if the arguments are not like the function's.
+        FloatingPointError: if a weight or a difference on the way is not finite; says in which
+            equation. Inside of ``jit`` the numbers are NaN then.
+
+    Source: the rescale rule of DeepLIFT (Shrikumar et al. 2017) is what becomes of it for a network
+    of affine maps and elementwise functions; Aumann and Shapley 1974 for the division of one
+    equation.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.tanh(x).sum() ** 2
+        >>> x, r = jnp.array([1.0, 3.0]), jnp.array([0.5, -1.0])
+        >>> parts = sj.semiring_grad(f, sj.SumProduct(), weighting=sj.Contrast(r))(x)
+        >>> print(parts.sum().round(3), (f(x) - f(r)).round(3))
+        2.996 2.996
+    """
+
+    def __init__(self, *reference: Any, points: int = POINTS) -> None:
+        self.reference = reference
+        self.points = checks.check_positive("points", points)
+
+    def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
+        del equation
+        values, reference = runs
+        pairs = enumerate(zip(values, reference, strict=True))
+        return Line(values, {n: r for n, (x, r) in pairs if x is not r}, self.points)
+
+    def at_start(self, *runs: Any) -> Any:
+        value, reference = runs
+        return difference(value, reference)
+
+    def __repr__(self) -> str:
+        return "Contrast(…)"
+
+
+class Relevance(Averaged):
+    """How the output itself flows: the derivative averaged from 0, for every equation by itself.
+
+    The line leads from 0 to an equation's inputs, those that paths come through, of which is all
+    that a loop carries; the others, such as weights and biases, are what they are. A path starts
+    with the value there. An activation with f(0) = 0 gets f(x)/x, and each of two factors that
+    paths come through gets half of the product: the rules of the family of layer-wise relevance
+    propagation. The sum over all paths is the output, less what the equations have at 0:
+    ``residuals`` says which, biases above all.
+
+    A weight is infinite where the function is at 0, as 1/x is: ``freeze`` the scales of norms and
+    the patterns of attention, as is usual.
+
+    Args:
+        points: as for ``Contrast``.
+
+    Raises:
+        FloatingPointError: as ``Contrast``.
+
+    Source: Bach et al. 2015 (LRP-0); Achtibat et al. 2024 (AttnLRP) and Jafari et al. 2025 (RelP)
+    for products.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> w = jnp.array([[1.0, -2.0], [3.0, 1.0]])
+        >>> net = lambda x: jax.nn.relu(x @ w).sum()
+        >>> parts = sj.semiring_grad(net, sj.SumProduct(), weighting=sj.Relevance())(jnp.ones(2))
+        >>> print(parts, net(jnp.ones(2)))
+        [1. 3.] 4.0
+    """
+
+    def __init__(self, *, points: int = POINTS) -> None:
+        self.points = checks.check_positive("points", points)
+
+    def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
+        (values,) = runs
+        through = (i for i in equation.wrt if has_derivative(values[i]))
+        return Line(values, {i: jnp.zeros_like(values[i]) for i in through}, self.points)
+
+    def at_start(self, *runs: Any) -> Any:
+        (value,) = runs
+        return value
+
+    def __repr__(self) -> str:
+        return "Relevance()"
+
+
+DERIVATIVE = Derivative()
+
+
+def check_weighting(weighting: Any) -> Weighting:
+    """Raise unless it is a weighting."""
+    if isinstance(weighting, type) and issubclass(weighting, Weighting):
+        raise TypeError(f"weighting must be an instance, as {weighting.__name__}(), not the class.")
+    if not isinstance(weighting, Weighting):
+        raise TypeError(
+            "weighting must be a semijax.Weighting, as Derivative(), Contrast(*reference) or "
+            f"Relevance(); got {weighting!r} of type {type(weighting).__name__}."
+        )
+    return weighting
