@@ -49,7 +49,7 @@ test-sanitized: $(SANITIZED)/installed  ## run the native kernels' tests under s
 	LD_PRELOAD='$(or $(CLANG_SANITIZER),$(GCC_SANITIZERS))' \
 	ASAN_OPTIONS=detect_leaks=0:malloc_context_size=5 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline \
-	$(SANITIZED)/bin/python -m pytest -n $(WORKERS) --durations=15 --dist worksteal tests/native/test_kernels.py tests/native/test_buffers.py tests/native/test_exit.py
+	$(SANITIZED)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native/test_kernels.py tests/native/test_buffers.py tests/native/test_exit.py
 
 bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the README's table
 	$(VENV)/bin/python -m benchmarks --readme README.md

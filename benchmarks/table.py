@@ -103,6 +103,48 @@ def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]
         yield Figure(f"memory {name} / grad", workload.name, memory, 3)
 
 
+def contrast(workload: Workload, repeats: int) -> Iterator[Figure]:
+    """A sweep that compares two runs, over the same sweep of derivatives."""
+    embeddings, params = workload.arguments()
+    reference = jax.random.normal(jax.random.key(1), embeddings.shape)
+    for name in ("SumProduct", "MaxProduct", "Entropy"):
+        semiring = SEMIRINGS[name]
+
+        def derivative(e: Any, r: Any, p: Any, semiring: Any = semiring) -> Any:
+            del r
+            return sj.semiring_grad(workload.function, semiring)(e, p)
+
+        def between(e: Any, r: Any, p: Any, semiring: Any = semiring) -> Any:
+            weighting = sj.Contrast(r, p)
+            return sj.semiring_grad(workload.function, semiring, weighting=weighting)(e, p)
+
+        both = {"derivative": derivative, "contrast": between}
+        found = compiled_in_turns(both, embeddings, reference, params, repeats=COMPILATIONS)
+        times = run_times({key: c.run for key, c in found.items()}, repeats)
+        old, new = found["derivative"], found["contrast"]
+        what = f"{name} by Contrast / by Derivative"
+        yield Figure(what, workload.name, times["contrast"] / times["derivative"], 1.6)
+        yield Figure(f"compile {what}", workload.name, new.compile_s / old.compile_s, 2)
+        memory = new.temporary_bytes / old.temporary_bytes
+        yield Figure(f"memory {what}", workload.name, memory, 1.8)
+
+
+def contrast_paths(workload: Workload, repeats: int) -> Iterator[Figure]:
+    """The search for contributions to the difference of two runs, over that for derivatives."""
+    embeddings, params = workload.arguments()
+    reference = jax.random.normal(jax.random.key(1), embeddings.shape)
+
+    def function(embeddings: jax.Array) -> jax.Array:
+        return workload.function(embeddings, params)
+
+    old = sj.top_paths(function, 100)
+    new = sj.top_paths(function, 100, weighting=sj.Contrast(reference))
+    searches = {"derivative": lambda: old(embeddings), "contrast": lambda: new(embeddings)}
+    times = run_times(searches, repeats)
+    what = "top_paths(k=100) by Contrast / by Derivative"
+    yield Figure(what, workload.name, times["contrast"] / times["derivative"], 1.6)
+
+
 def growth(name: str, sizes: list[Workload], repeats: int) -> Iterator[Figure]:
     """How the ratios to ``jax.grad`` change from the smallest to each size: flat is 1."""
     first = None
