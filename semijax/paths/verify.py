@@ -102,7 +102,9 @@ def _weight(step: Step, hop: Hop, weighting: Weighting) -> float:
 
     def derivative(t: Any, left: Any) -> Any:
         derivatives = Pullback(equation, line.at(t, left)).derivatives()
-        own = derivatives[hop.input, hop.output]
+        own = derivatives.get((hop.input, hop.output))
+        if own is None:  # a step: the derivative is 0, whatever the values
+            return jnp.zeros(())
         here = jnp.zeros(own.out.shape, own.out.dtype).at[hop.end].set(1)
         return own.pull(here)[hop.start]
 

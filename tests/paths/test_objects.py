@@ -303,3 +303,8 @@ def test_paths_are_shared_and_compared_by_what_they_are(model):
     again = pickle.loads(pickle.dumps(one))
     assert again == one and isinstance(again, sj.Paths) and again[0].fun is None
     assert len({place(path) for path in one}) == 5
+
+
+def test_a_path_through_a_step_verifies():
+    (path,) = sj.top_paths(lambda x: jnp.round(x) * 2)(1.3)
+    assert path.weight == 0 and path.verify() == 0
