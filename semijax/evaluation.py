@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import elements as el
+from semijax.arguments import Leaf
 from semijax.elements import Elements
 from semijax.jacobians import EquationJacobian
 from semijax.jacobians.base import declaration
@@ -70,6 +71,13 @@ class Runs(NamedTuple):
     inputs: Sequence[Sequence[Any]]
     seen: Sequence[Seen | None]
     weighting: Weighting = DERIVATIVE
+
+    @classmethod
+    def of_arguments(cls, leaves: Sequence[Leaf], weighting: Weighting) -> Runs:
+        """A call, and beside it the one that the weighting compares it with, if any."""
+        count = 1 if weighting.reference is None else 2
+        pairs = [leaf.arrays() for leaf in leaves]
+        return cls([[pair[k] for pair in pairs] for k in range(count)], [None] * count, weighting)
 
     @classmethod
     def once(cls, inputs: Sequence[Any], seen: Seen | None = None) -> Runs:
@@ -139,14 +147,12 @@ def check_finite(
     Raises:
         FloatingPointError: if they are not.
     """
+    if isinstance(at.weighting, Derivative):
+        return
     elements = [e for e in found if e is not None]
     known = (elements, [list(values.values()) for values in at.runs])
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(known))
-    if (
-        isinstance(at.weighting, Derivative)
-        or traced
-        or all(_are_finite(semiring, e) for e in elements)
-    ):
+    if traced or all(_are_finite(semiring, e) for e in elements):
         return
     for equation in graph.equations:
         ends = [v for v in (*equation.inputs, *equation.outputs) if isinstance(v, Variable)]
@@ -270,16 +276,19 @@ def _is_kept(equation: Equation) -> bool:
     return any(each.has_effects and each.outputs for each in inside)
 
 
+def holds(graph: Graph) -> bool:
+    """Whether something is the same in every run because ``stop_gradient`` cuts it."""
+    return any(e.primitive is STOP_GRADIENT or _holds_inside(e) for e in graph.equations)
+
+
 def _holds_inside(equation: Equation) -> bool:
-    """Whether something in it is the same in every run, as what ``stop_gradient`` cuts.
+    """The same of a scan or a branch.
 
     A while loop is evaluated in each run by itself, for it may run as often as it likes.
     """
     if not isinstance(equation.region, ScanRegion | CondRegion):
         return False
-    bodies = build_bodies(equation, active=False)
-    inside = [each for body in bodies for each in body.equations]
-    return any(each.primitive is STOP_GRADIENT or _holds_inside(each) for each in inside)
+    return any(map(holds, build_bodies(equation, active=False)))
 
 
 def _interpret(

@@ -128,10 +128,8 @@ def _remainders(
     graph: Graph, args: Sequence[Any], weighting: Weighting
 ) -> Mapping[tuple[Any, int], float]:
     """What each equation leaves at most, by the graph it lies in and its number there."""
-    pairs = [leaf.arrays() for leaf in paired_leaves(args, weighting.reference)]
-    inputs = [list(own) for own in zip(*pairs, strict=True)]
-    inputs = inputs[: 1 if weighting.reference is None else 2]
-    at = evaluate(graph, Runs(inputs, [None] * len(inputs), weighting))
+    leaves = paired_leaves(args, weighting.reference)
+    at = evaluate(graph, Runs.of_arguments(leaves, weighting))
     semiring = SumProduct()
     ends = [
         semiring.one(el.node_shape(v), jnp.float32)

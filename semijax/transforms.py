@@ -391,8 +391,8 @@ class _Traced:
         everything = paired_leaves(args, weighting.reference, chosen)
         primals = [leaf for n in chosen for leaf in everything if leaf.argnum == n]
         others = [leaf for leaf in everything if leaf.differs and leaf.argnum not in chosen]
-        pairs = [leaf.arrays() for leaf in (*primals, *others)]
-        self.leaves = [value for value, _ in pairs[: len(primals)]]
+        runs = Runs.of_arguments([*primals, *others], weighting)
+        self.leaves = list(runs.inputs[0][: len(primals)])
         aux_leaves: list[Any] = []
         aux_tree = None
 
@@ -409,15 +409,11 @@ class _Traced:
             aux_leaves, aux_tree = jax.tree.flatten(aux)
             return out, [leaf for leaf in aux_leaves if _is_array(leaf)]
 
-        values = [value for value, _ in pairs]
-        closed, (self.out_shapes, _) = stage(with_arrays_of_aux, *values)
-        starting = [n < len(primals) for n in range(len(pairs))]
+        closed, (self.out_shapes, _) = stage(with_arrays_of_aux, *runs.inputs[0])
+        starting = [n < len(primals) for n in range(len(runs.inputs[0]))]
         self.graph = build(closed, active=starting)
         self.out_tree = jax.tree.structure(self.out_shapes)
-        inputs = [values]
-        if weighting.reference is not None:
-            inputs.append([reference for _, reference in pairs])
-        self.at = evaluate(self.graph, Runs(inputs, [None] * len(inputs), weighting))
+        self.at = evaluate(self.graph, runs)
         results = output_values(self.graph, self.at.values)
         n = self.out_tree.num_leaves
         self.outputs = jax.tree.leaves(self.out_shapes)

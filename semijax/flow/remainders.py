@@ -9,9 +9,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from semijax import checks, sweep, tables
+from semijax import sweep, tables
+from semijax.arguments import paired_leaves
 from semijax.elements import Elements
-from semijax.evaluation import Evaluation, Runs, evaluate, output_values
+from semijax.evaluation import Evaluation, Runs, evaluate, holds, output_values
 from semijax.flow.entering import all_paths
 from semijax.flow.results import TOTAL
 from semijax.jacobians.base import EquationJacobian
@@ -193,7 +194,7 @@ def residuals(
     if isinstance(check_weighting(weighting), Derivative):
         raise TypeError("Derivatives carry no part of a difference: compare with Contrast.")
     if argnums is None:
-        argnums = [n for n, arg in enumerate(args) if _all_floating(arg)]
+        argnums = [n for n in range(len(args)) if _all_floating(args, n)]
     where = argnums, source, traced, "residuals"
     call, starts = start_program(fun, tuple(args), {}, *where, weighting)
     graph = call.graph((), starts.masks())
@@ -211,21 +212,16 @@ def residuals(
         for path, equation in _equations(graph)
         if (path, equation.number, LOCAL) in found
     ]
-    whole, held = _whole(call.runs, graph)
+    whole, held = _whole(call.evaluation(graph), call.runs, graph)
     if held:
         rows.append(Residual(HELD, "", "", abs(held), held))
     kept = sorted((row for row in rows if row.effect), key=lambda row: -abs(row.effect))
     return Residuals(tuple(kept), whole, contributed)
 
 
-def _all_floating(arg: Any) -> bool:
-    leaves = checks.named_leaves(0, arg)
-    kinds = (jnp.result_type(x) if _is_number(x) else np.dtype(object) for _, x in leaves)
-    return bool(leaves) and all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
-
-
-def _is_number(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
+def _all_floating(args: Sequence[Any], argnum: int) -> bool:
+    leaves = paired_leaves(args, None, [argnum])
+    return bool(leaves) and all(leaf.is_floating for leaf in leaves)
 
 
 def _equations(graph: Graph) -> Iterator[tuple[Any, Equation]]:
@@ -237,12 +233,11 @@ def _equations(graph: Graph) -> Iterator[tuple[Any, Equation]]:
                 yield from _equations(body)
 
 
-def _whole(runs: Runs, graph: Graph) -> tuple[float, float]:
+def _whole(at: Evaluation, runs: Runs, graph: Graph) -> tuple[float, float]:
     """The difference of the outputs, and how much of it is kept back by what is held."""
-    at = evaluate(graph, runs)
     ends = [output_values(graph, values)[0] for values in at.runs]
     whole = float(at.weighting.at_start(*map(jnp.asarray, ends)))
-    if len(runs.inputs) == 1:
+    if len(runs.inputs) == 1 or not holds(graph):
         return whole, 0.0
     alone = evaluate(graph, Runs.once(runs.inputs[1])).values
     own = float(at.weighting.at_start(ends[0], jnp.asarray(output_values(graph, alone)[0])))

@@ -42,7 +42,7 @@ class AlongAxis(LocalJacobian):
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
         n = self.weights.ndim
-        return self._combine(semiring, cotangent, (*range(n - 2), n - 2), n - 2)
+        return self._combine(semiring, cotangent, tuple(range(n - 1)), n - 2)
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
         n = self.weights.ndim

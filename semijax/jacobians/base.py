@@ -214,14 +214,14 @@ class Declaration:
     Attributes:
         rule: from an equation and its primal values to its local Jacobians; None for a primitive
             that goes through a dense Jacobian, or has no derivative.
-        axes: how the axes of its inputs become those of its outputs, see ``jacobians.axes``; None
-            where everything mixes.
+        axes: how the axes of its inputs become those of its outputs, see
+            ``jacobians.axis_labels``; None where everything mixes.
         same_for_both_parts: whether the real and the imaginary parts of complex numbers have the
             edges that real numbers have, each by itself.
         knows_parts: whether the rule itself sees to the parts of complex numbers.
         linear_in: the operands that it is linear in, taken together, whatever the others are.
         bilinear: whether it is linear in each of its first two operands.
-        average: the rule for its local Jacobians averaged along a line, see ``jacobians.average``;
+        average: the rule for its local Jacobians averaged along a line, see ``jacobians.line``;
             None where linearity says what they are, or where the rule is to be integrated.
     """
 

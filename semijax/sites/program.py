@@ -80,12 +80,8 @@ class Program:
         self.args, self.caller = args, caller
         self.argnums = [leaf.argnum for leaf in leaves]
         self.names = [leaf.name for leaf in leaves]
-        pairs = [leaf.arrays() for leaf in leaves]
-        self.leaves = [value for value, _ in pairs]
-        inputs = [self.leaves]
-        if weighting.reference is not None:
-            inputs.append([reference for _, reference in pairs])
-        self.runs = Runs(inputs, [None] * len(inputs), weighting)
+        self.runs = Runs.of_arguments(leaves, weighting)
+        self.leaves = list(self.runs.inputs[0])
         try:
             self.closed, self.out_shapes = stage(of_traced, *self.leaves)
         except jax.errors.JAXTypeError as error:  # the function looks at a number
@@ -103,12 +99,16 @@ class Program:
         active = [False] * len(self.leaves)
         return build(self.closed, active=active, marks=marks(places, starts or {}))
 
+    def evaluation(self, graph: Graph) -> Evaluation:
+        """Its values; side effects happen once, however often one looks."""
+        if graph not in self._evaluated:
+            self._evaluated[graph] = evaluate(graph, self.runs)
+        return self._evaluated[graph]
+
     def between(self, graph: Graph, semiring: Semiring, collect: Collector) -> dict[Any, Elements]:
         """What ``collect`` finds between where paths start and the output, which gets 1̄."""
         checks.check_scalar(self.out_shapes, self.caller)
-        if graph not in self._evaluated:  # side effects happen once, however often one looks
-            self._evaluated[graph] = evaluate(graph, self.runs)
-        at = self._evaluated[graph]
+        at = self.evaluation(graph)
         cotangent = semiring.one((), el.accumulation_dtype(self.out_shapes.dtype))
         found = collect(graph, Jitted(semiring), at, [None] * len(self.leaves), [cotangent])
         check_finite(graph, semiring, at, found.values())

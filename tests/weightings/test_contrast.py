@@ -425,6 +425,19 @@ def test_an_array_that_moves_without_a_path():
     assert abs(both.remainder) < 1e-4 and left.whole == both.whole
 
 
+def test_side_effects_happen_once_in_each_run():
+    seen = []
+
+    def f(x):
+        jax.debug.callback(lambda x: seen.append(float(x)), x[0])
+        return jnp.sin(x).sum()
+
+    x, r = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
+    sj.residuals(f, (x,), (r,))
+    jax.effects_barrier()
+    assert sorted(seen) == [1.0, 3.0]
+
+
 # Frozen arrays.
 
 
