@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from semijax import checks
-from semijax.flow.replay import replay
+from semijax.flow.replay import replay, run_changed
 from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Site
 from semijax.trace import scope_names
@@ -164,9 +164,7 @@ def run_ablated(
         mask = mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim))
         return places[number].made(jnp.where(mask, array, value), 0)
 
-    outputs, _ = replay(graph, call.leaves, change)
-    tree = jax.tree.structure(call.out_shapes)
-    return jax.tree.unflatten(tree, [jnp.asarray(output) for output in outputs])
+    return run_changed(call, graph, change)
 
 
 def _values(call: Program, sites: Sequence[Site]) -> list[jax.Array]:

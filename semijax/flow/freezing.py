@@ -6,12 +6,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import lax
 
 from semijax import checks
-from semijax.flow.replay import replay
+from semijax.flow.replay import run_changed
 from semijax.sites.program import Argnums, Program
 
 
@@ -50,8 +48,6 @@ def freeze(
     def frozen(*args: Any, **kwargs: Any) -> Any:
         call = Program(fun, args, kwargs, traced, caller="freeze")
         graph = call.graph([site.place for site in call.survey.choose(sites)])
-        outputs, _ = replay(graph, call.leaves, lambda number, iterations, x: lax.stop_gradient(x))
-        tree = jax.tree.structure(call.out_shapes)
-        return jax.tree.unflatten(tree, [jnp.asarray(output) for output in outputs])
+        return run_changed(call, graph, lambda number, iterations, x: lax.stop_gradient(x))
 
     return functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))(frozen)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend import source_info_util
 
 from semijax.evaluation import read
+from semijax.sites.program import Program
 from semijax.trace.graph import Equation, Graph, Module, Variable, build_bodies, build_test
 from semijax.trace.regions import Found
 from semijax.trace.scope_names import Given
@@ -53,6 +54,13 @@ def replay(
             for variable, value in zip(equation.outputs, results, strict=True):
                 define(variable, value)
     return read(values, graph.outputs), found
+
+
+def run_changed(call: Program, graph: Graph, change: Change) -> Any:
+    """What a call returns when its marked arrays are changed."""
+    outputs, _ = replay(graph, call.leaves, change)
+    tree = jax.tree.structure(call.out_shapes)
+    return jax.tree.unflatten(tree, [jnp.asarray(output) for output in outputs])
 
 
 class _Scopes:

@@ -85,7 +85,5 @@ def averaged_extrema_so_far(x: jax.Array, r: jax.Array, axis: int, *, reverse: b
     triangle = jnp.tri(n, dtype=bool)
     before = triangle.T if reverse else triangle
     x, r = (jnp.moveaxis(end, axis, -1)[..., None, :] for end in (x, r))
-    low = jnp.minimum(x.min(), r.min()) - 1
-    return jnp.where(
-        before, shares_of_largest(jnp.where(before, x, low), jnp.where(before, r, low)), 0
-    )
+    ends = (jnp.where(before, end, -jnp.inf) for end in (x, r))
+    return jnp.where(before, shares_of_largest(*ends), 0)

@@ -548,10 +548,10 @@ def averaged_window_extremum(equation: Equation, line: Line) -> list[LocalJacobi
     """∂o/∂i = for how much of the line i is the largest of the window."""
     x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
     geometry = _pooling_geometry(equation, x.shape)
-    padding = jnp.minimum(x.min(), r.min()) - 1
+    nothing = jnp.asarray(-jnp.inf, x.dtype)
 
     def windows(end: jax.Array) -> jax.Array:
-        padded = geometry.pad(end, padding, 0)
+        padded = geometry.pad(end, nothing, 0)
         taps = jax.vmap(lambda tap: geometry.read(padded, tap, ()))(jnp.arange(geometry.taps))
         return jnp.moveaxis(taps, 0, -1)
 

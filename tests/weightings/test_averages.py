@@ -252,3 +252,16 @@ def test_a_rule_of_the_users_is_integrated():
         lambda x: scaled_p.bind(x).sum(), sj.SumProduct(), weighting=weighting
     )(x)
     np.testing.assert_allclose(parts, jnp.sin(x) - jnp.sin(r), rtol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [1.0, 1e9, 1e30])
+def test_nothing_competes_with_large_numbers(largest):
+    """What a window or a prefix does not have is less than any number, however large."""
+    x, r = jnp.array([-3.0, -2.0, -1.0]) * largest, jnp.array([-3.0, -1.0, -2.0]) * largest
+    for f in (
+        lambda x: lax.cummax(x, 0),
+        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "SAME"),
+    ):
+        _, pull = sj.semiring_vjp(f, x, semiring=sj.SumProduct(), weighting=sj.Contrast(r))
+        (weights,) = pull()
+        assert float(weights.sum()) == pytest.approx(3)  # what enters each output is 1
