@@ -171,7 +171,7 @@ class Run:
     ) -> _Slot:
         """A value of the graph, with nodes if paths start there; known by number if marked."""
         if variable in graph.starts and slot.array is None:
-            values = [jnp.asarray(value) for value in slot.values]
+            values = [jnp.asarray(own[0]) for own in self._runs([slot])]
             slot = _Slot(values, self._array(values, None, output, equation, iteration))
         if slot.array is not None:
             for number in graph.marked.get(variable, ()):
@@ -310,6 +310,8 @@ class Run:
         index, operands = cond.region.operands(inputs)
         taken = min(max(int(index.values[0]), 0), len(cond.branches) - 1)
         results = self._graph(cond.branches[taken], operands, iteration)
+        if all(int(number) == int(index.values[0]) for number in index.values):
+            return results
         return self._as_by_themselves(equation, inputs, results)
 
     def _while(
