@@ -63,8 +63,23 @@ def pytest_report_header():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _bounded_memory():
+def _forget_after_a_module():
     """What a module has compiled and traced goes with it."""
     yield
+    _forget()
+
+
+@pytest.fixture(autouse=True)
+def _few_mappings():
+    """Compiled programs take memory mappings; Linux grants 65,530, and one too many crashes."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 20_000:
+        _forget()
+
+
+MAPPINGS = pathlib.Path("/proc/self/maps")
+
+
+def _forget():
     jax.clear_caches()
     gc.collect()
