@@ -19,7 +19,7 @@ from semijax.jacobians.line import Line, between_crossings, crossing, secant
 from semijax.trace.graph import Equation
 
 CONTINUOUS = (
-    *("pow", "atan2", "abs", "square", "integer_pow", "one_minus_square"),
+    *("pow", "atan2", "abs", "integer_pow"),
     *("sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "log2", "logistic"),
     *("sin", "cos", "tan", "asin", "acos", "atan"),
     *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
@@ -28,6 +28,9 @@ CONTINUOUS = (
     *("bessel_i0e", "bessel_i1e"),
 )
 """Elementwise, and continuous where they have a derivative."""
+
+QUADRATIC = ("square", "one_minus_square")
+"""Elementwise, of a derivative that is linear."""
 
 PIECEWISE_LINEAR = ("clamp", "max", "min")
 """Elementwise, of weight 1 for what is selected, ½ at a tie of ``max``, and 0 for what is not."""
@@ -113,10 +116,16 @@ def averaged_quotient(equation: Equation, line: Line) -> list[LocalJacobian | No
     return _diagonals(equation, line.values, lambda i: found[i])
 
 
+def averaged_quadratic(equation: Equation, line: Line) -> list[LocalJacobian | None]:
+    """∂o/∂i half way."""
+    return elementwise_jacobian(equation, *line.middle())
+
+
 @rule_for("sub", "neg", "reduce_precision", axes=axis_labels.elementwise, linear_in=EVERY)
 @rule_for("div", axes=axis_labels.elementwise, linear_in=FIRST, average=averaged_quotient)
 @rule_for("rem", "nextafter", axes=axis_labels.elementwise)
 @rule_for(*CONTINUOUS, axes=axis_labels.elementwise, average=averaged)
+@rule_for(*QUADRATIC, axes=axis_labels.elementwise, average=averaged_quadratic)
 def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
     """∂o/∂i = JAX's own derivative, at kinks too."""
     return _diagonals(equation, values, lambda i: _compiled_derivative(equation, i, values))

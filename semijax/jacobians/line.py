@@ -184,7 +184,8 @@ def between_crossings(
     shape = jnp.broadcast_shapes(*(jnp.shape(end) for line in lines for end in line))
     inner = [jnp.broadcast_to(t, shape) for t in times]
     none, all_ = jnp.zeros(shape, inner[0].dtype), jnp.ones(shape, inner[0].dtype)
-    edges = jnp.sort(jnp.stack([none, *inner, all_]), 0)
+    edges = jnp.stack([none, *inner, all_])
+    edges = edges if len(inner) == 1 else jnp.sort(edges, 0)
     return (edges[1:] + edges[:-1]) / 2, edges[1:] - edges[:-1]
 
 
