@@ -175,10 +175,14 @@ def _jacobians(
     """JAX's ∂(output k)/∂(input p), a float64 matrix for each k in ``made`` and p in ``wrt``."""
     function = function_of(equation, values, wrt, made)
     argnums, point = tuple(range(len(wrt))), [values[p] for p in wrt]
+    refusals = ValueError, NotImplementedError
     try:
         jacobian = jax.jacrev(function, argnums)(*point)
-    except (ValueError, NotImplementedError):  # such as a dynamic loop in an atomic function
-        jacobian = jax.jacfwd(function, argnums)(*point)
+    except refusals:
+        try:
+            jacobian = _one_by_one(function, *point)  # some rules cannot be mapped
+        except refusals:
+            jacobian = jax.jacfwd(function, argnums)(*point)  # a dynamic loop has no other
     matrices = {}
     for k, row in zip(made, jacobian, strict=True):
         for p, block in zip(wrt, row, strict=True):
@@ -186,6 +190,23 @@ def _jacobians(
             matrix = np.array(block, np.float64)
             matrices[k, p] = matrix.reshape(math.prod(outer), values[p].size)
     return matrices
+
+
+def _one_by_one(
+    function: Callable[..., list[jax.Array]], *point: jax.Array
+) -> list[tuple[jax.Array, ...]]:
+    """What ``jax.jacrev`` returns, without vmap."""
+    results, pull = jax.vjp(function, *point)
+    found = []
+    for k, result in enumerate(results):
+
+        def row(cotangent: jax.Array, k: int = k) -> tuple[jax.Array, ...]:
+            return pull([cotangent if j == k else jnp.zeros_like(x) for j, x in enumerate(results)])
+
+        units = jnp.eye(result.size, dtype=result.dtype).reshape(result.size, *result.shape)
+        rows = jax.lax.map(row, units)
+        found.append(tuple(x.reshape(*result.shape, *x.shape[1:]) for x in rows))
+    return found
 
 
 def _passing_nan(

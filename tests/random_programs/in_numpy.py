@@ -88,7 +88,7 @@ def bind(equation, values):
     if name in OPERATIONS:
         result = OPERATIONS[name](*values, **params)
         if result is not NotImplemented:
-            return [np.asarray(result)]
+            return [array(result)]
     if name in CALLS_FOR_VALUE:
         return evaluate(*called(equation), values)
     if name == "cond":
