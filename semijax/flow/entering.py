@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from semijax import sweep
 from semijax.elements import Elements
 from semijax.flow.collectors import Swept
 from semijax.flow.results import TOTAL
-from semijax.jacobians.control_flow import region_bodies
+from semijax.jacobians.control_flow import equations_within
 from semijax.semirings import Semiring
 from semijax.semirings.around_through import AroundThrough, Parts
 from semijax.semirings.jitted import Jitted
@@ -92,7 +92,7 @@ class Components:
     """
 
     def __init__(self, graph: Graph, depth: int | None, iterations: bool) -> None:
-        crossed = [equation for equation in _all_equations(graph) if equation.wrt]
+        crossed = [e for e in equations_within(graph) if e.wrt and e.region is None]
         naming = Naming(depth, iterations)
         paths: dict[Component, set[Path]] = {}
         for equation in crossed:
@@ -119,7 +119,7 @@ class Components:
 
     def any_within(self, region: Equation) -> bool:
         """Whether the home of any lies in a region."""
-        path = tuple((outer.number, body) for outer, body in region.within)
+        path = region.path
         return any(
             home.path[: len(path)] == path
             and len(home.path) > len(path)
@@ -154,16 +154,6 @@ class Components:
     def _name(self, component: Component, iteration: tuple[int, ...]) -> str:
         module = self.homes[component].module
         return module.scope_at(iteration) if module and component.loops else component.scope
-
-
-def _all_equations(graph: Graph) -> Iterator[Equation]:
-    """All that are no regions, with those inside of regions that paths lead through."""
-    for equation in graph.equations:
-        if not equation.region:
-            yield equation
-        elif equation.wrt or equation.starts_inside:
-            for body in region_bodies(equation):
-                yield from _all_equations(body)
 
 
 def _home(equation: Equation, loops: int) -> Path:

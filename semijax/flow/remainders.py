@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from semijax.evaluation import Evaluation, Runs, evaluate, holds, output_values
 from semijax.flow.entering import all_paths
 from semijax.flow.results import TOTAL
 from semijax.jacobians.base import EquationJacobian
-from semijax.jacobians.control_flow import region_bodies
+from semijax.jacobians.control_flow import equations_within
 from semijax.semirings import Semiring, SumProduct
 from semijax.sites.program import Argnums
 from semijax.sites.starts import start_program
@@ -201,17 +201,13 @@ def residuals(
     semiring = SumProduct()
     found = call.between(graph, semiring, remainders)
     contributed = float(call.between(graph, semiring, all_paths).get(TOTAL, 0))
-    rows = [
-        Residual(
-            equation.name,
-            equation.scope,
-            equation.source,
-            float(np.max(found[path, equation.number, LOCAL], initial=0)),
-            float(np.sum(found[path, equation.number, EFFECT])),
-        )
-        for path, equation in _equations(graph)
-        if (path, equation.number, LOCAL) in found
-    ]
+    rows = []
+    for equation in equations_within(graph):
+        key = equation.path, equation.number
+        if (*key, LOCAL) in found:
+            largest = float(np.max(found[*key, LOCAL], initial=0))
+            effect = float(np.sum(found[*key, EFFECT]))
+            rows.append(Residual(equation.name, equation.scope, equation.source, largest, effect))
     whole, held = _whole(call.evaluation(graph), call.runs, graph)
     if held:
         rows.append(Residual(HELD, "", "", abs(held), held))
@@ -222,15 +218,6 @@ def residuals(
 def _all_floating(args: Sequence[Any], argnum: int) -> bool:
     leaves = paired_leaves(args, None, [argnum])
     return bool(leaves) and all(leaf.is_floating for leaf in leaves)
-
-
-def _equations(graph: Graph) -> Iterator[tuple[Any, Equation]]:
-    """All, with those inside of regions that paths lead through."""
-    for equation in graph.equations:
-        yield graph.path, equation
-        if equation.region is not None and (equation.wrt or equation.starts_inside):
-            for body in region_bodies(equation):
-                yield from _equations(body)
 
 
 def _whole(at: Evaluation, runs: Runs, graph: Graph) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -60,6 +60,15 @@ def region_bodies(equation: Equation) -> tuple[Graph, ...]:
     if equation.region.is_loop:
         return (_loop_body(equation, active),)
     return build_bodies(equation, active)
+
+
+def equations_within(graph: Graph) -> Iterator[Equation]:
+    """All equations, with those inside of regions that paths lead through."""
+    for equation in graph.equations:
+        yield equation
+        if equation.region is not None and (equation.wrt or equation.starts_inside):
+            for body in region_bodies(equation):
+                yield from equations_within(body)
 
 
 def _leading(cotangents: Sequence[Elements | None]) -> frozenset[int]:

@@ -195,6 +195,52 @@ def crossing(x: jax.Array, r: jax.Array, otherwise: Any) -> jax.Array:
     return jnp.where(crosses, r / jnp.where(crosses, r - x, 1), otherwise)
 
 
+class _AlongLastAxis:
+    """Numbers along the last axis of arrays; what is known of all of them has size 1 there."""
+
+    def __init__(self, size: int) -> None:
+        self.numbers = jnp.arange(size)
+
+    def each(self, of_all: jax.Array) -> jax.Array:
+        return of_all
+
+    def at(self, array: jax.Array, number: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(array, number, -1)
+
+    def max(self, array: jax.Array) -> jax.Array:
+        return array.max(-1, keepdims=True)
+
+    def sum(self, array: jax.Array) -> jax.Array:
+        return array.sum(-1, keepdims=True)
+
+    def argmax(self, array: jax.Array) -> jax.Array:
+        return jnp.argmax(array, -1, keepdims=True)
+
+
+class _InGroups:
+    """Numbers in one row, each of which belongs to a group; what is known of a group has a row."""
+
+    def __init__(self, groups: jax.Array, count: int) -> None:
+        self.groups, self.count = groups, count
+        self.numbers = jnp.arange(groups.size)
+
+    def each(self, of_all: jax.Array) -> jax.Array:
+        return of_all[self.groups]
+
+    def at(self, array: jax.Array, number: jax.Array) -> jax.Array:
+        return array[number]
+
+    def max(self, array: jax.Array) -> jax.Array:
+        return jax.ops.segment_max(array, self.groups, self.count)
+
+    def sum(self, array: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(array.astype(int), self.groups, self.count)
+
+    def argmax(self, array: jax.Array) -> jax.Array:
+        largest = array == self.each(self.max(array))
+        return -self.max(jnp.where(largest, -self.numbers, -self.groups.size))
+
+
 def shares_of_largest(x: jax.Array, r: jax.Array, *, ties: bool = True) -> jax.Array:
     """For how much of [0, 1] each of some numbers that move on lines is the largest.
 
@@ -206,43 +252,66 @@ def shares_of_largest(x: jax.Array, r: jax.Array, *, ties: bool = True) -> jax.A
     Returns:
         Numbers of the same shape that sum to 1.
     """
+    return _shares_of_largest(x, r, _AlongLastAxis(x.shape[-1]), ties=ties)
+
+
+def shares_of_largest_in_groups(
+    x: jax.Array, r: jax.Array, groups: jax.Array, count: int
+) -> jax.Array:
+    """The same within groups of numbers.
+
+    Args:
+        x: at the point, an array of shape ``[n]``.
+        r: at the reference.
+        groups: integers of shape ``[n]``, from 0 to ``count`` − 1.
+        count: the number of groups.
+
+    Returns:
+        Numbers of shape ``[n]`` that sum to 1 in each group.
+    """
+    return _shares_of_largest(x, r, _InGroups(groups, count), ties=True)
+
+
+def _shares_of_largest(
+    x: jax.Array, r: jax.Array, rivals: _AlongLastAxis | _InGroups, *, ties: bool
+) -> jax.Array:
     # Numbers are compared as they are: XLA may compute a difference to another precision than what
     # it is a difference of.
     end, begin = lax.stop_gradient((x, r))
-    numbers = jnp.arange(x.shape[-1])
+    each, numbers = rivals.each, rivals.numbers
 
-    def of(array: jax.Array, number: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array, number, -1)
+    def ahead_of(array: jax.Array, number: jax.Array) -> jax.Array:
+        return each(rivals.at(array, number)) - array
 
     def highest(among: jax.Array) -> jax.Array:
         """Of some that are equal now, the number of the one that will be the largest, or first."""
-        return jnp.argmax(jnp.where(among, end, -jnp.inf), -1, keepdims=True)
+        return rivals.argmax(jnp.where(among, end, -jnp.inf))
 
     def alike(winner: jax.Array) -> jax.Array:
         """Those that are what a winner is all along: itself, and others at a tie."""
         if not ties:
-            return numbers == winner
-        return (begin == of(begin, winner)) & (end == of(end, winner))
+            return numbers == each(winner)
+        return (begin == each(rivals.at(begin, winner))) & (end == each(rivals.at(end, winner)))
 
     def joined(together: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(new, new.sum(-1, keepdims=True), together)
+        return jnp.where(new, each(rivals.sum(new)), together)
 
     def overtaken(state: Any) -> Any:
         """Go on from the largest to the first that overtakes it."""
         winner, goes_on, together, before, after = state
-        overtakes = end > of(end, winner)
-        ahead, behind = of(begin, winner) - begin, end - of(end, winner)
+        overtakes = end > each(rivals.at(end, winner))
+        ahead, behind = ahead_of(begin, winner), -ahead_of(end, winner)
         when = ahead / jnp.where(overtakes, ahead + behind, 1)
         when = jnp.where(overtakes & ~jnp.isnan(when), when, jnp.inf)
-        first = when.min(-1, keepdims=True)
+        first = -rivals.max(-when)
         goes_on = goes_on & (first < jnp.inf)
-        following = highest(when == first)
-        after = jnp.where(goes_on & alike(winner), following, after)
-        before = jnp.where(goes_on & alike(following), winner, before)
-        together = joined(together, goes_on & alike(following))
+        following = highest(when == each(first))
+        after = jnp.where(each(goes_on) & alike(winner), each(following), after)
+        before = jnp.where(each(goes_on) & alike(following), each(winner), before)
+        together = joined(together, each(goes_on) & alike(following))
         return jnp.where(goes_on, following, winner), goes_on, together, before, after
 
-    winner = highest(begin == begin.max(-1, keepdims=True))
+    winner = highest(begin == each(rivals.max(begin)))
     # Of the numbers' type in every respect: in a ``shard_map`` a constant varies over no axis.
     nobody = jnp.where(begin == begin, -1, -1)
     together = joined(nobody + 1, alike(winner))
@@ -251,7 +320,7 @@ def shares_of_largest(x: jax.Array, r: jax.Array, *, ties: bool = True) -> jax.A
 
     def meets(other: jax.Array, otherwise: float) -> jax.Array:
         alone, known = other < 0, jnp.maximum(other, 0)
-        ahead_x, ahead_r = x - of(x, known), r - of(r, known)
+        ahead_x, ahead_r = x - rivals.at(x, known), r - rivals.at(r, known)
         return jnp.where(alone, otherwise, ahead_r / jnp.where(alone, 1, ahead_r - ahead_x))
 
     share = (meets(after, 1.0) - meets(before, 0.0)) / jnp.maximum(1, together)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -202,25 +203,18 @@ def _differentiates(equation: Equation) -> bool:
     name = "jaxpr" if equation.is_atomic else "call_jaxpr"
     if name not in equation.params:
         return True
-    with jax.ensure_compile_time_eval():
-        return _differentiates_function(equation.params[name], _SameFunction(equation))
+    function = equation.params[name]
+    if function not in _DIFFERENTIATED:
+        with jax.ensure_compile_time_eval():
+            _DIFFERENTIATED[function] = _agrees_with_its_code(equation, function)
+    return _DIFFERENTIATED[function]
 
 
-class _SameFunction:
-    """An equation, equal to every other: not what a cache looks at."""
-
-    def __init__(self, equation: Equation) -> None:
-        self.equation = equation
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameFunction)
-
-    def __hash__(self) -> int:
-        return 0
+_DIFFERENTIATED: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+"""Of functions that were tried, whether their derivative is the one their code has."""
 
 
-@functools.lru_cache(maxsize=512)
-def _differentiates_function(closed: Any, caller: _SameFunction) -> bool:
+def _agrees_with_its_code(equation: Equation, closed: Any) -> bool:
     jaxpr, _ = compat.open_jaxpr(closed)
     avals = [v.aval for v in jaxpr.invars]
     floating = [n for n, v in enumerate(avals) if jnp.issubdtype(v.dtype, jnp.inexact)]
@@ -246,7 +240,7 @@ def _differentiates_function(closed: Any, caller: _SameFunction) -> bool:
             for n, (key, v) in enumerate(zip(keys, avals, strict=True))
         ]
         own = derivatives(_without_rules(closed), inputs)
-        for a, b in zip(own, derivatives(caller.equation.bind, inputs), strict=True):
+        for a, b in zip(own, derivatives(equation.bind, inputs), strict=True):
             dtype = el.accumulation_dtype(a.dtype)
             agree &= _agree(as_real(a).astype(dtype), as_real(b).astype(dtype), TOLERANCE)
     return bool(agree)

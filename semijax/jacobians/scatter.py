@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from semijax.jacobians.base import LocalJacobian, rule_for
+from semijax.jacobians.compiled import compiled_on_numbers
 from semijax.jacobians.diagonal import Diagonal, Transposed
+from semijax.jacobians.line import Line, shares_of_largest_in_groups
 from semijax.jacobians.movement import Movement, positions
 from semijax.trace.graph import Equation
 from semijax.trace.primitives import primitive, primitives
@@ -40,9 +42,34 @@ def scatter_jacobian(
     ]
 
 
+@compiled_on_numbers
+def averaged_extrema(equation: Equation, line: Line) -> list[LocalJacobian | None]:
+    """∂o/∂i = the share of the line on which o is i, of the operand's element and the updates."""
+    x, _, updates = line.values
+    targets = _targets(equation, *line.values)
+    own = positions(x.shape)
+    dropped = jnp.asarray(x.size, own.dtype)
+    groups = jnp.concatenate([own.ravel(), jnp.where(targets < 0, dropped, targets).ravel()])
+    sign = -1 if equation.primitive is SCATTER_MIN else 1
+    at_point, at_reference = (
+        jnp.concatenate([sign * of_x.ravel(), sign * of_updates.ravel()])
+        for of_x, of_updates in zip(line.ends(0), line.ends(2), strict=True)
+    )
+    shares = shares_of_largest_in_groups(at_point, at_reference, groups, x.size + 1)
+    by_operand = shares[: x.size].reshape(x.shape)
+    by_update = shares[x.size :].reshape(updates.shape)
+    movement = Movement(targets, x.shape, updates.shape, by_update, by_update != 0)
+    return [
+        Diagonal(by_operand, x.shape, x.shape, selected=by_operand != 0),
+        None,
+        Transposed(movement),
+    ]
+
+
 @rule_for("scatter-add", same_for_both_parts=True, linear_in=OPERAND_AND_UPDATES)
 @rule_for("scatter-sub", linear_in=OPERAND_AND_UPDATES)
-@rule_for("scatter-mul", "scatter-min", "scatter-max")
+@rule_for("scatter-mul")
+@rule_for("scatter-min", "scatter-max", average=averaged_extrema)
 def scatter_reduce_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:
@@ -72,7 +99,7 @@ def scatter_reduce_jacobian(
     return [operand, None, update]
 
 
-SCATTER_ADD = primitive("scatter-add")
+SCATTER_ADD, SCATTER_MIN = primitive("scatter-add"), primitive("scatter-min")
 
 EXTREMA = primitives("scatter-min", "scatter-max")
 """What they do not select, of the operand and of the updates, has a derivative of 0."""

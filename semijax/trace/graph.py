@@ -232,6 +232,11 @@ class Equation:
         return count_loops(self.within)
 
     @property
+    def path(self) -> tuple[tuple[int, int], ...]:
+        """The ``path`` of the graph it is in."""
+        return _path(self.within)
+
+    @property
     def starts_inside(self) -> bool:
         """Whether it is a region, and paths start in it."""
         return any(body.any_start for body in self.marks.values())
@@ -299,10 +304,14 @@ class Graph:
     @property
     def path(self) -> tuple[tuple[int, int], ...]:
         """The regions it lies in, by the positions of equations and bodies."""
-        return tuple((equation.number, body) for equation, body in self.within)
+        return _path(self.within)
 
 
 Regions = tuple[tuple[Equation, int], ...]
+
+
+def _path(within: Regions) -> tuple[tuple[int, int], ...]:
+    return tuple((equation.number, body) for equation, body in within)
 
 
 def count_loops(within: Regions) -> int:

@@ -7,7 +7,13 @@ import pytest
 from jax import lax
 
 import semijax as sj
-from semijax.jacobians.line import Line, secant, shares_of_largest, shares_of_ranks
+from semijax.jacobians.line import (
+    Line,
+    secant,
+    shares_of_largest,
+    shares_of_largest_in_groups,
+    shares_of_ranks,
+)
 from semijax.jacobians.lookup import averaged_jacobian
 from semijax.trace.graph import trace
 
@@ -77,6 +83,14 @@ CASES = {
         lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 2), "SAME"),
         [two(real, 4, 4)],
     ),
+    "scatter_max": (
+        lambda x, u: x.at[np.array([2, 0, 2, 9, 2])].max(u, mode="drop"),
+        [two(real, 3, 2), two(real, 5, 2)],
+    ),
+    "scatter_min": (
+        lambda x, u: x.at[:, np.array([1, 1])].min(u),
+        [two(real, 2, 3), two(real, 2, 2)],
+    ),
     "triangular system": (
         lambda a, b: lax.linalg.triangular_solve(a, b, left_side=True, lower=True),
         [TRIANGLE, two(real, 3, 2)],
@@ -93,6 +107,8 @@ TOO_STEEP = {"maximum", "minimum of a constant", "clamp", "relu", "pooling", "ab
     "sort with a payload",
     "cummax",
     "cummin",
+    "scatter_max",
+    "scatter_min",
 }
 """Their derivatives jump: the integral by panels is as exact as a panel is wide."""
 
@@ -215,6 +231,31 @@ def test_shares(seed):
             np.testing.assert_allclose(
                 shares_of_ranks(jnp.asarray(x), jnp.asarray(r)), ranks, atol=1e-4
             )
+
+
+def test_shares_in_groups():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 5, 40)
+    groups[groups == 3] = 2  # one group has no members
+    x, r = jnp.asarray(rng.normal(size=(2, 40)).round(1), jnp.float32)
+    found = shares_of_largest_in_groups(x, r, jnp.asarray(groups), 5)
+    for group in set(groups):
+        own = groups == group
+        np.testing.assert_allclose(found[own], shares_of_largest(x[own], r[own]), atol=1e-6)
+
+
+def test_segments():
+    segments = np.array([0, 1, 0, 3, 0, 1])
+
+    def f(x):  # segment 2 is empty: -inf
+        largest = jax.ops.segment_max(x, segments, 4)
+        return (jnp.exp(x - largest[segments]) * x).sum()
+
+    x, r = (jnp.asarray(end, jnp.float32) for end in two(real, 6))
+    left = sj.residuals(f, (x,), (r,))
+    assert abs(left.remainder) < 1e-5 * abs(left.whole)
+    parts = sj.semiring_grad(f, sj.SumProduct(), weighting=sj.Contrast(r))(x)
+    np.testing.assert_allclose(parts.sum(), f(x) - f(r), rtol=1e-5)
 
 
 def test_shares_do_not_depend_on_how_numbers_are_compiled():
