@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from semijax.jacobians import (  # noqa: F401, each declares the rules of its family
     axis_labels,
     collectives,
@@ -70,7 +72,8 @@ def averaged_jacobian(equation: Equation, line: Line) -> EquationJacobian:
         NotImplementedError: where JAX has no derivative.
         ValueError: where the only way is a dense Jacobian, and that is over its budget.
     """
-    if not line.others:
+    nothing_moves = line.moving and not any(jnp.size(line.values[n]) for n in line.moving)
+    if not line.others or nothing_moves:
         return equation_jacobian(equation, *line.values)
     known, own_rule = _known(equation), user_rule(equation.primitive)
     parts = involves_complex(equation) and not known.knows_parts

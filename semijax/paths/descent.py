@@ -8,7 +8,7 @@ import numpy as np
 
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import DECIMALS, Scores, log_size
+from semijax.paths.scores import DECIMALS, Guide, log_size
 from semijax.semirings.logarithmic import ZERO
 
 NODES_AT_ONCE = 256
@@ -41,7 +41,7 @@ def by_chance(rng: np.random.Generator) -> Choose:
     return choose
 
 
-def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray]) -> Found:
+def descend(scores: Guide, choose: Choose, sources: Mapping[Array, np.ndarray]) -> Found:
     """One path from each source, chosen edge by edge.
 
     Args:
@@ -53,17 +53,18 @@ def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray])
     index = np.concatenate([*sources.values()])
     array = np.repeat([a.number for a in sources], [len(i) for i in sources.values()])
     pointer = np.concatenate([tree.start(a, i) for a, i in sources.items()])
-    passed = np.repeat([scores.passes(a) for a in sources], [len(i) for i in sources.values()])
+    state = np.concatenate([scores.starting(a, i) for a, i in sources.items()])
     done = len(scores.run.arrays)
     while (number := int(array.min())) < done:
         here = np.flatnonzero(array == number)
         if number == scores.end.number:
             array[here] = done
             continue
-        for which in list(_groups(here, index, passed)):  # before any of them moves
+        for which in list(_groups(here, index, state)):  # before any of them moves
             nodes, node = np.unique(index[which], return_inverse=True)
             ways = bundles(scores, scores.run.arrays[number], nodes)
-            options = _Options(scores, ways, bool(passed[which[0]]))
+            before = int(state[which[0]])
+            options = _Options(scores, ways, before)
             first = np.searchsorted(options.owner, np.arange(len(nodes) + 1))
             way, edge = options.origin(choose(options.log, first, node))
             for w in np.unique(way):
@@ -71,14 +72,14 @@ def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray])
                 end, weight = bundle.edges.other[taken], bundle.edges.weight[taken]
                 pointer[moved] = tree.extend(pointer[moved], bundle, index[moved], end, weight)
                 array[moved], index[moved] = bundle.target.number, end
-                passed[moved] |= scores.passes(bundle.target)
+                state[moved] = scores.arriving(bundle.target, end, before)
     return Found(tree, pointer.tolist())
 
 
-def _groups(here: np.ndarray, index: np.ndarray, passed: np.ndarray) -> Iterator[np.ndarray]:
-    """Paths that have been where they have to pass, or have not, at a few nodes at a time."""
-    for before in np.unique(passed[here]):
-        alike = here[passed[here] == before]
+def _groups(here: np.ndarray, index: np.ndarray, state: np.ndarray) -> Iterator[np.ndarray]:
+    """Paths of one state, at a few nodes at a time."""
+    for before in np.unique(state[here]):
+        alike = here[state[here] == before]
         _, node = np.unique(index[alike], return_inverse=True)
         for start in range(0, node.max() + 1, NODES_AT_ONCE):
             yield alike[(node >= start) & (node < start + NODES_AT_ONCE)]
@@ -92,12 +93,12 @@ class _Options:
         log: the logarithm of what it is worth.
     """
 
-    def __init__(self, scores: Scores, ways: Sequence[Bundle], passed: bool) -> None:
+    def __init__(self, scores: Guide, ways: Sequence[Bundle], state: int) -> None:
         self._kept, owners, logs = [], [], []
         for bundle in ways:
             owner, other, weight = bundle.edges
-            after = passed or scores.passes(bundle.target)
-            score = scores.at(bundle.target, other, passed=after)
+            after = scores.arriving(bundle.target, other, state)
+            score = scores.at(bundle.target, other, state=after)
             kept = np.flatnonzero(score != -np.inf)
             if len(kept) < len(score):
                 owner, weight, score = owner[kept], weight[kept], score[kept]

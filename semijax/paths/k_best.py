@@ -12,7 +12,7 @@ import numpy as np
 from semijax.jacobians.edges import pairs
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import DECIMALS, Scores, beyond_float64, log_size
+from semijax.paths.scores import DECIMALS, Guide, Order, beyond_float64, log_size
 from semijax.semirings.logarithmic import ZERO
 
 
@@ -33,7 +33,7 @@ class _Prefixes:
     Attributes:
         array, index: where each has got to: the number of the array, and the position in it.
         log, negative: of its weight: the logarithm of the size, and the sign.
-        passed: whether it has been where paths have to pass.
+        state: what has to be known of it so far, see ``Guide.arriving``.
         sign, size: the rank of the best path that begins like this.
         order: the order of the paths by their nodes: of equally good ones, the first wins.
         pointer: to its last edge.
@@ -45,7 +45,7 @@ class _Prefixes:
     index: np.ndarray
     log: np.ndarray
     negative: np.ndarray
-    passed: np.ndarray
+    state: np.ndarray
     sign: np.ndarray
     size: np.ndarray
     order: np.ndarray
@@ -67,7 +67,7 @@ class _Prefixes:
         return _Prefixes(*(np.concatenate(column) for column in columns))
 
 
-def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray | None]) -> Found:
+def k_best(scores: Guide, k: int, sources: Mapping[Array, np.ndarray | None]) -> Found:
     """The k best paths from some nodes of some arrays, best first.
 
     At most k prefixes are kept. Each can be completed to a path as good as its score says; those k
@@ -103,7 +103,7 @@ def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray | None]) -
 
 
 class _KBest:
-    def __init__(self, scores: Scores, k: int) -> None:
+    def __init__(self, scores: Guide, k: int) -> None:
         self._scores, self._k = scores, k
         self.tree = Backpointers()
 
@@ -111,27 +111,29 @@ class _KBest:
         """The k best sources."""
         parts = [_none()]
         for array, index in sources.items():
-            passed = self._scores.passes(array)
+            index = array.positions if index is None else index
+            state = self._scores.starting(array, index)
             carried = array.carried_at(index)
             log, negative = log_size(carried), carried < 0
-            score = self._scores.at(array, index, passed=passed, negative=negative)
-            best = np.arange(len(score))
+            score = self._scores.at(array, index, state=state, negative=negative)
+            best = np.flatnonzero(score != -np.inf)
             if len(best) > self._k:
-                ahead = self._rank(score, log)
-                equal = ahead.size if self._scores.order.logarithmic else score * np.abs(carried)
-                least = np.partition(equal, -self._k)[-self._k]
-                above, ties = np.flatnonzero(equal > least), np.flatnonzero(equal == least)
-                best = np.sort(np.concatenate([above, ties[: self._k - len(above)]]))
-            index, score = best if index is None else index[best], score[best]
+                ahead = rank_of(self._scores.order, score[best], log[best])
+                size = score[best] * np.abs(carried[best])
+                size = ahead.size if self._scores.order.logarithmic else size
+                least = np.partition(size, -self._k)[-self._k]
+                above, ties = np.flatnonzero(size > least), np.flatnonzero(size == least)
+                best = best[np.sort(np.concatenate([above, ties[: self._k - len(above)]]))]
+            index, score, state = index[best], score[best], state[best]
             log, negative = log[best], negative[best]
             n, pointer = len(index), self.tree.start(array, index)
-            rank = self._rank(score, log)
+            rank = rank_of(self._scores.order, score, log)
             prefixes = _Prefixes(
                 array=np.full(n, array.number),
                 index=index,
                 log=log,
                 negative=negative,
-                passed=np.full(n, passed),
+                state=state,
                 sign=rank.sign,
                 size=rank.size,
                 order=pointer,
@@ -140,7 +142,7 @@ class _KBest:
                 start=index,
                 weight=np.ones(n),
             )
-            parts.append(prefixes.take(score != -np.inf))
+            parts.append(prefixes)
         return self._best(_Prefixes.join(parts))
 
     def advance(self, prefixes: _Prefixes, here: np.ndarray) -> _Prefixes:
@@ -150,8 +152,8 @@ class _KBest:
         nodes, node = np.unique(leaving.index, return_inverse=True)
         ways = bundles(self._scores, self._scores.run.arrays[leaving.array[0]], nodes)
         for via, bundle in enumerate(ways):
-            for negative, passed in itertools.product((False, True), repeat=2):
-                alike = (leaving.negative == negative) & (leaving.passed == passed)
+            for negative, state in itertools.product((False, True), np.unique(leaving.state)):
+                alike = (leaving.negative == negative) & (leaving.state == state)
                 if alike.any():
                     group = dataclasses.replace(leaving.take(alike), via=np.full(alike.sum(), via))
                     parts.append(self._extend(bundle, group, node[alike], least))
@@ -170,7 +172,7 @@ class _KBest:
     def _extend(
         self, bundle: Bundle, prefixes: _Prefixes, node: np.ndarray, least: Rank | None
     ) -> _Prefixes:
-        """Prefixes of one sign that have all been where paths must pass, or not, one edge on.
+        """Prefixes of one sign and one state, one edge on.
 
         Args:
             bundle: the edges.
@@ -178,13 +180,13 @@ class _KBest:
             node: which of the nodes each is at.
             least: what its rank must be at least.
         """
-        passed = bool(prefixes.passed[0]) or self._scores.passes(bundle.target)
         owner, other, weight = bundle.edges
         negative = (weight < 0) ^ prefixes.negative[0]
-        score = self._scores.at(bundle.target, other, passed=passed, negative=negative)
+        state = self._scores.arriving(bundle.target, other, int(prefixes.state[0]))
+        score = self._scores.at(bundle.target, other, state=state, negative=negative)
         there = np.flatnonzero(score != -np.inf)
         owner, log = owner[there], log_size(weight[there])
-        value = self._rank(score[there], log)
+        value = rank_of(self._scores.order, score[there], log)
 
         # An edge that is not good enough for the best prefix at its node is for none, and no prefix
         # needs more than k.
@@ -193,7 +195,9 @@ class _KBest:
             np.fmax.at(high, node, prefixes.log)
             np.fmin.at(low, node, prefixes.log)
             best = np.where(value.sign < 0, low[owner], high[owner])
-            kept = np.flatnonzero(_at_least(self._rank(score[there], log + best), least))
+            kept = np.flatnonzero(
+                _at_least(rank_of(self._scores.order, score[there], log + best), least)
+            )
         else:
             kept = np.arange(len(there))
         kept = kept[_best_of_each(owner[kept], Rank(*(v[kept] for v in value)), self._k)]
@@ -202,29 +206,19 @@ class _KBest:
 
         following, taken = prefixes.take(prefix), there[edge]
         log = np.where(following.log < ZERO / 2, ZERO, following.log + log[edge])
-        rank = self._rank(score[taken], log)
+        rank = rank_of(self._scores.order, score[taken], log)
         return dataclasses.replace(
             following,
             array=np.full(len(edge), bundle.target.number),
             index=other[taken],
             log=log,
             negative=negative[taken],
-            passed=np.full(len(edge), passed),
+            state=state[taken],
             sign=rank.sign,
             size=rank.size,
             start=following.index,
             weight=weight[taken],
         )
-
-    def _rank(self, score: np.ndarray, log: Any) -> Rank:
-        """Of paths with these scores ahead, and weights of these sizes so far."""
-        size = log + (score if self._scores.order.logarithmic else log_size(score))
-        # A weight of 0 is on the way, whatever else is. What is not finite ahead was not selected.
-        dead = (size < ZERO / 2) | ~np.isfinite(size)
-        if self._scores.order.logarithmic:
-            return Rank(np.ones(len(score)), np.where(dead, ZERO, np.round(size, DECIMALS)))
-        sign, size = np.where(dead, 0, np.sign(score)), np.where(dead, 0, size)
-        return Rank(sign, np.round(sign * size, DECIMALS))
 
     def rank(self, prefixes: _Prefixes, k: int) -> Rank:
         """The rank of the k-th best prefix; there are as many."""
@@ -234,6 +228,17 @@ class _KBest:
     def _best(self, prefixes: _Prefixes) -> _Prefixes:
         best = np.lexsort((prefixes.order, -prefixes.size, -prefixes.sign))[: self._k]
         return prefixes.take(np.sort(best))
+
+
+def rank_of(order: Order, score: np.ndarray, log: Any) -> Rank:
+    """Of paths with these scores ahead, and weights of these sizes so far."""
+    size = log + (score if order.logarithmic else log_size(score))
+    # A weight of 0 is on the way, whatever else is. What is not finite ahead was not selected.
+    dead = (size < ZERO / 2) | ~np.isfinite(size)
+    if order.logarithmic:
+        return Rank(np.ones(len(score)), np.where(dead, ZERO, np.round(size, DECIMALS)))
+    sign, size = np.where(dead, 0, np.sign(score)), np.where(dead, 0, size)
+    return Rank(sign, np.round(sign * size, DECIMALS))
 
 
 SLACK = 1e-5
@@ -252,7 +257,7 @@ def _first(rank: Rank) -> tuple[float, float]:
 
 def _none() -> _Prefixes:
     kinds = {"log": float, "sign": float, "size": float, "weight": float}
-    kinds |= {"negative": bool, "passed": bool}
+    kinds |= {"negative": bool}
     names = [field.name for field in dataclasses.fields(_Prefixes)]
     return _Prefixes(*(np.zeros(0, kinds.get(name, int)) for name in names))
 

@@ -191,6 +191,8 @@ class Path:
             two runs there, or the value.
         whole: what all paths contribute together: the difference of the two outputs, or the output.
         weighting: what its edges weigh; None if it was read from JSON, or pickled.
+        story: what it says, if it is the best of those that say so: labels, see ``top_paths``.
+        together: the statistic of all paths that say so.
     """
 
     nodes: tuple[Node, ...]
@@ -201,6 +203,8 @@ class Path:
     carried: float | None = None
     whole: float | None = None
     weighting: Weighting | None = dataclasses.field(default=None, compare=False)
+    story: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+    together: Any = dataclasses.field(default=None, compare=False)
 
     @property
     def contribution(self) -> float:

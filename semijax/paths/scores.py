@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -74,8 +74,52 @@ def log_size(weights: np.ndarray) -> np.ndarray:
         return np.maximum(np.log(np.abs(weights)), ZERO)
 
 
+class Guide(Protocol):
+    """What a search asks: how good the best way on is from a node, to a path in some state.
+
+    Attributes:
+        run: the run.
+        end: where the paths end.
+        order: which paths are better.
+    """
+
+    run: Run
+    end: Array
+    order: Order
+
+    def reached(self, array: Array) -> bool:
+        """Whether any path leads from the array to the end."""
+        ...
+
+    def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
+        """The states of paths that start at some nodes of an array."""
+        ...
+
+    def arriving(self, array: Array, index: np.ndarray, state: int) -> np.ndarray:
+        """The states of paths that come to some nodes, each from a node where it had this one.
+
+        A state is what has to be known of a path so far.
+        """
+        ...
+
+    def at(
+        self, array: Array, index: np.ndarray | None, *, state: Any, negative: Any = False
+    ) -> np.ndarray:
+        """The scores of some nodes, see ``Order``; −∞ where there is no way on.
+
+        Args:
+            array: the nodes' array.
+            index: their positions in it; None for all.
+            state: that of the path there: one, or one for each node.
+            negative: whether its weight so far is.
+        """
+        ...
+
+
 class Scores:
-    """The scores of all nodes of a run.
+    """The scores of all nodes of a run: a ``Guide`` to the best of all paths.
+
+    The state of a path is 1 if it has been where it has to pass, else 0.
 
     Attributes:
         run: the run.
@@ -93,32 +137,54 @@ class Scores:
         if passes is not None:
             self._kept[False] = backward(run, order.semiring, end, passes, everything)
 
-    def passes(self, array: Array) -> bool:
-        """Whether who is at a node of the array has been where paths have to pass."""
-        return self._passes is None or self._passes(array)
+    def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
+        """See ``Guide``."""
+        return self.arriving(array, index, 0)
+
+    def arriving(self, array: Array, index: np.ndarray, state: int) -> np.ndarray:
+        """See ``Guide``."""
+        passed = state or self._passes is None or self._passes(array)
+        return np.full(len(index), int(passed))
 
     def reached(self, array: Array) -> bool:
         """Whether any path leads from the array to the end."""
         return array in self._kept[True]
 
     def at(
-        self, array: Array, index: np.ndarray | None, *, passed: bool = True, negative: Any = False
+        self, array: Array, index: np.ndarray | None, *, state: Any = 1, negative: Any = False
     ) -> np.ndarray:
-        """The scores of some nodes, see ``Order``; −∞ where there is no way on.
+        """See ``Guide``."""
+        index = array.positions if index is None else index
 
-        Args:
-            array: the nodes' array.
-            index: their positions in it; None for all.
-            passed: whether the path has been where it has to pass.
-            negative: whether its weight so far is.
-        """
-        if array not in self._kept[passed]:
-            return np.full(math.prod(array.shape) if index is None else len(index), -np.inf)
-        which = slice(None) if index is None else index
-        return self.order.score(self._kept[passed][array], which, negative)
+        def of_state(state: int, index: np.ndarray, negative: Any) -> np.ndarray:
+            if array not in self._kept[bool(state)]:
+                return np.full(len(index), -np.inf)
+            return self.order.score(self._kept[bool(state)][array], index, negative)
+
+        return by_state(of_state, index, state, negative)
 
 
-def beyond_float64(scores: Scores) -> str:
+def by_state(
+    score: Callable[[int, np.ndarray, Any], np.ndarray],
+    index: np.ndarray,
+    state: Any,
+    negative: Any,
+) -> np.ndarray:
+    """Scores that are asked for state by state: of one, or one for each node."""
+    if np.ndim(state) == 0:
+        return score(int(state), index, negative)
+    states = np.unique(state)
+    if len(states) == 1:
+        return score(int(states[0]), index, negative)
+    found = np.full(len(index), -np.inf)
+    for each in states:
+        here = state == each
+        own = negative[here] if np.ndim(negative) else negative
+        found[here] = score(int(each), index[here], own)
+    return found
+
+
+def beyond_float64(scores: Guide) -> str:
     """Where the weights ahead get too small or too large for float64, for a message."""
     strongest = Scores(scores.run, scores.end, STRONGEST)
     largest, smallest = math.log(np.finfo(float).max), math.log(np.finfo(float).tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,9 +16,13 @@ from semijax.paths.call import Call
 from semijax.paths.descent import by_chance, descend, largest
 from semijax.paths.k_best import k_best
 from semijax.paths.labels import Labels
+from semijax.paths.levels import Told, check_level
 from semijax.paths.path import Path, Paths
 from semijax.paths.run import Array
 from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
+from semijax.paths.stories import Suffixes, best_path, best_stories
+from semijax.paths.sweeps import read_out
+from semijax.semirings import AbsSumProduct, Semiring, as_semiring
 from semijax.sites.program import Argnums
 from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
@@ -30,6 +35,8 @@ def top_paths(
     argnums: int | Sequence[int] = 0,
     source: Any = None,
     through: str | None = None,
+    distinct: Any = None,
+    semiring: Any = None,
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
@@ -63,6 +70,18 @@ def top_paths(
             ``"*/attention/self/key"``, or ``"layers[3]/attention"`` for one iteration of a loop;
             ``*`` matches slashes too. Where no scope matches, those that pass a node of a site:
             ``"Net/shared#2"``, a ``tap``'s name, ``"*/mlp/tanh"``.
+        distinct: the level at which paths must differ. Then these are the k best *stories*, each
+            with its best path. A story is the sequence of labels of a path's nodes, where equal
+            ones that follow each other are one:
+
+            * ``"module"``: the scope in which a node was made; where the path starts, the array's
+              name;
+            * an integer: the first so many names of the scope;
+            * a function from a ``Node`` to a label that can be hashed, or to None for a node that
+              tells nothing. It is called for every node of every array;
+            * several of these, in a tuple: labels are tuples then.
+        semiring: with ``distinct``, what is asked of all paths that tell a story together: a
+            semiring, or several, see ``semiring_grad``. By default ``AbsSumProduct``, their mass.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
         weighting: what the edges weigh, see ``semiring_grad``. Where a path carries something at
             the start, as the difference between two runs, what it contributes is compared in place
@@ -73,12 +92,13 @@ def top_paths(
         are alike. Of equally good paths the one with the lower index comes first: the element
         it starts from, then where they part the earlier array, then the index in it; weights are
         equal that agree to ten digits. Where no path leads from the source to the output the list
-        is empty, and says so when printed.
+        is empty, and says so when printed. With ``distinct`` each knows its ``story`` and, as
+        ``together``, the statistic of all paths that tell it.
 
     Raises:
-        ValueError: if ``k`` is less than 1, ``by`` is something else, nothing is called like the
-            source, or like the scope, or the source is the name of several arrays of which one is
-            computed from another, as of a module that is used twice.
+        ValueError: if ``k`` is less than 1, ``by`` or ``distinct`` is something else, nothing is
+            called like the source, or like the scope, or the source is the name of several arrays
+            of which one is computed from another, as of a module that is used twice.
         IndexError: if the source's index is out of range.
         TypeError: as ``semiring_grad``.
         FloatingPointError: if a derivative on a path is infinite, or no number.
@@ -94,6 +114,15 @@ def top_paths(
         >>> sj.top_paths(f, k=2)(0.0, 3.0)
         1. Path(weight=3, 3 edges: [0] → sub → mul → add)
         2. Path(weight=1, 2 edges: [0] → exp → add)
+
+        Twelve paths tell two stories; ``together`` is the mass of those that tell it:
+
+        >>> g = lambda x: (x + jnp.tanh(x @ jnp.ones((3, 3)))).sum()
+        >>> made_by = lambda node: node.primitive or None
+        >>> for path in sj.top_paths(g, k=2, distinct=made_by)(jnp.ones(3)):
+        ...     print(" → ".join(path.story), round(path.together, 3))
+        add → reduce_sum 3.0
+        dot_general → tanh → add → reduce_sum 0.089
     """
     checks.check_callable(fun)
     check_weighting(weighting)
@@ -101,6 +130,11 @@ def top_paths(
     if not isinstance(by, str) or by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(map(repr, ORDERS))}, got {by!r}.")
     order = ORDERS[by]
+    if distinct is not None:
+        check_level(distinct)
+    elif semiring is not None:
+        raise TypeError("semiring is for stories: say at which level paths are distinct.")
+    of_all = as_semiring(AbsSumProduct() if semiring is None else semiring)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def paths(*args: Any, **kwargs: Any) -> Paths:
@@ -109,8 +143,11 @@ def top_paths(
         search = _Search(call, order)
         if search.scores is None or not search.sources:
             return Paths([], search.explanation)
-        found = k_best(search.scores, k, search.sources)
-        return Paths(Labels(call).paths(found), search.explanation)
+        if distinct is None:
+            found = k_best(search.scores, k, search.sources)
+            return Paths(Labels(call).paths(found), search.explanation)
+        told = Told(call, distinct)
+        return Paths(_storytellers(search, search.scores, k, told, of_all), search.explanation)
 
     return paths
 
@@ -245,6 +282,29 @@ def sample_paths(
     return paths
 
 
+def _storytellers(
+    search: _Search, scores: Scores, k: int, told: Told, of_all: Semiring
+) -> list[Path]:
+    """The best path of each of the k best stories."""
+    call, order, where = search.call, scores.order, (scores.run, scores.end)
+    how = told, search.sources, call.passes
+    suffixes, everything = (Suffixes(*where, own, *how) for own in (order.semiring, of_all))
+    labels, paths = Labels(call), []
+    for story in best_stories(suffixes, order, k):
+        (path,) = labels.paths(best_path(suffixes, order, story))
+        whole = everything.whole(story)
+        together = jax.tree.map(_plain, read_out(of_all, whole))
+        said = tuple(told.labels[number] for number in story)
+        paths.append(dataclasses.replace(path, story=said, together=together))
+    return paths
+
+
+def _plain(statistic: Any) -> Any:
+    """A number, or an array where there are several."""
+    found = np.asarray(statistic)
+    return found if found.ndim else found.item()
+
+
 ORDERS = {
     "abs": STRONGEST,
     "max": LARGEST,
@@ -256,6 +316,7 @@ class _Search:
     """Which paths are meant.
 
     Attributes:
+        call: whose.
         scores: of every node; None where no path reaches the output.
         sources: the positions in each array that they start from; None for all.
         explanation: what was looked for.
@@ -264,6 +325,7 @@ class _Search:
     def __init__(self, call: Call, order: Order) -> None:
         via = "" if call.through is None else f" through {call.through!r}"
         weight = " and weighs more than 0" if order is MASS else ""
+        self.call = call
         self.explanation = f"no path leads from {call.text}{via} to the output{weight}"
         self.sources: dict[Array, np.ndarray | None] = {}
         self.scores: Scores | None = None
@@ -271,7 +333,9 @@ class _Search:
             return
         self.scores = Scores(call.run, call.end, order, call.passes)
         for array, index in call.sources.items():
-            score = self.scores.at(array, index, passed=self.scores.passes(array))
+            positions = array.positions if index is None else index
+            state = self.scores.starting(array, positions)
+            score = self.scores.at(array, positions, state=state)
             kept = score != -np.inf
             if order is MASS:
                 kept &= array.carried_at(index) != 0
@@ -289,11 +353,12 @@ def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.
     """Draws of the sources, each with a probability in proportion to the mass ahead of it."""
     if search.scores is None or not search.sources:
         return {}
-    at, passes = search.scores.at, search.scores.passes
-    logs = [
-        at(a, i, passed=passes(a)) + np.log(np.abs(a.carried_at(i)))
-        for a, i in search.sources.items()
-    ]
+    logs = []
+    for array, index in search.sources.items():
+        positions = array.positions if index is None else index
+        state = search.scores.starting(array, positions)
+        ahead = search.scores.at(array, positions, state=state)
+        logs.append(ahead + np.log(np.abs(array.carried_at(positions))))
     largest = max(log.max() for log in logs)
     masses = [np.exp(log - largest) for log in logs]
     sums = np.array([mass.sum() for mass in masses])

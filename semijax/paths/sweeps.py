@@ -38,9 +38,7 @@ def backward(
         all_paths: for these, the same sweep over all paths.
     """
     with jax.enable_x64(True):
-        found: Kept = {}
-        if passes is None:
-            found[end] = semiring.one(end.shape, jnp.float64)
+        found: Kept = {} if passes else finished(semiring, end)
         for step in reversed(run.steps):
             arrived = {}
             for o, made in step.outputs.items():
@@ -49,7 +47,7 @@ def backward(
                     arrived[o] = known[made]
             for i, part in _swept("pull", semiring, step, arrived).items():
                 if i in step.inputs:
-                    _accumulate(semiring, found, step.inputs[i], part)
+                    accumulate(semiring, found, step.inputs[i], part)
         return found
 
 
@@ -64,7 +62,7 @@ def forward(run: Run, semiring: Semiring, begin: Mapping[Array, np.ndarray | Non
             departing = {i: found[a] for i, a in step.inputs.items() if a in found}
             for o, part in _swept("push", semiring, step, departing).items():
                 if o in step.outputs:
-                    _accumulate(semiring, found, step.outputs[o], part)
+                    accumulate(semiring, found, step.outputs[o], part)
         return found
 
 
@@ -89,6 +87,12 @@ def flows(
                 for i, part in _swept("pull", semiring, step, arrived).items():
                     if i in step.inputs and step.inputs[i] in from_begin:
                         yield step, i, _through(semiring, from_begin[step.inputs[i]], part)
+
+
+def finished(semiring: Semiring, end: Array) -> Kept:
+    """The elements of paths that have come to their end."""
+    with jax.enable_x64(True):
+        return {end: semiring.one(end.shape, jnp.float64)}
 
 
 def started(semiring: Semiring, array: Array, elements: Elements | None = None) -> Elements:
@@ -125,6 +129,30 @@ def read_out(semiring: Semiring, elements: Elements) -> Any:
         return semiring.readout(elements)
 
 
+def accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) -> None:
+    """⊕ elements to those that are known of an array."""
+    with jax.enable_x64(True):
+        found[array] = _add(semiring, found[array], part) if array in found else part
+
+
+def pulled(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
+    """From the elements at a step's outputs, by position, to those at its inputs."""
+    with jax.enable_x64(True):
+        return _swept("pull", semiring, step, given)
+
+
+def pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
+    """From the elements at a step's inputs, by position, to those at its outputs."""
+    with jax.enable_x64(True):
+        return _swept("push", semiring, step, given)
+
+
+def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Elements:
+    """The elements of the paths through every node, given those of the ways to it and on."""
+    with jax.enable_x64(True):
+        return _mul(semiring, before, after)
+
+
 def _swept(
     verb: str, semiring: Semiring, step: Step, given: dict[int, Elements]
 ) -> dict[int, Elements]:
@@ -152,13 +180,14 @@ def _sweep(
 _jitted_sweep = functools.partial(jax.jit, static_argnums=(0, 1, 3))(_sweep)
 
 
-def _accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) -> None:
-    found[array] = _add(semiring, found[array], part) if array in found else part
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _add(semiring: Semiring, a: Elements, b: Elements) -> Elements:
     return semiring.add(a, b)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mul(semiring: Semiring, a: Elements, b: Elements) -> Elements:
+    return semiring.mul(a, b)
 
 
 @functools.partial(jax.jit, static_argnums=0)

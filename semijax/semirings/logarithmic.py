@@ -44,10 +44,11 @@ class LogAbsMaxProduct(Semiring):
         return jnp.maximum(a, b)
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return a + b
+        none = (a == -jnp.inf) | (b == -jnp.inf)
+        return jnp.where(none, -jnp.inf, a + b)  # no path, however steep the other way is
 
     def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        return self.lift(weights.astype(elements.dtype)) + elements
+        return self.mul(self.lift(weights.astype(elements.dtype)), elements)
 
     def pass_through(self, elements: jax.Array) -> jax.Array:
         return elements

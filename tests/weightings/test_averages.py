@@ -258,6 +258,29 @@ def test_segments():
     np.testing.assert_allclose(parts.sum(), f(x) - f(r), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: lax.reduce_max(x, (0,)),
+        lambda x: lax.reduce_prod(x, (0,)),
+        lambda x: lax.cummax(x, 0),
+        lambda x: jnp.sort(x, 0),
+        lambda x: jax.ops.segment_max(x, jnp.zeros(0, int), 2),
+        lambda x: jnp.maximum(x, 1) / x,
+        lambda x: jax.nn.softmax(x, 1),
+        lambda x: lax.top_k(x.T, 0)[0],
+    ],
+)
+def test_nothing(function):
+    """An array of no elements has no edges."""
+    x = jnp.ones((0, 2))
+
+    def f(x):
+        return jnp.isfinite(function(x)).sum() + 0 * function(x)[:0].sum()
+
+    assert sj.semiring_grad(f, sj.SumProduct(), weighting=sj.Contrast(x + 1))(x).shape == (0, 2)
+
+
 def test_shares_do_not_depend_on_how_numbers_are_compiled():
     """XLA fuses u·u − v·v so that the difference of a product and itself is not 0."""
     with jax.enable_x64(True):
