@@ -193,6 +193,25 @@ def contracted(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> 
     return [(*batch, *free)]
 
 
+def gathered(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
+    """The axes of the indices, and those of the operand that are read whole; the others mix."""
+    (operand, indices), numbers = inputs, equation.params["dimension_numbers"]
+    out: list[int | None] = [None] * len(equation.outputs[0].shape)
+    sizes, slices = shapes(equation)[0], equation.params["slice_sizes"]
+    batched = numbers.operand_batching_dims
+    kept = [a for a in range(len(sizes)) if a not in (*numbers.collapsed_slice_dims, *batched)]
+    whole = {a for a in kept if slices[a] == sizes[a]}
+    labels.mix([x for a, x in enumerate(operand) if a not in whole and a not in batched])
+    for axis, a in zip(numbers.offset_dims, kept, strict=True):
+        out[axis] = operand[a] if a in whole else None
+    read = [a for a in range(len(out)) if a not in numbers.offset_dims]
+    pairs = dict(zip(numbers.start_indices_batching_dims, batched, strict=True))
+    for n, (axis, own) in enumerate(zip(read, indices[:-1], strict=True)):
+        both = (own,), ((operand[pairs[n]],) if n in pairs else (None,))
+        (out[axis],) = labels.unify(*both)
+    return [tuple(out)]
+
+
 def stacked(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
     """Equal indices of all inputs meet; there is a new axis."""
     own, axis = labels.unify(*inputs), equation.params["axis"]

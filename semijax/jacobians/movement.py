@@ -384,7 +384,7 @@ def _clamped(starts: tuple[Any, ...], whole: Shape, box: Shape) -> tuple[jax.Arr
     return tuple(jnp.clip(start, 0, limit) for start, limit in zip(starts, limits, strict=True))
 
 
-@rule_for("gather", same_for_both_parts=True, linear_in=FIRST)
+@rule_for("gather", axes=axis_labels.gathered, same_for_both_parts=True, linear_in=FIRST)
 def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacobian]:
     """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 
 from semijax import checks
 from semijax import elements as el
+from semijax.paths.axes import AxisNames
 from semijax.paths.run import Array, Run
 from semijax.sites.program import Argnums
 from semijax.sites.site import Place
@@ -34,6 +36,7 @@ class Call:
         sources: the positions in each of these arrays; None for all.
         passes: whether a path has passed where it has to, once it is at a node of an array; None if
             it does not have to pass anywhere.
+        stated: the names that some arrays' axes were given.
         run: the steps.
         end: the array of the output; None where no path reaches it.
         weighting: what the edges weigh.
@@ -50,6 +53,7 @@ class Call:
         through: str | None = None,
         traced: Argnums = None,
         *,
+        axes: Mapping[str, Sequence[str | None]] | None = None,
         caller: str,
         weighting: Weighting = DERIVATIVE,
     ) -> None:
@@ -66,6 +70,13 @@ class Call:
         through_scope = through is None or scope_names.any_match(through, program.survey.scopes)
         wanted = [] if through_scope else program.survey.picked(through, "scope or site")
         places = [start.place for start in starts.arrays] + [site.place for site in wanted]
+        named = [
+            (site.place, names)
+            for pattern, names in check_axes(axes).items()
+            for site in program.survey.picked(pattern)
+        ]
+        first_named = len(places)
+        places += [place for place, _ in named]
         graph = program.graph(places, {start.place: None for start in starts.arrays})
         self._check_concrete(caller, graph.constants.values())
         self.run = Run(graph, program.runs)
@@ -80,14 +91,24 @@ class Call:
                 positions = _positions(start.place, start.mask, iteration)
                 if positions is None or len(positions):
                     self.sources[array] = positions
+        self.stated = {
+            array: names
+            for number, (_, names) in enumerate(named, start=first_named)
+            for _, array in self.run.marked.get(number, ())
+        }
         self.passes: Callable[[Array], bool] | None = None
         if through is not None and through_scope:
             matches = scope_names.check_pattern(through, self.run.scopes)
             self.passes = lambda array: array.made_by is not None and matches(array.scope)
         elif through is not None:
-            numbers = range(len(starts.arrays), len(places))
+            numbers = range(len(starts.arrays), first_named)
             on_the_way = {a for n in numbers for _, a in self.run.marked.get(n, ())}
             self.passes = on_the_way.__contains__
+
+    @functools.cached_property
+    def axes(self) -> AxisNames:
+        """The names of the arrays' axes."""
+        return AxisNames(self.run, self.stated)
 
     def _check_concrete(self, caller: str, values: Iterable[Any]) -> None:
         for value in values:
@@ -97,6 +118,26 @@ class Call:
                     f"{caller} returns Python objects that depend on the numbers. Call it outside "
                     "of jit, vmap and grad.",
                 )
+
+
+def check_axes(axes: Any) -> Mapping[str, Sequence[str | None]]:
+    """Raise unless it gives axes names.
+
+    Raises:
+        TypeError: if it does not.
+    """
+    if axes is None:
+        return {}
+    fine = isinstance(axes, Mapping) and all(
+        isinstance(names, (tuple, list)) and all(n is None or isinstance(n, str) for n in names)
+        for names in axes.values()
+    )
+    if not fine:
+        raise TypeError(
+            "axes must be a dict from an array's name to a tuple of the names of its axes, as "
+            f"{{'[0]': ('token', None)}}; got {axes!r}."
+        )
+    return axes
 
 
 def _positions(place: Place, mask: Any, iteration: Sequence[int]) -> np.ndarray | None:

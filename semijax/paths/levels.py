@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from semijax import checks
 from semijax.paths.call import Call
 from semijax.paths.labels import Labels
 from semijax.paths.run import Array
@@ -69,14 +68,17 @@ def check_level(level: Any) -> Any:
     """Raise unless it is a level.
 
     Raises:
-        TypeError, ValueError: if it is none.
+        TypeError: if it is something else.
+        ValueError: if it is an empty tuple.
     """
     levels = level if isinstance(level, tuple) else (level,)
     for each in levels:
-        if isinstance(each, str) and each != "module":
-            raise ValueError(f"distinct must be 'module', a depth, or a function; got {each!r}.")
-        if not isinstance(each, str) and not callable(each):
-            checks.check_depth(each)
+        depth = isinstance(each, int) and not isinstance(each, bool) and each > 0
+        if not (isinstance(each, str) or callable(each) or depth):
+            raise TypeError(
+                "distinct must be 'module', a number of names of a scope, the name of an axis as "
+                f"'token', a function of a Node, or a tuple of these; got {each!r}."
+            )
     if not levels:
         raise ValueError("distinct must name a level, got ().")
     return level
@@ -86,7 +88,7 @@ def _level(call: Call, level: Any) -> Level:
     if isinstance(level, tuple):
         return _together([_level(call, each) for each in level])
     if isinstance(level, str):
-        return _modules(call, None)
+        return _modules(call, None) if level == "module" else _along_axis(call, level)
     if callable(level):
         return _by_function(call, level)
     return _modules(call, level)
@@ -97,6 +99,27 @@ def _modules(call: Call, depth: int | None) -> Level:
         if start:
             return call.names[array]
         return None if array.made_by is None else scope_names.shorten(array.scope, depth)
+
+    return label
+
+
+def _along_axis(call: Call, name: str) -> Level:
+    axes = call.axes
+    if name not in axes.known:
+        names = scope_names.listed(sorted(axes.known)) or "none"
+        raise ValueError(
+            f"No axis is known as {name!r} on the way from {call.text}; known are: {names}. "
+            "axes={'[0]': ('token', None)} names those of an argument, or of another array, and so "
+            "of all that are computed from it."
+        )
+
+    def label(array: Array, start: bool) -> Any:
+        axis = axes.axis(array, name)
+        if axis is None or (array.made_by is None and not start):
+            return None
+        found = np.empty(len(array.positions), object)
+        found[:] = np.unravel_index(array.positions, array.shape)[axis].tolist()
+        return found
 
     return label
 

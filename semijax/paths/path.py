@@ -34,6 +34,8 @@ class Variable:
             ``"layers[3]/attention"``.
         source: the user's line, ``file:line (function)``.
         iteration: the iterations of the loops that it was made in, from the outside in.
+        axes: what its axes are known to be, such as ``"token"`` and ``"head"``, see ``top_paths``;
+            None for one of which nothing is known.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Variable:
     scope: str = ""
     source: str = ""
     iteration: Index = ()
+    axes: tuple[str | None, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -97,6 +100,11 @@ class Node:
     def iteration(self) -> Index:
         """The iterations of the loops it was made in."""
         return self.array.iteration
+
+    def along(self, axis: str) -> int | None:
+        """The index along the first axis of a name, as ``"token"``; None if there is none."""
+        names = self.array.axes
+        return self.index[names.index(axis)] if axis in names else None
 
     @property
     def name(self) -> str:
@@ -158,13 +166,17 @@ class Stage:
         """The modules that the path went around, by one residual connection after another."""
         return tuple(dict.fromkeys(edge.around for edge in self.edges if edge.around))
 
+    @property
+    def skips_text(self) -> str:
+        """What it went around, as it is printed: ``" (skips mlp)"``, or nothing."""
+        around = "; ".join(scope_names.relative(names, self.scope) for names in self.around)
+        return f" (skips {around})" if around else ""
+
     def __str__(self) -> str:
         if not self.scope:
             names = [node.name for node in self.nodes]
             return " → ".join(names if len(names) <= 4 else [*names[:2], "…", names[-1]])
-        around = "; ".join(scope_names.relative(names, self.scope) for names in self.around)
-        skipped = f" (skips {around})" if around else ""
-        return self.scope + skipped + _brackets(self.nodes[-1].index)
+        return self.scope + self.skips_text + _brackets(self.nodes[-1].index)
 
 
 class Story(tuple[Stage, ...]):
@@ -336,6 +348,36 @@ class Path:
             stages.append(Stage(scope, nodes, edges))
         return Story(stages)
 
+    def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
+        """The path in words: what it contributes, and through which modules, heads and tokens.
+
+        Args:
+            tokens: the texts of the tokens; by default their numbers.
+            depth: as for ``collapse``.
+
+        Returns:
+            One line, as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' → head``.
+            A token is told where the path comes to it.
+
+        Raises:
+            ValueError: if there are fewer texts than tokens.
+        """
+        stages, told, parts = self.collapse(depth), None, []
+        names = scope_names.without_common([stage.scope for stage in stages if stage.scope])
+        scopes = iter(names)
+        for number, stage in enumerate(stages):
+            name = next(scopes) if stage.scope else "" if number else str(stage)
+            heads = dict.fromkeys(node.along("head") for node in stage.nodes)
+            known = [f"head {head}" for head in heads if head is not None]
+            if number or stage.nodes[0].along("token") is None:
+                text = ", ".join([name + stage.skips_text, *known])
+                parts += [text] if text else []
+            for token in (node.along("token") for node in stage.nodes):
+                if token is not None and token != told:
+                    parts.append(_token_text(token, tokens))
+                    told = token
+        return f"{self.contribution_text}: {' → '.join(parts)}"
+
     def components(self, depth: int | None = None) -> dict[str, int]:
         """How many of the path's edges lie in each module: what it matters to the path.
 
@@ -381,6 +423,7 @@ class Path:
                 "iteration": tuple,
                 "start": tuple,
                 "around": tuple,
+                "axes": tuple,
                 "weight": float,
             }
 
@@ -452,6 +495,38 @@ class Paths(list[Path]):
         found = super().__getitem__(index)
         return Paths(found, self.explanation) if isinstance(index, slice) else found
 
+    def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
+        """The paths in words, a line for each, see ``Path.tell``."""
+        lines = (path.tell(tokens, depth) for path in self)
+        return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+
+    def to_dataframe(self) -> Any:
+        """A ``pandas.DataFrame`` with a row for each path, best first.
+
+        Its columns are ``weight``, ``contribution``, ``log_abs_weight``, ``length``, ``start`` and
+        ``index``, the array and the element where it starts, ``modules``, and where paths are the
+        best of their story ``story`` and ``together``.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        import pandas
+
+        rows = [
+            {
+                "weight": path.weight,
+                "contribution": path.contribution,
+                "log_abs_weight": path.log_abs_weight,
+                "length": path.length,
+                "start": path.nodes[0].variable,
+                "index": path.nodes[0].index,
+                "modules": tuple(stage.scope for stage in path.collapse() if stage.scope),
+            }
+            | ({} if path.story is None else {"story": path.story, "together": path.together})
+            for path in self
+        ]
+        return pandas.DataFrame(rows)
+
     def __repr__(self) -> str:
         if not self:
             return f"[]  # {self.explanation}" if self.explanation else "[]"
@@ -469,6 +544,14 @@ class Paths(list[Path]):
 
 SHOWN = 20
 """So many paths are printed."""
+
+
+def _token_text(token: int, tokens: Sequence[str] | None) -> str:
+    if tokens is None:
+        return f"token {token}"
+    if token >= len(tokens):
+        raise ValueError(f"tokens has {len(tokens)} texts, and a path passes token {token}.")
+    return repr(str(tokens[token]))
 
 
 def _brackets(index: Index) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ def top_paths(
     through: str | None = None,
     distinct: Any = None,
     semiring: Any = None,
+    axes: Mapping[str, Sequence[str | None]] | None = None,
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
@@ -77,11 +78,17 @@ def top_paths(
             * ``"module"``: the scope in which a node was made; where the path starts, the array's
               name;
             * an integer: the first so many names of the scope;
+            * ``"token"``, ``"head"``, or another name of an axis: the index along the first axis
+              of this name, if there is one;
             * a function from a ``Node`` to a label that can be hashed, or to None for a node that
               tells nothing. It is called for every node of every array;
             * several of these, in a tuple: labels are tuples then.
         semiring: with ``distinct``, what is asked of all paths that tell a story together: a
             semiring, or several, see ``semiring_grad``. By default ``AbsSumProduct``, their mass.
+        axes: names of axes, where ``distinct`` needs one that is not known: from an array's name,
+            as in ``source``, to a tuple, as ``{"[0]": ("token", None)}``. They are known then of
+            all arrays that are computed from it. Without being told, embeddings that are looked up
+            in a table have tokens, and what queries and keys share is ``"head"``.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
         weighting: what the edges weigh, see ``semiring_grad``. Where a path carries something at
             the start, as the difference between two runs, what it contributes is compared in place
@@ -139,7 +146,8 @@ def top_paths(
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def paths(*args: Any, **kwargs: Any) -> Paths:
         where = argnums, source, through, traced
-        call = Call(fun, args, kwargs, *where, caller="top_paths", weighting=weighting)
+        how = {"axes": axes, "caller": "top_paths", "weighting": weighting}
+        call = Call(fun, args, kwargs, *where, **how)
         search = _Search(call, order)
         if search.scores is None or not search.sources:
             return Paths([], search.explanation)

@@ -159,3 +159,128 @@ def test_random_programs(seed):
         options = {"argnums": tuple(range(len(args))), "by": ORDERS[seed % 3]}
         check(program.scalar, *args, level=[*LEVELS][seed % len(LEVELS)], **options)
         return
+
+
+@pytest.mark.parametrize("level", ["module", "parity"])
+@pytest.mark.parametrize("by", ORDERS)
+def test_between_two_runs(level, by):
+    x, r = small_numbers(np.random.default_rng(4), 2, 3, 2)
+    check(scanned, x, level=level, by=by, k=12, weighting=sj.Contrast(r))
+
+
+@pytest.mark.parametrize("level", ["module", "depth", "both", "nothing"])
+@pytest.mark.parametrize("by", ORDERS)
+@pytest.mark.parametrize("through", ["*/mlp", "layer_1*", "cell[1]", "*/tanh"])
+def test_through(through, by, level):
+    function, shape = FUNCTIONS["scanned" if through == "cell[1]" else "residual"]
+    x = small_numbers(np.random.default_rng(5), *shape)
+    check(function, x, level=level, by=by, k=12, through=through)
+
+
+def test_from_sites_that_follow_each_other():
+    def f(x):
+        hidden = sj.tap(jnp.tanh(x), "hidden")
+        return (sj.tap(hidden * hidden[::-1], "hidden") * x).sum()
+
+    x = small_numbers(np.random.default_rng(6), 3)
+    for level in ("module", "primitive"):
+        check(f, x, level=level, source=["hidden#1", "hidden#2"], k=12)
+
+
+def test_an_infinite_weight_that_leads_nowhere():
+    def f(x):
+        root = jnp.sqrt(x)
+        return root[0] * x[0] + x.sum()
+
+    x = jnp.array([4.0, 0.0])
+    assert len(sj.top_paths(lambda x: jnp.sqrt(x)[0], 5)(x)) == 1
+    check(f, x, level="primitive")
+    check(f, x, level="every node")
+
+
+def test_levels():
+    f, x = scanned, jnp.ones((2, 2))
+    for level, error in [(0, TypeError), (1.5, TypeError), ((), ValueError), (b"x", TypeError)]:
+        with pytest.raises(error):
+            sj.top_paths(f, 3, distinct=level)(x)
+    with pytest.raises(TypeError, match="at which level"):
+        sj.top_paths(f, 3, semiring=sj.Entropy())(x)
+
+
+def test_told():
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    paths = sj.top_paths(attention, 20, distinct=("module", "token", "head"))(table)
+    words = ["who", "does", "read", "it"]
+    lines = paths.tell(words).splitlines()
+    assert len(lines) == len(paths)
+    told = [path.tell(words) for path in paths]
+    crossing = next(t for t in told if "attention, head 1 → 'does'" in t)
+    assert f"{paths[told.index(crossing)].contribution:+.4g}: " in crossing
+    assert "token 1" in paths[0].tell()
+    with pytest.raises(ValueError, match="tokens has 1 texts"):
+        paths.tell(["who"])
+    frame = paths.to_dataframe()
+    assert frame.weight.tolist() == [path.weight for path in paths]
+    assert frame.story.tolist() == [path.story for path in paths]
+    read = sj.Path.from_json(paths[0].to_json())
+    assert read.tell(words) == paths[0].tell(words)
+
+
+# Axes.
+
+
+IDS = np.array([[3, 0, 2, 2]])
+
+
+def attention(table, ids=IDS, heads=2):
+    """A layer of attention over looked up embeddings, with a residual connection."""
+    rng = np.random.default_rng(1)
+    with jax.named_scope("embed"):
+        x = table[ids]
+
+    def split(x):
+        return x.reshape(*x.shape[:-1], heads, -1)
+
+    with jax.named_scope("attention"):
+        query, key, value = (split(x @ small_numbers(rng, 4, 4)) for _ in range(3))
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
+        out = mixed.reshape(x.shape) @ small_numbers(rng, 4, 4)
+    return (x + out)[0, 1] @ jnp.arange(4.0)
+
+
+@pytest.mark.parametrize("source", ["embed/gather", None])
+def test_tokens_are_known_by_their_embeddings(source):
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    found = sj.top_paths(attention, 4, distinct="token", source=source)(table)
+    assert {path.story[-1] for path in found} == {1}  # whose output it is
+    assert {path.story[0] for path in found} == {0, 1, 2, 3}
+    if source is None:  # rows of the table are no tokens
+        assert all(path.nodes[0].shape == (5, 4) for path in found)
+
+
+def test_heads_are_what_queries_and_keys_share():
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    mass = sj.semiring_grad(attention, sj.AbsSumProduct())(table).sum()
+    found = sj.top_paths(attention, 9, distinct="head")(table)
+    assert {path.story for path in found} == {(), (0,), (1,)}
+    np.testing.assert_allclose(sum(path.together for path in found), mass, rtol=1e-6)
+    by_head = sj.top_paths(attention, 9, distinct="head", through="attention")(table)
+    assert {path.story for path in by_head} == {(0,), (1,)}
+
+
+def test_axes_may_be_named():
+    def f(x):
+        return jnp.tanh(x @ jnp.ones((3, 2))).sum()
+
+    x = jnp.arange(6.0).reshape(2, 3) / 10
+    with pytest.raises(ValueError, match=r"No axis is known as 'token'.*known are: none"):
+        sj.top_paths(f, 3, distinct="token")(x)
+    found = sj.top_paths(f, 9, distinct="token", axes={"[0]": ("token", None)})(x)
+    assert {path.story for path in found} == {(0,), (1,)}
+    found = sj.top_paths(f, 9, distinct=("word", "unit"), axes={"[0]": ("word", "unit")})(x)
+    assert len(found) == 6  # what the units of a word make has no unit
+    with pytest.raises(TypeError, match="axes must be a dict"):
+        sj.top_paths(f, 3, distinct="token", axes=("token",))(x)
+    with pytest.raises(ValueError, match="No site matches"):
+        sj.top_paths(f, 3, distinct="token", axes={"no such": ("token",)})(x)
