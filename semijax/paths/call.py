@@ -13,8 +13,8 @@ import numpy as np
 
 from semijax import checks
 from semijax import elements as el
-from semijax.paths.axes import AxisNames
 from semijax.paths.run import Array, Run
+from semijax.sites.axis_names import AxisNames, Names
 from semijax.sites.program import Argnums
 from semijax.sites.site import Place
 from semijax.sites.starts import start_program
@@ -36,7 +36,6 @@ class Call:
         sources: the positions in each of these arrays; None for all.
         passes: whether a path has passed where it has to, once it is at a node of an array; None if
             it does not have to pass anywhere.
-        stated: the names that some arrays' axes were given.
         run: the steps.
         end: the array of the output; None where no path reaches it.
         weighting: what the edges weigh.
@@ -75,8 +74,6 @@ class Call:
             for pattern, names in check_axes(axes).items()
             for site in program.survey.picked(pattern)
         ]
-        first_named = len(places)
-        places += [place for place, _ in named]
         graph = program.graph(places, {start.place: None for start in starts.arrays})
         self._check_concrete(caller, graph.constants.values())
         self.run = Run(graph, program.runs)
@@ -91,24 +88,42 @@ class Call:
                 positions = _positions(start.place, start.mask, iteration)
                 if positions is None or len(positions):
                     self.sources[array] = positions
-        self.stated = {
-            array: names
-            for number, (_, names) in enumerate(named, start=first_named)
-            for _, array in self.run.marked.get(number, ())
-        }
+        self._graph = graph
+        self._stated = {(place.region, *place.position): names for place, names in named}
         self.passes: Callable[[Array], bool] | None = None
         if through is not None and through_scope:
             matches = scope_names.check_pattern(through, self.run.scopes)
             self.passes = lambda array: array.made_by is not None and matches(array.scope)
         elif through is not None:
-            numbers = range(len(starts.arrays), first_named)
+            numbers = range(len(starts.arrays), len(places))
             on_the_way = {a for n in numbers for _, a in self.run.marked.get(n, ())}
             self.passes = on_the_way.__contains__
 
     @functools.cached_property
     def axes(self) -> AxisNames:
-        """The names of the arrays' axes."""
-        return AxisNames(self.run, self.stated)
+        """The names of the axes of all arrays."""
+        return AxisNames(self._graph, self._stated)
+
+    def axes_of(self, array: Array) -> tuple[Names, Names]:
+        """The names of an array's axes, and what the iterations of the loops around it count.
+
+        None for rows that a loop reads or has written.
+        """
+        if array.made_by is None:
+            return self.axes.of(((), None, array.output)) if array.step is None else (), ()
+        path = array.made_by.path
+        own = self.axes.of((path, array.made_by.number, array.output))
+        return own, self.axes.of_iterations(path)
+
+    def along(self, array: Array, name: str) -> int | np.ndarray | None:
+        """The index of each node along the first axis of this name; else that of a loop over it.
+
+        Of attention's scores ``[query, key]`` the first axis with tokens is the query's.
+        """
+        axes, loops = self.axes_of(array)
+        if name in axes:
+            return np.unravel_index(array.positions, array.shape)[axes.index(name)]
+        return array.iteration[loops.index(name)] if name in loops else None
 
     def _check_concrete(self, caller: str, values: Iterable[Any]) -> None:
         for value in values:

@@ -109,7 +109,7 @@ class Labels:
             if equation not in self._sources:
                 self._sources[equation] = equation.source
             primitive, source = "" if start else equation.name, self._sources[equation]
-        made = primitive, array.scope, source, array.iteration, self._call.axes.of(array)
+        made = primitive, array.scope, source, array.iteration, *self._call.axes_of(array)
         return Variable(name, array.shape, str(array.dtype), *made), values
 
     def _around(self, step: Step, i: int) -> tuple[str, ...]:

@@ -104,22 +104,19 @@ def _modules(call: Call, depth: int | None) -> Level:
 
 
 def _along_axis(call: Call, name: str) -> Level:
-    axes = call.axes
-    if name not in axes.known:
-        names = scope_names.listed(sorted(axes.known)) or "none"
+    known = call.axes.known
+    if name not in known:
         raise ValueError(
-            f"No axis is known as {name!r} on the way from {call.text}; known are: {names}. "
-            "axes={'[0]': ('token', None)} names those of an argument, or of another array, and so "
-            "of all that are computed from it."
+            f"No axis is known as {name!r} on the way from {call.text}; known are: "
+            f"{scope_names.listed(sorted(known)) or 'none'}. axes={{'[0]': ('token', None)}} names "
+            "those of an argument, or of another array, and so of all that are computed from it."
         )
 
     def label(array: Array, start: bool) -> Any:
-        axis = axes.axis(array, name)
-        if axis is None or (array.made_by is None and not start):
+        if array.made_by is None and not start:
             return None
-        found = np.empty(len(array.positions), object)
-        found[:] = np.unravel_index(array.positions, array.shape)[axis].tolist()
-        return found
+        found = call.along(array, name)
+        return found.astype(object) if isinstance(found, np.ndarray) else found
 
     return label
 

@@ -36,6 +36,7 @@ class Variable:
         iteration: the iterations of the loops that it was made in, from the outside in.
         axes: what its axes are known to be, such as ``"token"`` and ``"head"``, see ``top_paths``;
             None for one of which nothing is known.
+        loops: the same of the loops that it was made in: what their iterations count.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Variable:
     source: str = ""
     iteration: Index = ()
     axes: tuple[str | None, ...] = ()
+    loops: tuple[str | None, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -102,9 +104,13 @@ class Node:
         return self.array.iteration
 
     def along(self, axis: str) -> int | None:
-        """The index along the first axis of a name, as ``"token"``; None if there is none."""
-        names = self.array.axes
-        return self.index[names.index(axis)] if axis in names else None
+        """The index along the first axis of a name, as ``"token"``; None if there is none.
+
+        Where no axis has it, the iteration of a loop over one.
+        """
+        names = (*self.array.axes, *self.array.loops)
+        places = (*self.index[: len(self.array.axes)], *self.iteration)
+        return places[names.index(axis)] if axis in names else None
 
     @property
     def name(self) -> str:
@@ -424,6 +430,7 @@ class Path:
                 "start": tuple,
                 "around": tuple,
                 "axes": tuple,
+                "loops": tuple,
                 "weight": float,
             }
 

@@ -284,3 +284,47 @@ def test_axes_may_be_named():
         sj.top_paths(f, 3, distinct="token", axes=("token",))(x)
     with pytest.raises(ValueError, match="No site matches"):
         sj.top_paths(f, 3, distinct="token", axes={"no such": ("token",)})(x)
+
+
+def test_a_loop_over_tokens_counts_them():
+    table = small_numbers(np.random.default_rng(2), 5, 3)
+
+    def f(table):
+        def cell(state, x):
+            state = jnp.tanh(state + x) * 0.5
+            return state, state[0]
+
+        x = table[IDS][0]
+        state, outputs = lax.scan(cell, jnp.zeros(3), x)
+        return state.sum() + outputs[2]
+
+    found = sj.top_paths(f, 20, distinct="token")(table)
+    assert (0, 1, 2) in {path.story for path in found}
+    assert (3,) in {path.story for path in found}
+    assert all(path.story == tuple(range(path.story[0], path.story[-1] + 1)) for path in found)
+
+
+def test_axes_in_a_loop_over_layers():
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    weights = small_numbers(np.random.default_rng(3), 2, 3, 4, 4)
+
+    def f(table):
+        def layer(x, w):
+            query, key, value = (jnp.einsum("btd,de->bte", x, each) for each in w)
+            query, key, value = (y.reshape(1, 4, 2, 2) for y in (query, key, value))
+            scores = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key))
+            return x + jnp.einsum("bhqk,bkhd->bqhd", scores, value).reshape(x.shape), None
+
+        return lax.scan(layer, table[IDS], weights)[0][0, 1, 0]
+
+    by_token = sj.top_paths(f, 20, distinct="token")(table)
+    assert {path.story[-1] for path in by_token} == {1}
+    by_head = sj.top_paths(f, 20, distinct="head")(table)
+    # Hidden unit 0 is one of head 0: it is the last, or the only one.
+    assert {path.story for path in by_head} == {(), (0,), (1, 0)}
+
+
+def test_rows_that_are_picked_are_no_tokens():
+    x = small_numbers(np.random.default_rng(2), 5, 4)
+    with pytest.raises(ValueError, match="No axis is known as 'token'"):
+        sj.top_paths(lambda x: jnp.tanh(x[np.array([0, 2])]).sum(), 3, distinct="token")(x)

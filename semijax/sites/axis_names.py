@@ -1,0 +1,151 @@
+"""What the axes of arrays mean: which one counts the tokens, and which one the heads of attention.
+
+Nobody has to say it. An embedding is a row of a table for each token; from there the labels of the
+axes are followed through the equations (``AxisLabels``), as they are to find the batch axes of a
+Jacobian. Where two arrays with tokens are contracted head by head, as queries and keys are, the
+axis they share is that of the heads. What else there is may be stated for one array, and is known
+then of all that are computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from semijax.jacobians.axis_labels import AxisLabels, Labels, shapes
+from semijax.trace.graph import Constant, Equation, Graph, Variable, build_bodies
+from semijax.trace.primitives import primitive
+from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
+
+TOKEN, HEAD, BATCH = "token", "head", "batch"
+
+Names = tuple[str | None, ...]
+"""A name for every axis of an array; None for one without a name."""
+
+Key = tuple[tuple[tuple[int, int], ...], int | None, int]
+"""An array: the regions it is made in, the number of the equation that makes it, and which of its
+outputs it is; or which of the inputs, for None."""
+
+GATHER, DOT = primitive("gather"), primitive("dot_general")
+
+
+class AxisNames:
+    """The names of the axes of a graph's arrays, inside of loops and branches too.
+
+    Args:
+        graph: the graph.
+        stated: the names that the user gives the axes of some arrays; an array with fewer names
+            than axes has no others.
+    """
+
+    def __init__(self, graph: Graph, stated: Mapping[Key, Sequence[str | None]]) -> None:
+        self._labels = AxisLabels()
+        self._of: dict[Key, Labels] = {}
+        self._iterations: dict[tuple[tuple[int, int], ...], int | None] = {}
+        self._embedded: list[tuple[int, str]] = []
+        self._contractions: list[tuple[Labels, Labels]] = []
+        self._follow(graph, [self._labels.fresh(v.shape) for v in graph.inputs])
+        names = {self._find(label): name for label, name in self._embedded if name == BATCH}
+        names |= {self._find(label): name for label, name in self._embedded if name != BATCH}
+        for key, given in stated.items():
+            pairs = zip(self._of[key], given, strict=False)
+            names |= {self._find(x): name for x, name in pairs if x is not None and name}
+        self._names = names | self._heads(names)
+
+    def of(self, key: Key) -> Names:
+        """The names of an array's axes, in the order in which the program has them."""
+        labels = self._of.get(key, ())
+        return tuple(None if x is None else self._names.get(self._find(x)) for x in labels)
+
+    def of_iterations(self, path: tuple[tuple[int, int], ...]) -> Names:
+        """What the iterations of the loops around a graph count, from the outside in."""
+        around = (path[: n + 1] for n in range(len(path)))
+        labels = [self._iterations[outer] for outer in around if outer in self._iterations]
+        return tuple(None if x is None else self._names.get(self._find(x)) for x in labels)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All names that any axis has."""
+        return frozenset(self._names.values())
+
+    def _find(self, label: int) -> int:
+        return self._labels.find(label)
+
+    def _heads(self, names: Mapping[int, str]) -> dict[int, str]:
+        """What is shared where arrays with tokens are contracted, and is nothing else."""
+        found = {}
+        for shared, everything in self._contractions:
+            if TOKEN in {names.get(self._find(x)) for x in everything if x is not None}:
+                roots = {self._find(x) for x in shared if x is not None}
+                found |= {root: HEAD for root in roots if root not in names}
+        return found
+
+    # Through the equations.
+
+    def _follow(self, graph: Graph, inputs: Sequence[Labels]) -> list[Labels]:
+        """The labels of a graph's outputs; those of all that is made on the way are kept."""
+        known: dict[Variable, Labels] = {
+            v: self._labels.fresh(np.shape(value)) for v, value in graph.constants.items()
+        }
+        for n, (variable, labels) in enumerate(zip(graph.inputs, inputs, strict=True)):
+            known[variable] = self._of[graph.path, None, n] = labels
+
+        def read(atom: Variable | Constant) -> Labels:
+            if isinstance(atom, Variable):
+                return known[atom]
+            return self._labels.fresh(np.shape(atom.value))
+
+        for equation in graph.equations:
+            outputs = self._through(equation, [read(v) for v in equation.inputs])
+            for o, (variable, own) in enumerate(zip(equation.outputs, outputs, strict=True)):
+                fresh = self._labels.fresh(variable.shape)
+                labels = tuple(b if a is None else a for a, b in zip(own, fresh, strict=True))
+                known[variable] = self._of[equation.path, equation.number, o] = labels
+            self._note(equation, [known[v] for v in equation.outputs], read)
+        return [read(v) for v in graph.outputs]
+
+    def _note(self, equation: Equation, outputs: Sequence[Labels], read: Any) -> None:
+        """Where tokens are embedded, and what may be heads."""
+        if equation.primitive is GATHER and len(shapes(equation)[0]) == 2:
+            offset = equation.params["dimension_numbers"].offset_dims
+            rows = [label for axis, label in enumerate(outputs[0]) if axis not in offset]
+            # One row after another of what paths come through may be anything.
+            if 0 not in equation.active or len(rows) > 1:
+                what = (TOKEN, *(BATCH for _ in rows[1:]))
+                pairs = zip(reversed(rows), what, strict=True)
+                self._embedded += [(label, name) for label, name in pairs if label is not None]
+        if equation.primitive is DOT:
+            lhs, rhs = map(read, equation.inputs)
+            _, (batch, _) = equation.params["dimension_numbers"]
+            self._contractions.append((tuple(lhs[a] for a in batch), (*lhs, *rhs)))
+
+    def _through(self, equation: Equation, inputs: list[Labels]) -> Sequence[Labels]:
+        region = equation.region
+        if region is None:
+            return self._labels.step(equation, inputs)
+        bodies = build_bodies(equation, active=False)
+        if isinstance(region, ScanRegion):
+            return self._scan(region, bodies[0], inputs)
+        if isinstance(region, CondRegion):
+            _, operands = region.operands(inputs)
+            branches = (self._follow(body, operands) for body in bodies)
+            return [self._labels.unify(*each) for each in zip(*branches, strict=True)]
+        assert isinstance(region, WhileRegion)
+        _, consts, carry = region.operands(inputs)
+        self._iterations[bodies[0].path] = None  # not along any axis
+        results = self._follow(bodies[0], [*consts, *carry])
+        return [self._labels.unify(*each) for each in zip(carry, results, strict=True)]
+
+    def _scan(self, region: ScanRegion, body: Graph, inputs: list[Labels]) -> list[Labels]:
+        consts, carry, xs = region.operands(inputs)
+        (iteration,) = self._labels.fresh([region.length])
+        assert iteration is not None
+        self._iterations[body.path] = iteration
+        for own in xs:
+            self._labels.unify((iteration,), own[:1])
+        results = self._follow(body, [*consts, *carry, *(own[1:] for own in xs)])
+        carried = zip(carry, results[: len(carry)], strict=True)
+        made = [(iteration, *own) for own in results[len(carry) :]]
+        return [*(self._labels.unify(*each) for each in carried), *made]
