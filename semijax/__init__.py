@@ -25,8 +25,8 @@ features are called with.
 ``branch_flow`` (with ``REST``), ``component_flow``; their results ``SiteValues``, ``BranchFlow``,
 ``ComponentFlow``.
 
-*Checks*: ``site_values``, ``ablate``, ``faithfulness`` (``Faithfulness``), ``randomization_test``
-(``RandomizationTest``), and over a data set ``run_study`` (``Study``).
+*Checks*: ``site_values``, ``ablate``, ``ablation_effects``, ``faithfulness`` (``Faithfulness``),
+``randomization_test`` (``RandomizationTest``), and over a data set ``run_study`` (``Study``).
 
 *Packages*: ``jacobians``, the kinds of local Jacobian; ``pictures``; ``testing``, all paths by
 brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by themselves.
@@ -42,6 +42,7 @@ from semijax.flow import (
     Residuals,
     SiteValues,
     ablate,
+    ablation_effects,
     branch_flow,
     component_flow,
     faithfulness,
@@ -124,6 +125,7 @@ __all__ = [
     "TopK",
     "Weighting",
     "ablate",
+    "ablation_effects",
     "aggregate",
     "atomic",
     "branch_flow",

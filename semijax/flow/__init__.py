@@ -1,6 +1,6 @@
 """Where a gradient goes inside of a model: through which arrays, which branches, which modules."""
 
-from semijax.flow.ablation import ablate, site_values
+from semijax.flow.ablation import ablate, ablation_effects, site_values
 from semijax.flow.at_sites import SiteValues, site_flow, site_grads
 from semijax.flow.branches import BranchFlow, branch_flow
 from semijax.flow.components import ComponentFlow, component_flow
@@ -18,6 +18,7 @@ __all__ = [
     "Residuals",
     "SiteValues",
     "ablate",
+    "ablation_effects",
     "branch_flow",
     "component_flow",
     "faithfulness",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from semijax import checks
 from semijax.flow.replay import replay, run_changed
+from semijax.sites.axis_names import AxisNames, StatedAxes, stated_axes
 from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Site
 from semijax.trace import scope_names
@@ -103,6 +106,71 @@ def ablate(
         return run_ablated(call, chosen, replacements(call, chosen, values), masks)
 
     return functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))(ablated)
+
+
+def ablation_effects(
+    fun: Callable[..., Any],
+    sites: str | Sequence[str],
+    by: str,
+    value: Any = "zero",
+    traced: Argnums = None,
+    *,
+    axes: StatedAxes = None,
+) -> Callable[..., dict[str, jax.Array]]:
+    """What the output loses without each head, or token, of some arrays: one at a time.
+
+    Args:
+        fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
+        sites: names or globs, see ``list_sites``, of arrays with that axis.
+        by: the name of the axis along which to replace one index at a time: ``"head"``,
+            ``"token"``, or another, see ``top_paths``.
+        value: what to replace it with, as for ``ablate``.
+        traced: as for ``ablate``.
+        axes: names of axes, where ``by`` is not known, see ``top_paths``.
+
+    Returns:
+        A function with the arguments of ``fun`` that returns a dict from the sites' names to arrays
+        of f(x) − f(x without it): one number per index, with a first axis for each ``scan`` that
+        the site lies in.
+
+    Raises:
+        TypeError, ValueError: as ``ablate``; ValueError if a site has no axis of that name.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sum(jnp.square(x))
+        >>> x = {"[0]": ("token",)}
+        >>> print(sj.ablation_effects(f, "square", "token", axes=x)(jnp.arange(3.0))["square"])
+        [0. 1. 4.]
+    """
+    checks.check_callable(fun)
+    check_value(value)
+
+    def effects(*args: Any, **kwargs: Any) -> dict[str, jax.Array]:
+        call = Program(fun, args, kwargs, traced, caller="ablation_effects")
+        checks.check_scalar(call.out_shapes, "ablation_effects")
+        chosen = call.survey.choose(sites)
+        arrays = replacements(call, chosen, of_sites(value, chosen, "value"))
+        names = AxisNames(call.graph(), stated_axes(call.survey, axes))
+        whole = run_ablated(call, (), (), ())
+
+        def of(site: Site, array: jax.Array) -> jax.Array:
+            loops = site.place.loop_shape
+            axis = len(loops) + names.axis(site, by)
+            shape = site.place.shape[: axis + 1]
+            numbers = jnp.arange(math.prod(loops) * shape[-1]).reshape(*loops, shape[-1])
+            spread = jnp.broadcast_to(
+                numbers.reshape(*loops, *(1,) * (axis - len(loops)), -1), shape
+            )
+            lost = lax.map(
+                lambda number: whole - run_ablated(call, [site], [array], [spread == number]),
+                numbers.ravel(),
+            )
+            return lost.reshape(numbers.shape)
+
+        return {site.name: of(site, own) for site, own in zip(chosen, arrays, strict=True)}
+
+    return effects
 
 
 def replacements(call: Program, sites: Sequence[Site], values: Sequence[Any]) -> list[jax.Array]:

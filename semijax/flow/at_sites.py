@@ -26,10 +26,12 @@ from semijax.flow.results import (
 )
 from semijax.jacobians.collectives import over_members
 from semijax.semirings import Semiring, as_semiring
+from semijax.sites.axis_names import AxisNames, StatedAxes, stated_axes
 from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Site
 from semijax.sites.starts import start_program
 from semijax.trace import scope_names
+from semijax.trace.graph import Graph
 from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
@@ -187,6 +189,8 @@ def site_grads(
     traced: Argnums = None,
     *,
     aggregate: int | Sequence[int] | None = None,
+    by: str | Sequence[str] | None = None,
+    axes: StatedAxes = None,
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
@@ -203,6 +207,9 @@ def site_grads(
             What decides the control flow in Python must not be among them.
         aggregate: axes of every site to ⊕-combine, as for ``semiring_grad``; -1 for a number per
             token instead of one per hidden unit.
+        by: in place of ``aggregate``, what each number is to stand for: ``"head"``, ``"token"`` or
+            another name of an axis, or several. All other axes are ⊕-combined, but those of loops.
+        axes: names of axes, where ``by`` needs one that is not known, see ``top_paths``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
         weighting: what the edges weigh, and what a path carries where it starts, see
             ``semiring_grad``.
@@ -215,7 +222,8 @@ def site_grads(
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``, and ValueError where a
-            name or glob matches nothing.
+            name or glob matches nothing, ``by`` and ``aggregate`` are both given, or a site has no
+            axis that is known by the name.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -235,7 +243,8 @@ def site_grads(
         graph = call.graph(places, dict.fromkeys(places))
         found = call.between(graph, checked, collectors.from_sites)
         elements = collectors.at_places(checked, places, found)
-        return _results(checked, chosen, elements, aggregate, granularity, {}, weighting)
+        gone = _combined(call, graph, chosen, aggregate, by, axes)
+        return _results(checked, chosen, elements, gone, granularity, {}, weighting)
 
     return values
 
@@ -249,6 +258,8 @@ def site_flow(
     source: Any = None,
     traced: Argnums = None,
     aggregate: int | Sequence[int] | None = None,
+    by: str | Sequence[str] | None = None,
+    axes: StatedAxes = None,
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
@@ -270,6 +281,9 @@ def site_flow(
             start. What is computed before has no paths. In a loop, paths start in each iteration.
         traced: as for ``site_grads``.
         aggregate: axes to ⊕-combine, as for ``site_grads``.
+        by: what each number is to stand for, as for ``site_grads``: ``by="head"`` says what flows
+            through each head of each layer, and ``plot()`` draws it.
+        axes: names of axes, as for ``site_grads``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
         weighting: what the edges weigh, and what a path carries where it starts, see
             ``semiring_grad``.
@@ -304,25 +318,51 @@ def site_flow(
         *elements, whole = collectors.at_places(checked, places, found)
         # All complete paths end in the output; those of all members of an axis, in each one's.
         total = {TOTAL: over_members(checked, whole, call.axes) if call.axes else whole}
-        return _results(checked, chosen, elements, aggregate, granularity, total, weighting)
+        gone = _combined(call, graph, chosen, aggregate, by, axes)
+        return _results(checked, chosen, elements, gone, granularity, total, weighting)
 
     return values
+
+
+def _combined(
+    call: Program,
+    graph: Graph,
+    sites: Sequence[Site],
+    aggregate: int | Sequence[int] | None,
+    by: str | Sequence[str] | None,
+    axes: StatedAxes,
+) -> list[tuple[int, ...]]:
+    """Which axes of each site are combined."""
+    if by is not None and aggregate is not None:
+        raise ValueError("by says which axes stay and aggregate which do not: give one of them.")
+    ranks = [len(s.place.loop_shape) + len(el.node_shape(s.place.variable)) for s in sites]
+    if by is None:
+        given = () if aggregate is None else aggregate
+        return [checks.normalise_axes(given, rank) for rank in ranks]
+    names = AxisNames(graph, stated_axes(call.survey, axes))
+    wanted = [by] if isinstance(by, str) else by
+    found = []
+    for site, rank in zip(sites, ranks, strict=True):
+        loops = len(site.place.loop_shape)
+        kept = {loops + names.axis(site, name) for name in wanted}
+        found.append(tuple(a for a in range(loops, rank) if a not in kept))
+    return found
 
 
 def _results(
     semiring: Semiring,
     sites: Sequence[Site],
     elements: Sequence[Elements],
-    aggregate: int | Sequence[int] | None,
+    combined: Sequence[tuple[int, ...]],
     granularity: str,
     total: Mapping[str, Elements],
     weighting: Weighting,
 ) -> Any:
     names = tuple(site.name for site in sites)
-    loops = tuple(_loops_left(site, aggregate) for site in sites)
+    loops = tuple(map(_loops_left, sites, combined))
     by_name = {
-        name: element if aggregate is None else _sum(semiring, element, aggregate)
-        for name, element in zip(names, elements, strict=True)
+        name: semiring.sum(element, axes) if axes else element
+        for name, element, axes in zip(names, elements, combined, strict=True)
     }
 
     def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
@@ -333,13 +373,8 @@ def _results(
     return for_each_member(semiring, build, {**by_name, **total})
 
 
-def _loops_left(site: Site, aggregate: int | Sequence[int] | None) -> tuple[bool, ...]:
-    """Which of a site's axes are those of loops, when others are aggregated."""
+def _loops_left(site: Site, gone: Sequence[int]) -> tuple[bool, ...]:
+    """Which of a site's axes are those of loops, when others are combined."""
     loops = len(site.place.loop_shape)
     ndim = loops + len(el.node_shape(site.place.variable))
-    gone = () if aggregate is None else checks.normalise_axes(aggregate, ndim)
     return tuple(axis < loops for axis in range(ndim) if axis not in gone)
-
-
-def _sum(semiring: Semiring, elements: Elements, axes: int | Sequence[int]) -> Elements:
-    return semiring.sum(elements, checks.normalise_axes(axes, len(semiring.shape(elements))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from semijax import checks
 from semijax import elements as el
 from semijax.paths.run import Array, Run
-from semijax.sites.axis_names import AxisNames, Names
+from semijax.sites.axis_names import AxisNames, Names, StatedAxes, stated_axes
 from semijax.sites.program import Argnums
 from semijax.sites.site import Place
 from semijax.sites.starts import start_program
@@ -52,7 +52,7 @@ class Call:
         through: str | None = None,
         traced: Argnums = None,
         *,
-        axes: Mapping[str, Sequence[str | None]] | None = None,
+        axes: StatedAxes = None,
         caller: str,
         weighting: Weighting = DERIVATIVE,
     ) -> None:
@@ -69,11 +69,7 @@ class Call:
         through_scope = through is None or scope_names.any_match(through, program.survey.scopes)
         wanted = [] if through_scope else program.survey.picked(through, "scope or site")
         places = [start.place for start in starts.arrays] + [site.place for site in wanted]
-        named = [
-            (site.place, names)
-            for pattern, names in check_axes(axes).items()
-            for site in program.survey.picked(pattern)
-        ]
+        self._stated = stated_axes(program.survey, axes)
         graph = program.graph(places, {start.place: None for start in starts.arrays})
         self._check_concrete(caller, graph.constants.values())
         self.run = Run(graph, program.runs)
@@ -89,7 +85,6 @@ class Call:
                 if positions is None or len(positions):
                     self.sources[array] = positions
         self._graph = graph
-        self._stated = {(place.region, *place.position): names for place, names in named}
         self.passes: Callable[[Array], bool] | None = None
         if through is not None and through_scope:
             matches = scope_names.check_pattern(through, self.run.scopes)
@@ -133,26 +128,6 @@ class Call:
                     f"{caller} returns Python objects that depend on the numbers. Call it outside "
                     "of jit, vmap and grad.",
                 )
-
-
-def check_axes(axes: Any) -> Mapping[str, Sequence[str | None]]:
-    """Raise unless it gives axes names.
-
-    Raises:
-        TypeError: if it does not.
-    """
-    if axes is None:
-        return {}
-    fine = isinstance(axes, Mapping) and all(
-        isinstance(names, (tuple, list)) and all(n is None or isinstance(n, str) for n in names)
-        for names in axes.values()
-    )
-    if not fine:
-        raise TypeError(
-            "axes must be a dict from an array's name to a tuple of the names of its axes, as "
-            f"{{'[0]': ('token', None)}}; got {axes!r}."
-        )
-    return axes
 
 
 def _positions(place: Place, mask: Any, iteration: Sequence[int]) -> np.ndarray | None:

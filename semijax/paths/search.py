@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, O
 from semijax.paths.stories import Suffixes, best_path, best_stories
 from semijax.paths.sweeps import read_out
 from semijax.semirings import AbsSumProduct, Semiring, as_semiring
+from semijax.sites.axis_names import StatedAxes
 from semijax.sites.program import Argnums
 from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
@@ -37,7 +38,7 @@ def top_paths(
     through: str | None = None,
     distinct: Any = None,
     semiring: Any = None,
-    axes: Mapping[str, Sequence[str | None]] | None = None,
+    axes: StatedAxes = None,
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from semijax.jacobians.axis_labels import AxisLabels, Labels, shapes
+from semijax.sites.site import Place, Site
+from semijax.sites.survey import Survey
 from semijax.trace.graph import Constant, Equation, Graph, Variable, build_bodies
 from semijax.trace.primitives import primitive
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
@@ -28,7 +30,40 @@ Key = tuple[tuple[tuple[int, int], ...], int | None, int]
 """An array: the regions it is made in, the number of the equation that makes it, and which of its
 outputs it is; or which of the inputs, for None."""
 
+StatedAxes = Mapping[str, Sequence[str | None]] | None
+"""What a user says of axes: from an array's name, or a glob, to the names of its axes."""
+
 GATHER, DOT = primitive("gather"), primitive("dot_general")
+
+
+def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
+    """What a user says of the axes of some arrays of a program.
+
+    Raises:
+        TypeError: if it is no mapping from names to tuples of names.
+        ValueError: if a name matches nothing.
+    """
+    fine = axes is None or isinstance(axes, Mapping)
+    if not fine or not all(_are_names(names) for names in (axes or {}).values()):
+        raise TypeError(
+            "axes must be a dict from an array's name to a tuple of the names of its axes, as "
+            f"{{'[0]': ('token', None)}}; got {axes!r}."
+        )
+    found: dict[Key, Names] = {}
+    for pattern, names in (axes or {}).items():
+        for site in survey.picked(pattern):
+            place = site.place
+            in_order = list(names)
+            if place.axes is not None:
+                own = {a: name for a, name in zip(place.axes, names, strict=False)}
+                in_order = [own.get(a) for a in range(len(place.axes))]
+            found[place.region, *place.position] = tuple(in_order)
+    return found
+
+
+def _are_names(names: Any) -> bool:
+    several = isinstance(names, (tuple, list))
+    return several and all(name is None or isinstance(name, str) for name in names)
 
 
 class AxisNames:
@@ -58,6 +93,25 @@ class AxisNames:
         """The names of an array's axes, in the order in which the program has them."""
         labels = self._of.get(key, ())
         return tuple(None if x is None else self._names.get(self._find(x)) for x in labels)
+
+    def axis(self, site: Site, name: str) -> int:
+        """The first axis of a site with a name, in the order in which the author sees them.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        own = self.seen(site.place)
+        if name not in own:
+            raise ValueError(
+                f"{site.name!r} has no axis known as {name!r}; its axes are {own}. "
+                f"axes={{{site.name!r}: (…)}} names them."
+            )
+        return own.index(name)
+
+    def seen(self, place: Place) -> Names:
+        """The same of a place, in the order in which the model's author sees them."""
+        names = self.of((place.region, *place.position))
+        return names if place.axes is None else tuple(names[a] for a in place.axes)
 
     def of_iterations(self, path: tuple[tuple[int, int], ...]) -> Names:
         """What the iterations of the loops around a graph count, from the outside in."""
