@@ -28,11 +28,13 @@ features are called with.
 *Checks*: ``site_values``, ``ablate``, ``ablation_effects``, ``faithfulness`` (``Faithfulness``),
 ``randomization_test`` (``RandomizationTest``), and over a data set ``run_study`` (``Study``).
 
+*Graphs* of others: ``graph_function``; ``graphs`` (``WeightedGraph``, ``AttributionGraph``).
+
 *Packages*: ``jacobians``, the kinds of local Jacobian; ``pictures``; ``testing``, all paths by
 brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by themselves.
 """
 
-from semijax import jacobians, pictures, testing
+from semijax import graphs, jacobians, pictures, testing
 from semijax.explanation import explain
 from semijax.flow import (
     BranchFlow,
@@ -55,6 +57,7 @@ from semijax.flow import (
     site_values,
     tap,
 )
+from semijax.graphs import graph_function
 from semijax.jacobians import control_flow as _control_flow  # noqa: F401, declares its rules
 from semijax.jacobians import dense_budget, register_jacobian
 from semijax.paths import (
@@ -124,6 +127,7 @@ __all__ = [
     "SumProduct",
     "TopK",
     "Weighting",
+    "__version__",
     "ablate",
     "ablation_effects",
     "aggregate",
@@ -136,6 +140,8 @@ __all__ = [
     "faithfulness",
     "freeze",
     "gradient_graph",
+    "graph_function",
+    "graphs",
     "jacobians",
     "list_sites",
     "pictures",

@@ -1,0 +1,118 @@
+"""Attribution graphs of circuit-tracer and Neuronpedia: read, scored, and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax.graphs.weighted import WeightedGraph
+from semijax.semirings import SumProduct
+from semijax.transforms import semiring_grad
+
+SCHEMA = 1
+"""The version of the schema (``metadata.schema_version``) that is read and written."""
+
+LOGIT = "logit"
+"""The type of the nodes where paths end."""
+
+TINY = 1e-10
+"""What arrives at a node along all of its edges is at least this, where they are normalised."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttributionGraph:
+    """Features, errors, tokens and logits of a prompt, and their direct effects on each other.
+
+    Attributes:
+        graph: the nodes, by their ``node_id``, and the links.
+        features: all that the file says of each node, in the same order.
+        metadata: the file's ``metadata``: ``slug``, ``prompt_tokens``, …
+        other: what else the file has, as ``qParams``.
+
+    Source: Ameisen et al. 2025; the format of ``safety-research/circuit-tracer``, schema 1.
+    """
+
+    graph: WeightedGraph
+    features: tuple[Mapping[str, Any], ...]
+    metadata: Mapping[str, Any]
+    other: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> AttributionGraph:
+        """The graph that a file contains.
+
+        Raises:
+            ValueError: if it is no attribution graph, or one of another schema.
+        """
+        try:
+            content = json.loads(text)
+            nodes, links = content["nodes"], content["links"]
+            metadata = content["metadata"]
+            names = tuple(node["node_id"] for node in nodes)
+            number = {name: n for n, name in enumerate(names)}
+            edges = [(number[e["source"]], number[e["target"]], float(e["weight"])) for e in links]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"This is no attribution graph: {error!r}.") from error
+        version = metadata.get("schema_version") or SCHEMA
+        if version != SCHEMA:
+            raise ValueError(f"The schema's version is {version}; {SCHEMA} is known.")
+        sources, targets, weights = zip(*edges, strict=True) if edges else ((), (), ())
+        ends = np.array(sources, int), np.array(targets, int)
+        graph = WeightedGraph(names, *ends, np.array(weights, float))
+        other = {key: content[key] for key in content.keys() - {"nodes", "links", "metadata"}}
+        return cls(graph, tuple(nodes), metadata, other)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AttributionGraph:
+        """``from_json`` of a file."""
+        with open(path, encoding="utf-8") as file:
+            return cls.from_json(file.read())
+
+    def to_json(self) -> str:
+        """The text of a file that Neuronpedia and circuit-tracer read."""
+        ends = zip(self.graph.sources, self.graph.targets, self.graph.weights, strict=True)
+        names = self.graph.nodes
+        links = [{"source": names[s], "target": names[t], "weight": float(w)} for s, t, w in ends]
+        metadata = {**self.metadata, "schema_version": SCHEMA}
+        content = {"metadata": metadata, **self.other, "nodes": [*self.features], "links": links}
+        return json.dumps(content)
+
+    @property
+    def logits(self) -> dict[str, float]:
+        """The logits' nodes with their probabilities: where paths end, and what for."""
+        return {
+            node["node_id"]: float(node.get("token_prob", 0.0))
+            for node in self.features
+            if node["feature_type"] == LOGIT
+        }
+
+    @property
+    def normalized(self) -> WeightedGraph:
+        """The graph of the shares that each edge has of all |weights| of edges to its target."""
+        sizes = np.abs(self.graph.weights)
+        sums = np.bincount(self.graph.targets, sizes, len(self.graph.nodes))
+        shares = sizes / np.maximum(sums, TINY)[self.graph.targets]
+        return dataclasses.replace(self.graph, weights=shares)
+
+    def influence(self) -> dict[str, float]:
+        """How much each node matters to the logits: the mass of its paths in normalised weights.
+
+        The sum over all paths of at least one edge from the node to a logit of the products of the
+        edges' shares, times the logit's probability.
+
+        Source: circuit-tracer's ``compute_node_influence``: w A + w A² + … for the matrix A of
+        shares and the logits' probabilities w.
+        """
+        with jax.enable_x64(True):
+            function = self.normalized.function(self.logits)
+            ones = jnp.ones(len(self.graph.nodes), jnp.float64)
+            found = np.asarray(semiring_grad(function, SumProduct())(ones))
+        names, own = [node["node_id"] for node in self.features], self.logits
+        return {n: float(x) - own.get(n, 0.0) for n, x in zip(names, found, strict=True)}
