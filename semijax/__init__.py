@@ -28,10 +28,11 @@ features are called with.
 *Checks*: ``site_values``, ``ablate``, ``ablation_effects``, ``faithfulness`` (``Faithfulness``),
 ``randomization_test`` (``RandomizationTest``), and over a data set ``run_study`` (``Study``).
 
-*Graphs* of others: ``graph_function``; ``graphs`` (``WeightedGraph``, ``AttributionGraph``).
+*Graphs* of others as functions: ``graph_function``.
 
-*Packages*: ``jacobians``, the kinds of local Jacobian; ``pictures``; ``testing``, all paths by
-brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by themselves.
+*Packages*: ``jacobians``, the kinds of local Jacobian; ``graphs``; ``pictures``; ``testing``, all
+paths by brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by
+themselves.
 """
 
 from semijax import graphs, jacobians, pictures, testing
@@ -127,7 +128,6 @@ __all__ = [
     "SumProduct",
     "TopK",
     "Weighting",
-    "__version__",
     "ablate",
     "ablation_effects",
     "aggregate",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
@@ -55,3 +57,19 @@ def document(title: str, body: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
         f"<style>{style}</style></head><body>{body}</body></html>"
     )
+
+
+def save(path: str | os.PathLike[str], formats: Mapping[str, Callable[[], str]]) -> None:
+    """Write a text file in the format that its name ends in.
+
+    Args:
+        path: where to.
+        formats: from endings, as ``".html"``, to what makes the text.
+
+    Raises:
+        ValueError: if the name ends in something else.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"It is saved as {', '.join(formats)}, got {str(path)!r}.")
+    path.write_text(formats[path.suffix.lower()](), encoding="utf-8")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import os
 from collections.abc import Collection, Sequence
 
 from semijax import page
@@ -46,6 +49,12 @@ class Table:
         caption = ". ".join(filter(None, [self.title, self.legend]))
         return page.table(self.header, cells, caption)
 
+    def csv(self) -> str:
+        """The header and the cells, separated by commas."""
+        file = io.StringIO()
+        csv.writer(file).writerows([self.header, *self.rows])
+        return file.getvalue()
+
 
 class Printed:
     """What prints as a table, in a terminal and in a notebook."""
@@ -60,3 +69,22 @@ class Printed:
 
     def _repr_html_(self) -> str:
         return self._table().html()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table to a file.
+
+        Args:
+            path: ends in ``.html``, one page that needs no other file; in ``.txt``, as it prints;
+                or in ``.csv``, without title and legend.
+
+        Raises:
+            ValueError: if it ends in something else.
+        """
+        table = self._table()
+        title = table.title or type(self).__name__
+        formats = {
+            ".html": lambda: page.document(title, table.html()),
+            ".txt": lambda: table.text() + "\n",
+            ".csv": table.csv,
+        }
+        page.save(path, formats)

@@ -9,14 +9,8 @@ import pytest
 
 import semijax as sj
 
-PACKAGES = [
-    sj,
-    *(
-        importlib.import_module(f"semijax.{name}")
-        for name in ("flow", "jacobians", "paths", "pictures", "semirings", "study", "testing")
-    ),
-    importlib.import_module("semijax.zoo"),
-]
+NAMES = ["flow", "graphs", "jacobians", "paths", "pictures", "semirings", "study", "testing", "zoo"]
+PACKAGES = [sj, *(importlib.import_module(f"semijax.{name}") for name in NAMES)]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

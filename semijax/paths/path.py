@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex, overload
 
@@ -506,6 +507,23 @@ class Paths(list[Path]):
         """The paths in words, a line for each, see ``Path.tell``."""
         lines = (path.tell(tokens, depth) for path in self)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the paths to a file.
+
+        Args:
+            path: ends in ``.html``, one page that needs no other file; in ``.txt``, as ``tell``
+                tells them; or in ``.json``, a list of what ``Path.from_json`` reads.
+
+        Raises:
+            ValueError: if it ends in something else.
+        """
+        formats = {
+            ".html": lambda: page.document("Paths", _table(self) if self else self._repr_html_()),
+            ".txt": lambda: self.tell() + "\n",
+            ".json": lambda: f"[{', '.join(path.to_json() for path in self)}]",
+        }
+        page.save(path, formats)
 
     def to_dataframe(self) -> Any:
         """A ``pandas.DataFrame`` with a row for each path, best first.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from semijax import checks, tables
+from semijax.sites.axis_names import AxisNames
 from semijax.sites.program import Argnums, Program
+from semijax.sites.site import Place
+from semijax.trace import scope_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,8 @@ class SiteRow:
         shape: its shape, with a first axis for each loop it lies in.
         dtype: its dtype.
         source: the line of the model that makes it.
+        axes: what its axes are known to be, as ``"token"`` and ``"head"``, see ``top_paths``; None
+            for one of which nothing is known.
     """
 
     names: tuple[str, ...]
@@ -29,6 +34,15 @@ class SiteRow:
     shape: tuple[int, ...]
     dtype: str
     source: str
+    axes: tuple[str | None, ...] = ()
+
+    @property
+    def shape_text(self) -> str:
+        """The dtype and the shape, with what the axes count: ``"float32[token 7, 24]"``."""
+        unknown = len(self.shape) - len(self.axes)
+        names = (*(None for _ in range(unknown)), *self.axes)
+        pairs = zip(names, self.shape, strict=True)
+        return f"{self.dtype}[{', '.join(f'{a} {n}' if a else str(n) for a, n in pairs)}]"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -49,26 +63,40 @@ class SiteTable(tables.Printed):
         return len(self.rows)
 
     def _table(self) -> tables.Table:
+        within = scope_names.enclosing_all(self.names) if len(self.rows) > 1 else ""
+        start = len(within) + 1 if within else 0
+
+        def short(names: Sequence[str]) -> list[str]:
+            return [name[start:] or name for name in names]
+
         cells = [
             (
-                row.names[0],
+                *short(row.names[:1]),
                 row.primitive,
-                f"{row.dtype}[{', '.join(map(str, row.shape))}]",
+                row.shape_text,
                 row.source,
-                ", ".join(row.names[1:]),
+                ", ".join(short(row.names[1:])),
             )
             for row in self.rows
         ]
-        return tables.Table(("site", "primitive", "shape", "source", "also called"), cells)
+        header = "site", "primitive", "shape", "source", "also called"
+        legend = f"All names begin with '{within}/', for which '*/' will do." if within else ""
+        return tables.Table(header, cells, legend=legend)
 
 
-def list_sites(fun: Callable[..., Any], traced: Argnums = None) -> Callable[..., SiteTable]:
+def list_sites(
+    fun: Callable[..., Any],
+    traced: Argnums = None,
+    *,
+    match: str | Sequence[str] | None = None,
+) -> Callable[..., SiteTable]:
     """List the intermediate arrays of a function: by which names they can be asked for.
 
     Args:
         fun: any function of arrays or pytrees of arrays.
         traced: the positions of the arguments that are traced; all by default. Only the floating
             point numbers in them are. Give it where others decide the control flow in Python.
+        match: list only the arrays that one of these names or globs means: ``"*/attention*"``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``SiteTable``, without running it.
@@ -88,6 +116,9 @@ def list_sites(fun: Callable[..., Any], traced: Argnums = None) -> Callable[...,
         stands for what comes out of it, and what lies within it is not meant: ``"*/layer/*"`` are
         the layers, ``"*/query/add"`` the sums in the modules called query.
 
+    Raises:
+        ValueError: if ``match`` means nothing.
+
     Example:
         >>> import jax.numpy as jnp, semijax as sj
         >>> sj.list_sites(lambda x: jnp.sin(jnp.cos(x)).sum())(jnp.ones(3)).names
@@ -96,10 +127,14 @@ def list_sites(fun: Callable[..., Any], traced: Argnums = None) -> Callable[...,
     checks.check_callable(fun)
 
     def listed(*args: Any, **kwargs: Any) -> SiteTable:
-        survey = Program(fun, args, kwargs, traced, caller="list_sites").survey
-        names: dict[Any, list[str]] = {}
+        program = Program(fun, args, kwargs, traced, caller="list_sites")
+        survey, axes = program.survey, AxisNames(program.graph(), {})
+        patterns = [match] if isinstance(match, str) else match or ()
+        wanted = {site.place for pattern in patterns for site in survey.picked(pattern)}
+        names: dict[Place, list[str]] = {}
         for site in survey.sites:
-            names.setdefault(site.place, []).append(site.name)
+            if match is None or site.place in wanted:
+                names.setdefault(site.place, []).append(site.name)
         return SiteTable(
             tuple(
                 SiteRow(
@@ -109,6 +144,7 @@ def list_sites(fun: Callable[..., Any], traced: Argnums = None) -> Callable[...,
                     place.shape,
                     str(place.variable.dtype),
                     place.made_by.source if place.made_by else "",
+                    axes.seen(place),
                 )
                 for place, own in names.items()
             )

@@ -128,6 +128,12 @@ def without_common(scopes: Sequence[str]) -> list[str]:
     return ["/".join(parts[common:]) for parts in split]
 
 
+def enclosing_all(scopes: Sequence[str]) -> str:
+    """The innermost scope that all lie in, or ``""``; a scope does not lie in itself."""
+    split = [scope.split("/")[:-1] for scope in scopes]
+    return "/".join(split[0][: _common(split)]) if split else ""
+
+
 def _common(split: Sequence[Sequence[str]]) -> int:
     """How many first names scopes have in common."""
     ranks = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*split, strict=False))
