@@ -155,9 +155,8 @@ def squeezed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> li
 
 def reshaped(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
     """Axes of size 1 come and go; the first and the last that are as before stay, others mix."""
-    v, out = equation.inputs[0], equation.outputs[0].shape
-    assert isinstance(v, Variable)
-    old, new = list(zip(v.shape, inputs[0], strict=True)), list(range(len(out)))
+    sizes, out = shapes(equation)[0], equation.outputs[0].shape
+    old, new = list(zip(sizes, inputs[0], strict=True)), list(range(len(out)))
     found: list[int | None] = [None] * len(out)
 
     def keep() -> None:
@@ -242,6 +241,8 @@ def mixing(axes_of: Callable[[Equation], Collection[int] | None]) -> AxisRule:
         if axes is None:
             return all_mixed(labels, equation, inputs)
         arrays = [own for own in inputs if own]
+        if not arrays:
+            return [(None,) * len(v.shape) for v in equation.outputs]
         for own in arrays:
             labels.mix([label for a, label in enumerate(own) if a in axes])
         kept = [[None if a in axes else x for a, x in enumerate(own)] for own in arrays]

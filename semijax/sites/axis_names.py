@@ -166,7 +166,7 @@ class AxisNames:
             offset = equation.params["dimension_numbers"].offset_dims
             rows = [label for axis, label in enumerate(outputs[0]) if axis not in offset]
             # One row after another of what paths come through may be anything.
-            if 0 not in equation.active or len(rows) > 1:
+            if rows and (0 not in equation.active or len(rows) > 1):
                 what = (TOKEN, *(BATCH for _ in rows[1:]))
                 pairs = zip(reversed(rows), what, strict=True)
                 self._embedded += [(label, name) for label, name in pairs if label is not None]
