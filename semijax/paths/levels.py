@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +15,21 @@ from semijax.trace import scope_names
 UNTOLD = -1
 """The number of a node's label where it has none."""
 
-Labelled = Any
-"""The numbers of the labels of an array's nodes: one for all, or an array with one for each."""
+
+class Coded(NamedTuple):
+    """The labels of an array's nodes, one for each.
+
+    Attributes:
+        labels: some labels; None for what tells nothing.
+        codes: for each node the position of its label among these.
+    """
+
+    labels: Sequence[Hashable]
+    codes: np.ndarray
+
 
 Level = Callable[[Array, bool], Any]
-"""From an array, and whether paths start at its nodes, to the label that all nodes share, or an
-array of objects with one for each; None for what tells nothing."""
+"""From an array, and whether paths start at its nodes, to the one label of all, or ``Coded``."""
 
 
 class Told:
@@ -34,25 +43,24 @@ class Told:
         self.labels: list[Hashable] = []
         self._number: dict[Hashable, int] = {}
         self._of = _level(call, level)
-        self._known: dict[tuple[Array, bool], Labelled] = {}
+        self._known: dict[tuple[Array, bool], Any] = {}
 
-    def at(self, array: Array) -> Labelled:
-        """Of the nodes of an array, where paths pass."""
+    def at(self, array: Array) -> int | np.ndarray:
+        """The labels of the nodes of an array where paths pass: one for all, or one for each."""
         return self._labelled(array, False)
 
-    def at_start(self, array: Array) -> Labelled:
-        """Of the nodes of an array, where paths start."""
+    def at_start(self, array: Array) -> int | np.ndarray:
+        """The same of paths that start at the nodes of an array."""
         return self._labelled(array, True)
 
-    def _labelled(self, array: Array, start: bool) -> Labelled:
+    def _labelled(self, array: Array, start: bool) -> int | np.ndarray:
         if (array, start) not in self._known:
             found = self._of(array, start)
-            if isinstance(found, np.ndarray):
-                numbers = [self._numbered(label) for label in found.ravel().tolist()]
-                found = np.array(numbers, int)
+            if isinstance(found, Coded):
+                numbers = np.array([self._numbered(label) for label in found.labels], int)
+                self._known[array, start] = numbers[found.codes]
             else:
-                found = self._numbered(found)
-            self._known[array, start] = found
+                self._known[array, start] = self._numbered(found)
         return self._known[array, start]
 
     def _numbered(self, label: Hashable) -> int:
@@ -116,7 +124,9 @@ def _along_axis(call: Call, name: str) -> Level:
         if array.made_by is None and not start:
             return None
         found = call.along(array, name)
-        return found.astype(object) if isinstance(found, np.ndarray) else found
+        if isinstance(found, np.ndarray):
+            return Coded(range(1 + int(found.max(initial=0))), found)
+        return found
 
     return label
 
@@ -127,10 +137,9 @@ def _by_function(call: Call, function: Callable[[Any], Hashable]) -> Level:
     def label(array: Array, start: bool) -> Any:
         if array.made_by is None and not start:
             return None
-        found = np.empty(len(array.positions), object)
-        for position, node in enumerate(nodes(array, array.positions, start=start)):
-            found[position] = function(node)
-        return found
+        own = [function(node) for node in nodes(array, array.positions, start=start)]
+        number = {each: n for n, each in enumerate(dict.fromkeys(own))}
+        return Coded([*number] or [None], np.array([number[each] for each in own], int))
 
     return label
 
@@ -138,14 +147,23 @@ def _by_function(call: Call, function: Callable[[Any], Hashable]) -> Level:
 def _together(levels: Sequence[Level]) -> Level:
     def label(array: Array, start: bool) -> Any:
         parts = [level(array, start) for level in levels]
-        if not any(isinstance(part, np.ndarray) for part in parts):
+        if not any(isinstance(part, Coded) for part in parts):
             return None if all(part is None for part in parts) else tuple(parts)
-        found = np.empty(len(array.positions), object)
-        columns = [
-            part.tolist() if isinstance(part, np.ndarray) else [part] * len(found) for part in parts
+        coded = [
+            part if isinstance(part, Coded) else Coded([part], np.zeros((), int)) for part in parts
         ]
-        for position, labels in enumerate(zip(*columns, strict=True)):
-            found[position] = None if all(x is None for x in labels) else labels
-        return found
+        sizes = [len(part.labels) for part in coded]
+        codes = np.zeros(len(array.positions), int)
+        for part, size in zip(coded, sizes, strict=True):
+            codes = codes * size + part.codes
+        used, codes = np.unique(codes, return_inverse=True)
+        chosen = np.unravel_index(used, sizes)
+        columns = [
+            [part.labels[n] for n in own.tolist()] for part, own in zip(coded, chosen, strict=True)
+        ]
+        labels = [
+            None if all(x is None for x in row) else row for row in zip(*columns, strict=True)
+        ]
+        return Coded(labels, codes)
 
     return label

@@ -10,12 +10,15 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from semijax import checks, page
 from semijax.paths.verify import Hop, recompute
 from semijax.trace import scope_names
 from semijax.weighting import DERIVATIVE, Weighting
+
+if TYPE_CHECKING:
+    from semijax.pictures import Picture
 
 Index = tuple[int, ...]
 
@@ -507,6 +510,20 @@ class Paths(list[Path]):
         """The paths in words, a line for each, see ``Path.tell``."""
         lines = (path.tell(tokens, depth) for path in self)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+
+    def plot(self, tokens: Sequence[str], **options: Any) -> Picture:
+        """The paths over the grid of layers and tokens.
+
+        Args:
+            tokens: the tokens' texts.
+            **options: those of ``pictures.path_grid``; ``layers``, where modules have no numbers.
+
+        Raises:
+            TypeError, ValueError: as ``pictures.path_grid``.
+        """
+        from semijax.pictures import path_grid  # it knows paths
+
+        return path_grid(self, tokens=tokens, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the paths to a file.

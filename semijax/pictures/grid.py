@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 def path_grid(
     path_or_paths: Path | Sequence[Path],
     *,
-    layers: Mapping[str, str] | Sequence[str],
     tokens: Sequence[str],
+    layers: Mapping[str, str] | Sequence[str] | None = None,
     token_axis: int | Callable[[Node], int | None] | None = None,
     title: str | None = None,
 ) -> Picture:
@@ -47,13 +48,14 @@ def path_grid(
 
     Args:
         path_or_paths: as ``top_paths`` finds them.
-        layers: from a layer's label to a glob over the modules' scopes, in order from the input to
-            the output; or globs, which are labels then.
         tokens: the tokens' texts.
-        token_axis: the arrays' axis that counts the tokens, where it is ``len(tokens)`` long. By
-            default the first axis so long: the query's of attention scores ``[heads, query, key]``.
-            Where another axis is as long by chance, pass an axis, or a function from a node to its
-            token's number, or None if it has no token.
+        layers: from a layer's label to a glob over the modules' scopes, in order from the input to
+            the output; or globs, which are labels then. By default the modules that have numbers,
+            as ``layer_0`` and ``layers[1]``: the outermost of which there are several.
+        token_axis: the arrays' axis that counts the tokens, where it is ``len(tokens)`` long, or a
+            function from a node to its token's number, or None if it has no token. By default what
+            the paths know, see ``Node.along``; and where they know nothing the first axis so long:
+            the query's of attention scores ``[heads, query, key]``.
         title: above the grid.
 
     Returns:
@@ -78,7 +80,9 @@ def path_grid(
         raise ValueError("path_or_paths is empty.")
     if not all(isinstance(path, Path) for path in paths):
         raise TypeError(f"path_or_paths must be a Path or a sequence of them, got {paths!r}.")
-    names, text = _layers(layers), as_labels("tokens", tokens)
+    names, text = _layers(paths, layers), as_labels("tokens", tokens)
+    if token_axis is None and any(n.along("token") is not None for p in paths for n in p.nodes):
+        token_axis = functools.partial(Node.along, axis="token")
     find = _token_finder(token_axis, len(text))
     rows = _rows(paths, list(names.values()))
     columns = [_columns(path, find, len(text)) for path in paths]
@@ -98,7 +102,7 @@ def path_grid(
             starts.setdefault(points[0, 0], []).append(number + 1)
             points[:, 0] += apart
             _draw_path(axes, path, points, tokened, 0.8 + 1.4 * strengths[number])
-        for column, numbers in starts.items() if len(paths) > 1 else ():
+        for column, numbers in starts.items() if 1 < len(paths) <= NUMBERED else ():
             shown = ", ".join(map(str, numbers[:3])) + ", …" * (len(numbers) > 3)
             axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom")
         label_ticks(axes.xaxis, text, width, 0.16, rotation=90)
@@ -106,6 +110,10 @@ def path_grid(
         _path_legend(figure, paths, strengths)
         fit_around(figure, axes, width, height)
         return finished(figure, title, _path_caption(paths))
+
+
+NUMBERED = 8
+"""Of so many paths the numbers are written where they start; of more they would overlap."""
 
 
 def _path_caption(paths: Sequence[Path]) -> str:
@@ -125,8 +133,19 @@ def _scale(paths: Sequence[Path]) -> str:
     )
 
 
-def _layers(layers: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+def _layers(
+    paths: Sequence[Path], layers: Mapping[str, str] | Sequence[str] | None
+) -> dict[str, str]:
     """From a layer's label to its glob."""
+    if layers is None:
+        arounds = (around for path in paths for edge in path.edges for around in edge.around)
+        scopes = {node.scope for path in paths for node in path.nodes}.union(arounds)
+        layers = scope_names.numbered(scopes)
+        if not layers:
+            raise ValueError(
+                "No module on the paths has a number: layers={'attention': '*/attention'} says "
+                "what the rows are."
+            )
     if not isinstance(layers, Mapping):
         layers = dict(zip(as_labels("layers", layers), layers, strict=True))
     if not layers or not all(isinstance(glob, str) for glob in layers.values()):

@@ -134,6 +134,30 @@ def enclosing_all(scopes: Sequence[str]) -> str:
     return "/".join(split[0][: _common(split)]) if split else ""
 
 
+NUMBERED = re.compile(r"(.*?)[_\-\[]?(\d+)\]?")
+"""The name of a module that has a number, or of an iteration: ``layer_3``, ``layers[3]``, ``3``."""
+
+
+def numbered(scopes: Iterable[str]) -> dict[str, str]:
+    """The outermost modules with numbers of which there are several, or else of which there is one.
+
+    Returns:
+        From labels, as ``"layer 3"``, to the scopes, in the order of the numbers.
+    """
+    found: dict[tuple[int, str, str], dict[int, str]] = {}
+    for scope in scopes:
+        names = scope.split("/")
+        for depth, name in enumerate(names):
+            if match := NUMBERED.fullmatch(name):
+                stem = match[1] or (names[depth - 1] if depth else "")
+                key = depth, "/".join(names[:depth]), stem
+                found.setdefault(key, {})[int(match[2])] = "/".join(names[: depth + 1])
+    if not found:
+        return {}
+    _, _, stem = best = min(found, key=lambda key: (len(found[key]) < 2, key))
+    return {f"{stem} {n}".strip(): found[best][n] for n in sorted(found[best])}
+
+
 def _common(split: Sequence[Sequence[str]]) -> int:
     """How many first names scopes have in common."""
     ranks = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*split, strict=False))

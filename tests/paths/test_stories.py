@@ -144,21 +144,33 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("by", ORDERS)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions(name, level, by):
+def test_functions(name, level):
     function, shape = FUNCTIONS[name]
     x = small_numbers(np.random.default_rng(len(name)), *shape)
-    check(function, x, level=level, by=by, k=12)
+    for by in ORDERS:
+        check(function, x, level=level, by=by, k=12)
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_random_programs(seed):
+def check_random(seed, level, by):
     for program, args, _ in draw(seed):
-        options = {"argnums": tuple(range(len(args))), "by": ORDERS[seed % 3]}
-        check(program.scalar, *args, level=[*LEVELS][seed % len(LEVELS)], **options)
+        check(program.scalar, *args, level=level, by=by, argnums=tuple(range(len(args))))
         return
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs(seed):
+    check_random(seed, [*LEVELS][seed % len(LEVELS)], ORDERS[seed % 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 300))
+def test_many_random_programs(seed):
+    for level in ("module", "primitive", "parity", "every node"):
+        check_random(seed, level, ORDERS[seed % 3])
+    for by in ORDERS:
+        check_random(seed, "primitive", by)
 
 
 @pytest.mark.parametrize("level", ["module", "parity"])
@@ -168,8 +180,9 @@ def test_between_two_runs(level, by):
     check(scanned, x, level=level, by=by, k=12, weighting=sj.Contrast(r))
 
 
-@pytest.mark.parametrize("level", ["module", "depth", "both", "nothing"])
-@pytest.mark.parametrize("by", ORDERS)
+@pytest.mark.parametrize(
+    ("level", "by"), [("module", "abs"), ("depth", "max"), ("both", "min"), ("nothing", "abs")]
+)
 @pytest.mark.parametrize("through", ["*/mlp", "layer_1*", "cell[1]", "*/tanh"])
 def test_through(through, by, level):
     function, shape = FUNCTIONS["scanned" if through == "cell[1]" else "residual"]
@@ -328,3 +341,20 @@ def test_rows_that_are_picked_are_no_tokens():
     x = small_numbers(np.random.default_rng(2), 5, 4)
     with pytest.raises(ValueError, match="No axis is known as 'token'"):
         sj.top_paths(lambda x: jnp.tanh(x[np.array([0, 2])]).sum(), 3, distinct="token")(x)
+
+
+def test_drawn_without_being_told_what_axes_count(tmp_path):
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+
+    def f(table):
+        with jax.named_scope("layer_0"):
+            return attention(table)
+
+    words = ["who", "does", "read", "it"]
+    paths = sj.top_paths(f, 4, distinct=("token", "head"), source="layer_0/embed/gather")(table)
+    paths.plot(words).save(tmp_path / "paths.svg")
+    drawn = (tmp_path / "paths.svg").read_text()
+    assert "layer 0" in drawn
+    assert all(word in drawn for word in words)
+    with pytest.raises(ValueError, match="No module on the paths has a number"):
+        sj.top_paths(attention, 4, source="embed/gather")(table).plot(words)

@@ -98,3 +98,34 @@ def test_the_names_of_modules_among_scopes():
         ("Linear", (9, 0)),
         ("other", (10, 0)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "found"),
+    [
+        (["m/layer_1/a", "m/layer_0", "m", ""], {"layer 0": "m/layer_0", "layer 1": "m/layer_1"}),
+        (
+            ["m/layers[10]", "m/layers[9]/x_1"],
+            {"layers 9": "m/layers[9]", "layers 10": "m/layers[10]"},
+        ),
+        (
+            ["encoder/layer/0/b", "encoder/layer/2"],
+            {"layer 0": "encoder/layer/0", "layer 2": "encoder/layer/2"},
+        ),
+        (
+            ["Net/Dense_0", "Net/Block_0/a", "Net/Block_1"],
+            {"Block 0": "Net/Block_0", "Block 1": "Net/Block_1"},
+        ),
+        (["Net/Dense_0"], {"Dense 0": "Net/Dense_0"}),
+        (["Net/up", "Net"], {}),
+    ],
+)
+def test_modules_with_numbers(scopes, found):
+    assert scope_names.numbered(scopes) == found
+    assert [*scope_names.numbered(scopes[::-1])] == [*found]
+
+
+def test_scope_that_encloses_all():
+    assert scope_names.enclosing_all(["a/b/c", "a/b/d/e"]) == "a/b"
+    assert scope_names.enclosing_all(["a/b", "a/b/c"]) == "a"
+    assert scope_names.enclosing_all(["a", "b/c"]) == ""
