@@ -28,7 +28,7 @@ features are called with.
 *Checks*: ``site_values``, ``ablate``, ``ablation_effects``, ``faithfulness`` (``Faithfulness``),
 ``randomization_test`` (``RandomizationTest``), and over a data set ``run_study`` (``Study``).
 
-*Graphs* of others as functions: ``graph_function``.
+*Graphs* from other tools as functions: ``graph_function``.
 
 *Packages*: ``jacobians``, the kinds of local Jacobian; ``graphs``; ``pictures``; ``testing``, all
 paths by brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by

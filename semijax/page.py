@@ -71,5 +71,5 @@ def save(path: str | os.PathLike[str], formats: Mapping[str, Callable[[], str]])
     """
     path = pathlib.Path(path)
     if path.suffix.lower() not in formats:
-        raise ValueError(f"It is saved as {', '.join(formats)}, got {str(path)!r}.")
+        raise ValueError(f"The file name must end in {', '.join(formats)}; got {str(path)!r}.")
     path.write_text(formats[path.suffix.lower()](), encoding="utf-8")

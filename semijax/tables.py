@@ -62,6 +62,10 @@ class Printed:
     def _table(self) -> Table:
         raise NotImplementedError
 
+    def _whole_table(self) -> Table:
+        """The table with nothing left out."""
+        return self._table()
+
     def __str__(self) -> str:
         return self._table().text()
 
@@ -85,6 +89,6 @@ class Printed:
         formats = {
             ".html": lambda: page.document(title, table.html()),
             ".txt": lambda: table.text() + "\n",
-            ".csv": table.csv,
+            ".csv": self._whole_table().csv,
         }
         page.save(path, formats)

@@ -13,7 +13,7 @@ from jax import lax
 
 from semijax import checks
 from semijax.flow.replay import replay, run_changed
-from semijax.sites.axis_names import AxisNames, StatedAxes, stated_axes
+from semijax.sites.axis_names import StatedAxes
 from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Site
 from semijax.trace import scope_names
@@ -117,7 +117,7 @@ def ablation_effects(
     *,
     axes: StatedAxes = None,
 ) -> Callable[..., dict[str, jax.Array]]:
-    """What the output loses without each head, or token, of some arrays: one at a time.
+    """Measure what the output loses when each head, or token, is ablated, one at a time.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -151,22 +151,21 @@ def ablation_effects(
         checks.check_scalar(call.out_shapes, "ablation_effects")
         chosen = call.survey.choose(sites)
         arrays = replacements(call, chosen, of_sites(value, chosen, "value"))
-        names = AxisNames(call.graph(), stated_axes(call.survey, axes))
+        names = call.axis_names(axes)
         whole = run_ablated(call, (), (), ())
 
         def of(site: Site, array: jax.Array) -> jax.Array:
-            loops = site.place.loop_shape
-            axis = len(loops) + names.axis(site, by)
-            shape = site.place.shape[: axis + 1]
-            numbers = jnp.arange(math.prod(loops) * shape[-1]).reshape(*loops, shape[-1])
-            spread = jnp.broadcast_to(
-                numbers.reshape(*loops, *(1,) * (axis - len(loops)), -1), shape
-            )
+            loops, axis = len(site.place.loop_shape), names.axis(site, by)
+            shape = site.place.shape[: max(axis + 1, loops)]
+            kept = [a for a in range(len(shape)) if a < loops or a == axis]
+            apart = [n if a in kept else 1 for a, n in enumerate(shape)]
+            numbers = jnp.arange(math.prod(apart))
+            spread = jnp.broadcast_to(numbers.reshape(apart), shape)
             lost = lax.map(
                 lambda number: whole - run_ablated(call, [site], [array], [spread == number]),
-                numbers.ravel(),
+                numbers,
             )
-            return lost.reshape(numbers.shape)
+            return lost.reshape([shape[a] for a in kept])
 
         return {site.name: of(site, own) for site, own in zip(chosen, arrays, strict=True)}
 

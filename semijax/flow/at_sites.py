@@ -26,12 +26,11 @@ from semijax.flow.results import (
 )
 from semijax.jacobians.collectives import over_members
 from semijax.semirings import Semiring, as_semiring
-from semijax.sites.axis_names import AxisNames, StatedAxes, stated_axes
+from semijax.sites.axis_names import StatedAxes
 from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Site
 from semijax.sites.starts import start_program
 from semijax.trace import scope_names
-from semijax.trace.graph import Graph
 from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 
@@ -241,9 +240,9 @@ def site_grads(
         chosen = call.survey.choose(sites)
         places = [site.place for site in chosen]
         graph = call.graph(places, dict.fromkeys(places))
+        gone = _combined(call, chosen, aggregate, by, axes)
         found = call.between(graph, checked, collectors.from_sites)
         elements = collectors.at_places(checked, places, found)
-        gone = _combined(call, graph, chosen, aggregate, by, axes)
         return _results(checked, chosen, elements, gone, granularity, {}, weighting)
 
     return values
@@ -313,12 +312,12 @@ def site_flow(
         call, starts = start_program(fun, args, kwargs, *where, weighting)
         chosen = call.survey.choose(sites)
         places = [*(site.place for site in chosen), *call.survey.outputs]
+        gone = _combined(call, chosen, aggregate, by, axes)
         graph = call.graph(places, starts.masks())
         found = call.between(graph, checked, collectors.through_sites)
         *elements, whole = collectors.at_places(checked, places, found)
         # All complete paths end in the output; those of all members of an axis, in each one's.
         total = {TOTAL: over_members(checked, whole, call.axes) if call.axes else whole}
-        gone = _combined(call, graph, chosen, aggregate, by, axes)
         return _results(checked, chosen, elements, gone, granularity, total, weighting)
 
     return values
@@ -326,7 +325,6 @@ def site_flow(
 
 def _combined(
     call: Program,
-    graph: Graph,
     sites: Sequence[Site],
     aggregate: int | Sequence[int] | None,
     by: str | Sequence[str] | None,
@@ -339,12 +337,12 @@ def _combined(
     if by is None:
         given = () if aggregate is None else aggregate
         return [checks.normalise_axes(given, rank) for rank in ranks]
-    names = AxisNames(graph, stated_axes(call.survey, axes))
+    names = call.axis_names(axes)
     wanted = [by] if isinstance(by, str) else by
     found = []
     for site, rank in zip(sites, ranks, strict=True):
         loops = len(site.place.loop_shape)
-        kept = {loops + names.axis(site, name) for name in wanted}
+        kept = {names.axis(site, name) for name in wanted}
         found.append(tuple(a for a in range(loops, rank) if a not in kept))
     return found
 

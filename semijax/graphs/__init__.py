@@ -1,4 +1,4 @@
-"""Weighted graphs of others: their paths, and the statistics of them."""
+"""Weighted graphs from other tools: their paths, and statistics of these."""
 
 from semijax.graphs.attribution import AttributionGraph
 from semijax.graphs.weighted import WeightedGraph, graph_function

@@ -66,7 +66,8 @@ class AttributionGraph:
         sources, targets, weights = zip(*edges, strict=True) if edges else ((), (), ())
         ends = np.array(sources, int), np.array(targets, int)
         graph = WeightedGraph(names, *ends, np.array(weights, float))
-        other = {key: content[key] for key in content.keys() - {"nodes", "links", "metadata"}}
+        known = "nodes", "links", "metadata"
+        other = {key: value for key, value in content.items() if key not in known}
         return cls(graph, tuple(nodes), metadata, other)
 
     @classmethod
@@ -102,7 +103,7 @@ class AttributionGraph:
         return dataclasses.replace(self.graph, weights=shares)
 
     def influence(self) -> dict[str, float]:
-        """How much each node matters to the logits: the mass of its paths in normalised weights.
+        """The influence of each node on the logits: the mass of its paths in normalised weights.
 
         The sum over all paths of at least one edge from the node to a logit of the products of the
         edges' shares, times the logit's probability.

@@ -64,9 +64,9 @@ class WeightedGraph:
                 raise TypeError(f"{name} must be integers, the numbers of nodes; got {end.dtype}.")
             object.__setattr__(self, name, end.astype(int))
         if len(set(self.nodes)) < len(self.nodes):
-            raise ValueError("Two nodes have one name.")
+            raise ValueError("Two nodes have the same name.")
         if shape[0] and not all(0 <= end.min() <= end.max() < len(self.nodes) for end in ends):
-            raise ValueError(f"An edge leads to none of the {len(self.nodes)} nodes.")
+            raise ValueError("An edge refers to a node that does not exist.")
         _ = self.depths  # there is no cycle
 
     @classmethod
@@ -78,8 +78,11 @@ class WeightedGraph:
             weight: the edges' attribute.
 
         Raises:
-            ValueError: if an edge has no such attribute, and as ``WeightedGraph``.
+            ValueError: if the graph is not directed, or an edge has no such attribute; and as
+                ``WeightedGraph``.
         """
+        if not graph.is_directed():
+            raise ValueError("The graph is not directed: its edges have no direction to follow.")
         number = {node: n for n, node in enumerate(graph.nodes)}
         edges = [(number[a], number[b], data.get(weight)) for a, b, data in graph.edges(data=True)]
         if any(w is None for *_, w in edges):
@@ -95,14 +98,19 @@ class WeightedGraph:
         Where it is 0 there is no edge. Nodes are numbers if they have no names.
 
         Raises:
-            ValueError: if it is not square, and as ``WeightedGraph``.
+            ValueError: if it is not square, or has not as many rows as there are nodes; and as
+                ``WeightedGraph``.
         """
         matrix = np.asarray(matrix)
+        if np.issubdtype(matrix.dtype, np.integer):
+            matrix = matrix.astype(float)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"matrix must be square, got shape {matrix.shape}.")
+        names = tuple(range(len(matrix)) if nodes is None else nodes)
+        if len(names) != len(matrix):
+            raise ValueError(f"matrix has {len(matrix)} rows, and there are {len(names)} nodes.")
         targets, sources = np.nonzero(matrix)
-        names = range(len(matrix)) if nodes is None else nodes
-        return cls(tuple(names), sources, targets, matrix[targets, sources].astype(float))
+        return cls(names, sources, targets, matrix[targets, sources])
 
     def to_networkx(self) -> Any:
         """A ``networkx.MultiDiGraph`` whose edges have the attribute ``weight``.
@@ -167,6 +175,8 @@ class WeightedGraph:
 
         def value(inputs: Any) -> jax.Array:
             state = jnp.asarray(inputs)
+            if not jnp.issubdtype(state.dtype, jnp.inexact):
+                state = state.astype(float)
             if state.shape != (len(self.nodes),):
                 raise ValueError(
                     f"Expected a number for each of {len(self.nodes)} nodes, got shape "

@@ -14,7 +14,7 @@ import numpy as np
 from semijax import checks
 from semijax import elements as el
 from semijax.paths.run import Array, Run
-from semijax.sites.axis_names import AxisNames, Names, StatedAxes, stated_axes
+from semijax.sites.axis_names import AxisNames, Names, StatedAxes
 from semijax.sites.program import Argnums
 from semijax.sites.site import Place
 from semijax.sites.starts import start_program
@@ -69,9 +69,11 @@ class Call:
         through_scope = through is None or scope_names.any_match(through, program.survey.scopes)
         wanted = [] if through_scope else program.survey.picked(through, "scope or site")
         places = [start.place for start in starts.arrays] + [site.place for site in wanted]
-        self._stated = stated_axes(program.survey, axes)
         graph = program.graph(places, {start.place: None for start in starts.arrays})
         self._check_concrete(caller, graph.constants.values())
+        self._program, self._axes = program, axes
+        if axes is not None:
+            _ = self.axes  # whether they are names of axes
         self.run = Run(graph, program.runs)
         (self.end,) = self.run.outputs
         whole = weighting.at_start(*(jnp.asarray(x) for x in self.run.results[0]))
@@ -84,7 +86,6 @@ class Call:
                 positions = _positions(start.place, start.mask, iteration)
                 if positions is None or len(positions):
                     self.sources[array] = positions
-        self._graph = graph
         self.passes: Callable[[Array], bool] | None = None
         if through is not None and through_scope:
             matches = scope_names.check_pattern(through, self.run.scopes)
@@ -97,18 +98,18 @@ class Call:
     @functools.cached_property
     def axes(self) -> AxisNames:
         """The names of the axes of all arrays."""
-        return AxisNames(self._graph, self._stated)
+        return self._program.axis_names(self._axes)
 
     def axes_of(self, array: Array) -> tuple[Names, Names]:
         """The names of an array's axes, and what the iterations of the loops around it count.
 
         None for rows that a loop reads or has written.
         """
-        if array.made_by is None:
-            return self.axes.of(((), None, array.output)) if array.step is None else (), ()
-        path = array.made_by.path
-        own = self.axes.of((path, array.made_by.number, array.output))
-        return own, self.axes.of_iterations(path)
+        if array.made_by is None and array.step is not None:
+            return (), ()
+        number = None if array.made_by is None else array.made_by.number
+        own = self.axes.of((array.path, number, array.output))
+        return own, self.axes.of_iterations(array.path)
 
     def along(self, array: Array, name: str) -> int | np.ndarray | None:
         """The index of each node along the first axis of this name; else that of a loop over it.

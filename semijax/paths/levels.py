@@ -72,7 +72,7 @@ class Told:
         return self._number[label]
 
 
-def check_level(level: Any) -> Any:
+def check_level(level: Any) -> None:
     """Raise unless it is a level.
 
     Raises:
@@ -89,7 +89,6 @@ def check_level(level: Any) -> Any:
             )
     if not levels:
         raise ValueError("distinct must name a level, got ().")
-    return level
 
 
 def _level(call: Call, level: Any) -> Level:

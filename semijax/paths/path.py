@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -178,7 +179,7 @@ class Stage:
 
     @property
     def skips_text(self) -> str:
-        """What it went around, as it is printed: ``" (skips mlp)"``, or nothing."""
+        """The text for what it went around: ``" (skips mlp)"``, or nothing."""
         around = "; ".join(scope_names.relative(names, self.scope) for names in self.around)
         return f" (skips {around})" if around else ""
 
@@ -260,7 +261,12 @@ class Path:
 
         0 if one of them is: what was not selected is worth nothing, however steep it is beyond.
         """
-        return math.prod((edge.weight for edge in self.edges), start=1.0) if self.sign else 0.0
+        product = math.prod((edge.weight for edge in self.edges), start=1.0) if self.sign else 0.0
+        if product and math.isfinite(product):
+            return product
+        # On the way it may have been too large, or too small, though in the end it is neither.
+        log = self.log_abs_weight
+        return self.sign * (math.exp(log) if log < LARGEST_LOG else math.inf)
 
     @property
     def sign(self) -> int:
@@ -373,14 +379,15 @@ class Path:
             ValueError: if there are fewer texts than tokens.
         """
         stages, told, parts = self.collapse(depth), None, []
-        names = scope_names.without_common([stage.scope for stage in stages if stage.scope])
-        scopes = iter(names)
+        scopes = list(dict.fromkeys(stage.scope for stage in stages if stage.scope))
+        short = scope_names.without_common(scopes) if len(scopes) > 1 else scopes
+        name_of = dict(zip(scopes, short, strict=True))
         for number, stage in enumerate(stages):
-            name = next(scopes) if stage.scope else "" if number else str(stage)
+            name = name_of[stage.scope] if stage.scope else "" if number else str(stage)
             heads = dict.fromkeys(node.along("head") for node in stage.nodes)
             known = [f"head {head}" for head in heads if head is not None]
             if number or stage.nodes[0].along("token") is None:
-                text = ", ".join([name + stage.skips_text, *known])
+                text = ", ".join(filter(None, [(name + stage.skips_text).strip(), *known]))
                 parts += [text] if text else []
             for token in (node.along("token") for node in stage.nodes):
                 if token is not None and token != told:
@@ -406,7 +413,10 @@ class Path:
         return dict(counts.most_common())
 
     def to_json(self) -> str:
-        """The path as JSON text, without the function it was found in."""
+        """The path as JSON text, without the function it was found in.
+
+        Of a story's labels, those that JSON does not have become text.
+        """
         number = {array: n for n, array in enumerate(dict.fromkeys(n.array for n in self.nodes))}
         content = {
             "arrays": [dataclasses.asdict(array) for array in number],
@@ -416,6 +426,8 @@ class Path:
             "sites": self.sites,
             "carried": self.carried,
             "whole": self.whole,
+            "story": self.story and [_plain(label) for label in self.story],
+            "together": _plain(self.together),
         }
         return json.dumps(page.finite(content))
 
@@ -449,7 +461,10 @@ class Path:
                 for name in ("carried", "whole")
             )
             begin = tuple(content["argnums"]), tuple(content["sites"])
-            return cls(nodes, edges, *begin, carried=carried, whole=whole)
+            story = content.get("story")
+            told = None if story is None else tuple(map(_hashable, story))
+            amounts = {"carried": carried, "whole": whole, "together": content.get("together")}
+            return cls(nodes, edges, *begin, **amounts, story=told)
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"This is no path that to_json wrote: {error}") from error
 
@@ -586,6 +601,24 @@ class Paths(list[Path]):
 
 SHOWN = 20
 """So many paths are printed."""
+
+LARGEST_LOG = math.log(sys.float_info.max)
+"""The logarithm of the largest number."""
+
+
+def _plain(content: Any) -> Any:
+    """For JSON: containers of what it has; anything else as text."""
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(each) for each in content]
+    if hasattr(content, "tolist"):
+        return content.tolist()
+    return content if content is None or isinstance(content, (str, int, float)) else str(content)
+
+
+def _hashable(label: Any) -> Any:
+    return tuple(map(_hashable, label)) if isinstance(label, list) else label
 
 
 def _token_text(token: int, tokens: Sequence[str] | None) -> str:

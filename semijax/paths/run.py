@@ -42,6 +42,7 @@ class Array:
             the first.
         iteration: that of every loop around it, from the outside in.
         made_by: the equation that made it; None for an input, and for rows that were joined.
+        path: the regions that the graph lies in that it was made in, see ``Graph.path``.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Array:
     scope: str = ""
     iteration: tuple[int, ...] = ()
     made_by: Equation | None = dataclasses.field(default=None, repr=False)
+    path: tuple[tuple[int, int], ...] = ()
 
     @property
     def positions(self) -> np.ndarray:
@@ -137,6 +139,7 @@ class Run:
         output: int,
         equation: Equation | None = None,
         iteration: tuple[int, ...] = (),
+        path: tuple[tuple[int, int], ...] = (),
     ) -> Array:
         """A new array; that of an equation is made in it, that of a step in the same iteration."""
         if step is not None:
@@ -147,7 +150,8 @@ class Run:
         number, made_in = len(self.arrays), None if step is None else step.number
         value, carried = values[0], self._weighting.at_start(*values)
         what = el.node_shape(value), value.dtype, value, carried
-        made = Array(number, *what, made_in, output, scope, iteration, equation)
+        path = path if equation is None else equation.path
+        made = Array(number, *what, made_in, output, scope, iteration, equation, path)
         self.arrays.append(made)
         self.readers.append([])
         return made
@@ -172,7 +176,8 @@ class Run:
         """A value of the graph, with nodes if paths start there; known by number if marked."""
         if variable in graph.starts and slot.array is None:
             values = [jnp.asarray(own[0]) for own in self._runs([slot])]
-            slot = _Slot(values, self._array(values, None, output, equation, iteration))
+            made = self._array(values, None, output, equation, iteration, graph.path)
+            slot = _Slot(values, made)
         if slot.array is not None:
             for number in graph.marked.get(variable, ()):
                 self.marked.setdefault(number, []).append((iteration, slot.array))
@@ -210,8 +215,8 @@ class Run:
             self.scopes[equation.scope] = None
             self.scopes[self._scope(equation, iteration)] = None
         known = {variable: _same(value) for variable, value in graph.constants.items()}
-        for variable, slot in zip(graph.inputs, inputs, strict=True):
-            known[variable] = self._defined(graph, variable, slot, iteration)
+        for n, (variable, slot) in enumerate(zip(graph.inputs, inputs, strict=True)):
+            known[variable] = self._defined(graph, variable, slot, iteration, output=n)
 
         def read(atom: Variable | Constant) -> _Slot:
             return known[atom] if isinstance(atom, Variable) else _same(atom.value)

@@ -101,12 +101,14 @@ def top_paths(
         it starts from, then where they part the earlier array, then the index in it; weights are
         equal that agree to ten digits. Where no path leads from the source to the output the list
         is empty, and says so when printed. With ``distinct`` each knows its ``story`` and, as
-        ``together``, the statistic of all paths that tell it.
+        ``together``, the statistic of all paths that tell it; equally good stories are in no
+        particular order.
 
     Raises:
-        ValueError: if ``k`` is less than 1, ``by`` or ``distinct`` is something else, nothing is
-            called like the source, or like the scope, or the source is the name of several arrays
-            of which one is computed from another, as of a module that is used twice.
+        ValueError: if ``k`` is less than 1, ``by`` is something else, nothing is called like the
+            source, or like the scope, no axis is known by a name in ``distinct``, or the source is
+            the name of several arrays of which one is computed from another, as of a module that is
+            used twice.
         IndexError: if the source's index is out of range.
         TypeError: as ``semiring_grad``.
         FloatingPointError: if a derivative on a path is infinite, or no number.

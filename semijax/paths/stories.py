@@ -3,8 +3,9 @@
 Many paths tell one story: through the same modules, at the same tokens, by other hidden units. A
 story is grown from its end: the elements of all paths to the end that tell a suffix of it are kept,
 and a sweep goes on back through what is told next. How good the best way to a node is, says a
-sweep forward. So the most promising suffix is always known, each is swept once, and a story that
-is complete is the best of those that are not found yet: k stories cost no more than k sweeps.
+sweep forward. So the most promising suffix is always known, and a story that is complete is the
+best of those that are not found yet. Each suffix of the k stories is swept once, through the nodes
+of one label: where labels are modules, a story costs about as much as a sweep through everything.
 """
 
 from __future__ import annotations
@@ -309,6 +310,8 @@ def _promises(
         for array, elements in kept.items():
             if array in before[state]:
                 both = multiplied(suffixes.semiring, before[state][array], elements)
+                if not order.logarithmic:
+                    _check_range(before[state][array], elements)
                 add(suffixes.told.at(array), order.score(both, slice(None), False))
     for array, positions in suffixes.sources.items():
         elements = suffixes.starts(part, array)
@@ -317,6 +320,30 @@ def _promises(
             told = np.broadcast_to(suffixes.told.at_start(array), array.positions.shape)
             add(told[index], order.score(elements, index, False))
     return found
+
+
+def _check_range(before: Elements, ahead: Elements) -> None:
+    """Raise where the product of a way to a node and a way on may be too large for float64.
+
+    Raises:
+        FloatingPointError: if so.
+    """
+    with np.errstate(all="ignore"):
+        sizes = [
+            np.where(np.asarray(e.max) < np.asarray(e.min), 0, np.maximum(abs(e.max), abs(e.min)))
+            for e in (before, ahead)
+        ]
+        logs = [np.where(size > 0, np.log(size), np.nan) for size in sizes]
+        too_large = (logs[0] + logs[1] > LARGEST_LOG).any()  # not where either is 0, or no number
+    if too_large:
+        raise FloatingPointError(
+            "The weights of some paths are too large for float64, in which they are compared with "
+            "their signs. by='abs' compares logarithms."
+        )
+
+
+LARGEST_LOG = float(np.log(np.finfo(float).max))
+"""The logarithm of the largest number."""
 
 
 def best_path(suffixes: Suffixes, order: Order, story: Suffix) -> Found:

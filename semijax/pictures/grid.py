@@ -81,11 +81,10 @@ def path_grid(
     if not all(isinstance(path, Path) for path in paths):
         raise TypeError(f"path_or_paths must be a Path or a sequence of them, got {paths!r}.")
     names, text = _layers(paths, layers), as_labels("tokens", tokens)
-    if token_axis is None and any(n.along("token") is not None for p in paths for n in p.nodes):
-        token_axis = functools.partial(Node.along, axis="token")
-    find = _token_finder(token_axis, len(text))
+    finders = [_token_finder(path, token_axis, len(text)) for path in paths]
     rows = _rows(paths, list(names.values()))
-    columns = [_columns(path, find, len(text)) for path in paths]
+    pairs = zip(paths, finders, strict=True)
+    columns = [_columns(path, find, len(text)) for path, find in pairs]
     labels = ["input", *names, "output"]
     with drawing(*labels, *text, title):
         width, height = extent(len(text), 0.36), extent(len(labels), 0.85)
@@ -102,7 +101,7 @@ def path_grid(
             starts.setdefault(points[0, 0], []).append(number + 1)
             points[:, 0] += apart
             _draw_path(axes, path, points, tokened, 0.8 + 1.4 * strengths[number])
-        for column, numbers in starts.items() if 1 < len(paths) <= NUMBERED else ():
+        for column, numbers in starts.items() if 1 < len(paths) <= FEW else ():
             shown = ", ".join(map(str, numbers[:3])) + ", …" * (len(numbers) > 3)
             axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom")
         label_ticks(axes.xaxis, text, width, 0.16, rotation=90)
@@ -112,7 +111,7 @@ def path_grid(
         return finished(figure, title, _path_caption(paths))
 
 
-NUMBERED = 8
+FEW = 8
 """Of so many paths the numbers are written where they start; of more they would overlap."""
 
 
@@ -176,11 +175,13 @@ def _rows(paths: Sequence[Path], globs: Sequence[str]) -> list[list[int]]:
 
 
 def _token_finder(
-    axis: int | Callable[[Node], int | None] | None, length: int
+    path: Path, axis: int | Callable[[Node], int | None] | None, length: int
 ) -> Callable[[Node], int | None]:
-    """What finds a node's token."""
+    """A function that finds the token of a path's node."""
     if callable(axis):
         return axis
+    if axis is None and any(node.along("token") is not None for node in path.nodes):
+        return functools.partial(Node.along, axis="token")
 
     def find(node: Node) -> int | None:
         if axis is None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from semijax.jacobians.axis_labels import AxisLabels, Labels, shapes
+from semijax.jacobians.control_flow import region_bodies
 from semijax.sites.site import Place, Site
 from semijax.sites.survey import Survey
-from semijax.trace.graph import Constant, Equation, Graph, Variable, build_bodies
+from semijax.trace.graph import Constant, Equation, Graph, Variable
 from semijax.trace.primitives import primitive
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 
@@ -41,7 +42,7 @@ def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
 
     Raises:
         TypeError: if it is no mapping from names to tuples of names.
-        ValueError: if a name matches nothing.
+        ValueError: if a name matches nothing, or an array has fewer axes than it is given names.
     """
     fine = axes is None or isinstance(axes, Mapping)
     if not fine or not all(_are_names(names) for names in (axes or {}).values()):
@@ -52,13 +53,21 @@ def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
     found: dict[Key, Names] = {}
     for pattern, names in (axes or {}).items():
         for site in survey.picked(pattern):
-            place = site.place
+            place, rank = site.place, len(site.place.variable.shape)
+            if len(names) > rank:
+                raise ValueError(f"{site.name!r} has {rank} axes, and axes names {len(names)}.")
             in_order = list(names)
             if place.axes is not None:
                 own = {a: name for a, name in zip(place.axes, names, strict=False)}
                 in_order = [own.get(a) for a in range(len(place.axes))]
             found[place.region, *place.position] = tuple(in_order)
     return found
+
+
+def _reads_rows(equation: Equation) -> bool:
+    """Whether a gather reads whole rows of a table."""
+    sizes, batched = shapes(equation)[0], equation.params["dimension_numbers"].operand_batching_dims
+    return len(sizes) == 2 and not batched and equation.params["slice_sizes"] == (1, sizes[1])
 
 
 def _are_names(names: Any) -> bool:
@@ -71,8 +80,8 @@ class AxisNames:
 
     Args:
         graph: the graph.
-        stated: the names that the user gives the axes of some arrays; an array with fewer names
-            than axes has no others.
+        stated: the names that the user gives the axes of some arrays. An axis that is given None
+            has no name, whatever it seems to be.
     """
 
     def __init__(self, graph: Graph, stated: Mapping[Key, Sequence[str | None]]) -> None:
@@ -82,11 +91,12 @@ class AxisNames:
         self._embedded: list[tuple[int, str]] = []
         self._contractions: list[tuple[Labels, Labels]] = []
         self._follow(graph, [self._labels.fresh(v.shape) for v in graph.inputs])
-        names = {self._find(label): name for label, name in self._embedded if name == BATCH}
-        names |= {self._find(label): name for label, name in self._embedded if name != BATCH}
+        names: dict[int, str | None] = {}
+        for last in (BATCH, TOKEN):
+            names |= {self._find(label): name for label, name in self._embedded if name == last}
         for key, given in stated.items():
-            pairs = zip(self._of[key], given, strict=False)
-            names |= {self._find(x): name for x, name in pairs if x is not None and name}
+            labels = (*self._of[key], *(None for _ in given))[: len(given)]
+            names |= {self._find(x): n for x, n in zip(labels, given, strict=True) if x is not None}
         self._names = names | self._heads(names)
 
     def of(self, key: Key) -> Names:
@@ -95,23 +105,26 @@ class AxisNames:
         return tuple(None if x is None else self._names.get(self._find(x)) for x in labels)
 
     def axis(self, site: Site, name: str) -> int:
-        """The first axis of a site with a name, in the order in which the author sees them.
+        """The first axis of a site with a name, but rather one of its own than a loop's.
 
         Raises:
             ValueError: if it has none.
         """
-        own = self.seen(site.place)
+        own, loops = self.seen(site.place), len(site.place.loop_shape)
         if name not in own:
             raise ValueError(
                 f"{site.name!r} has no axis known as {name!r}; its axes are {own}. "
                 f"axes={{{site.name!r}: (…)}} names them."
             )
-        return own.index(name)
+        return own.index(name, loops) if name in own[loops:] else own.index(name)
 
     def seen(self, place: Place) -> Names:
-        """The same of a place, in the order in which the model's author sees them."""
+        """The names of the axes of ``place.shape``: those of scans, and those its author sees."""
         names = self.of((place.region, *place.position))
-        return names if place.axes is None else tuple(names[a] for a in place.axes)
+        loops = [region for region in place.loops if region.is_loop]
+        counted = zip(loops, self.of_iterations(place.region), strict=True)
+        scans = (name for region, name in counted if isinstance(region, ScanRegion))
+        return *scans, *(names if place.axes is None else (names[a] for a in place.axes))
 
     def of_iterations(self, path: tuple[tuple[int, int], ...]) -> Names:
         """What the iterations of the loops around a graph count, from the outside in."""
@@ -122,14 +135,14 @@ class AxisNames:
     @property
     def known(self) -> frozenset[str]:
         """All names that any axis has."""
-        return frozenset(self._names.values())
+        return frozenset(name for name in self._names.values() if name)
 
     def _find(self, label: int) -> int:
         return self._labels.find(label)
 
-    def _heads(self, names: Mapping[int, str]) -> dict[int, str]:
+    def _heads(self, names: Mapping[int, str | None]) -> dict[int, str | None]:
         """What is shared where arrays with tokens are contracted, and is nothing else."""
-        found = {}
+        found: dict[int, str | None] = {}
         for shared, everything in self._contractions:
             if TOKEN in {names.get(self._find(x)) for x in everything if x is not None}:
                 roots = {self._find(x) for x in shared if x is not None}
@@ -162,7 +175,7 @@ class AxisNames:
 
     def _note(self, equation: Equation, outputs: Sequence[Labels], read: Any) -> None:
         """Where tokens are embedded, and what may be heads."""
-        if equation.primitive is GATHER and len(shapes(equation)[0]) == 2:
+        if equation.primitive is GATHER and _reads_rows(equation):
             offset = equation.params["dimension_numbers"].offset_dims
             rows = [label for axis, label in enumerate(outputs[0]) if axis not in offset]
             # One row after another of what paths come through may be anything.
@@ -179,7 +192,7 @@ class AxisNames:
         region = equation.region
         if region is None:
             return self._labels.step(equation, inputs)
-        bodies = build_bodies(equation, active=False)
+        bodies = region_bodies(equation)
         if isinstance(region, ScanRegion):
             return self._scan(region, bodies[0], inputs)
         if isinstance(region, CondRegion):

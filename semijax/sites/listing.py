@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from semijax import checks, tables
-from semijax.sites.axis_names import AxisNames
 from semijax.sites.program import Argnums, Program
 from semijax.sites.site import Place
 from semijax.trace import scope_names
@@ -24,8 +23,8 @@ class SiteRow:
         shape: its shape, with a first axis for each loop it lies in.
         dtype: its dtype.
         source: the line of the model that makes it.
-        axes: what its axes are known to be, as ``"token"`` and ``"head"``, see ``top_paths``; None
-            for one of which nothing is known.
+        axes: what its axes are known to count, such as ``"token"`` and ``"head"``, see
+            ``top_paths``; None for one of which nothing is known. As many as ``shape`` has.
     """
 
     names: tuple[str, ...]
@@ -34,14 +33,12 @@ class SiteRow:
     shape: tuple[int, ...]
     dtype: str
     source: str
-    axes: tuple[str | None, ...] = ()
+    axes: tuple[str | None, ...]
 
     @property
     def shape_text(self) -> str:
         """The dtype and the shape, with what the axes count: ``"float32[token 7, 24]"``."""
-        unknown = len(self.shape) - len(self.axes)
-        names = (*(None for _ in range(unknown)), *self.axes)
-        pairs = zip(names, self.shape, strict=True)
+        pairs = zip(self.axes, self.shape, strict=True)
         return f"{self.dtype}[{', '.join(f'{a} {n}' if a else str(n) for a, n in pairs)}]"
 
 
@@ -64,6 +61,12 @@ class SiteTable(tables.Printed):
 
     def _table(self) -> tables.Table:
         within = scope_names.enclosing_all(self.names) if len(self.rows) > 1 else ""
+        return self._without(within)
+
+    def _whole_table(self) -> tables.Table:
+        return self._without("")
+
+    def _without(self, within: str) -> tables.Table:
         start = len(within) + 1 if within else 0
 
         def short(names: Sequence[str]) -> list[str]:
@@ -80,7 +83,7 @@ class SiteTable(tables.Printed):
             for row in self.rows
         ]
         header = "site", "primitive", "shape", "source", "also called"
-        legend = f"All names begin with '{within}/', for which '*/' will do." if within else ""
+        legend = f"All names begin with '{within}/', which is left out here." if within else ""
         return tables.Table(header, cells, legend=legend)
 
 
@@ -128,7 +131,7 @@ def list_sites(
 
     def listed(*args: Any, **kwargs: Any) -> SiteTable:
         program = Program(fun, args, kwargs, traced, caller="list_sites")
-        survey, axes = program.survey, AxisNames(program.graph(), {})
+        survey, axes = program.survey, program.axis_names()
         patterns = [match] if isinstance(match, str) else match or ()
         wanted = {site.place for pattern in patterns for site in survey.picked(pattern)}
         names: dict[Place, list[str]] = {}

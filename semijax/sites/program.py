@@ -15,6 +15,7 @@ from semijax.evaluation import Evaluation, Runs, check_finite, evaluate
 from semijax.jacobians.base import Collector
 from semijax.semirings.base import Semiring
 from semijax.semirings.jitted import Jitted
+from semijax.sites.axis_names import AxisNames, StatedAxes, stated_axes
 from semijax.sites.site import Place, marks
 from semijax.sites.survey import Survey
 from semijax.trace import compat
@@ -98,6 +99,10 @@ class Program:
         """The graph with some arrays marked, and paths that start at some, see ``marks``."""
         active = [False] * len(self.leaves)
         return build(self.closed, active=active, marks=marks(places, starts or {}))
+
+    def axis_names(self, axes: StatedAxes = None) -> AxisNames:
+        """The names of the axes of its arrays, with what the user says of some."""
+        return AxisNames(build(self.closed), stated_axes(self.survey, axes))
 
     def evaluation(self, graph: Graph) -> Evaluation:
         """Its values; side effects happen once, however often one looks."""

@@ -134,7 +134,7 @@ def enclosing_all(scopes: Sequence[str]) -> str:
     return "/".join(split[0][: _common(split)]) if split else ""
 
 
-NUMBERED = re.compile(r"(.*?)[_\-\[]?(\d+)\]?")
+NUMBERED = re.compile(r"([^\[\],]*?)[_\-\[]?(\d+)\]?")
 """The name of a module that has a number, or of an iteration: ``layer_3``, ``layers[3]``, ``3``."""
 
 

@@ -160,3 +160,36 @@ def test_errors():
         f, sj.SumProduct(), "*query", by="unit", axes={"*query": (None,) * 3 + ("unit",)}
     )
     assert named(IDS)["layer_0/query"].shape == (WIDTH // HEADS,)
+
+
+def test_a_loop_over_tokens():
+    rng = np.random.default_rng(0)
+    table = numbers(rng, 6, WIDTH)
+
+    def f(ids):
+        def cell(state, x):
+            with jax.named_scope("cell"):
+                state = jnp.tanh(state + x)
+            return state, None
+
+        with jax.named_scope("embed"):
+            x = table[ids]
+        return lax.scan(cell, jnp.zeros(WIDTH), x)[0].sum()
+
+    row = sj.list_sites(f, match="cell/tanh")(IDS[0]).rows[0]
+    assert (row.shape, row.axes) == ((5, WIDTH), ("token", None))
+    mass = sj.AbsSumProduct()
+    flow = sj.site_flow(f, mass, "cell/tanh", source="embed/*", by="token")(IDS[0])
+    whole = sj.site_flow(f, mass, "cell/tanh", source="embed/*", aggregate=-1)(IDS[0])
+    np.testing.assert_allclose(flow["cell/tanh"], whole["cell/tanh"])
+    lost = sj.ablation_effects(f, "cell/tanh", "token")(IDS[0])["cell/tanh"]
+    for token in range(5):
+        without = sj.ablate(f, "cell/tanh", where=np.arange(5) == token)(IDS[0])
+        np.testing.assert_allclose(lost[token], f(IDS[0]) - without, rtol=1e-4, atol=1e-5)
+
+
+def test_more_names_than_axes():
+    f = model(scanned=False)
+    axes = {"*query": ("a", "b", "c", "d", "e")}
+    with pytest.raises(ValueError, match="has 4 axes, and axes names 5"):
+        sj.site_grads(f, sj.SumProduct(), "*query", by="a", axes=axes)(IDS)

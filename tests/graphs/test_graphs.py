@@ -103,6 +103,12 @@ def test_from_and_to():
     )
 
 
+def test_integers_are_put_in_as_numbers():
+    f = sj.graph_function(np.array([[0, 0], [0.5, 0]]), 1)
+    assert float(f(np.array([1, 0]))) == 0.5
+    assert float(sj.graph_function(np.array([[0, 0], [3, 0]]), 1)(jnp.ones(2))) == 4
+
+
 def test_a_graph_without_edges():
     f = WeightedGraph(("a", "b"), [], [], np.zeros(0)).function("b")
     np.testing.assert_array_equal(jax.grad(f)(jnp.ones(2)), [0, 1])
@@ -115,13 +121,16 @@ def test_a_graph_without_edges():
         (lambda: sj.graph_function(np.eye(2), 0), ValueError, "cycle"),
         (lambda: sj.graph_function(np.ones((2, 3)), 0), ValueError, "square"),
         (lambda: sj.graph_function(np.zeros((2, 2)), 2), ValueError, "no node 2"),
-        (lambda: WeightedGraph("aa", [0], [1], np.ones(1)), ValueError, "one name"),
-        (lambda: WeightedGraph("ab", [0], [2], np.ones(1)), ValueError, "leads to none"),
+        (lambda: WeightedGraph("aa", [0], [1], np.ones(1)), ValueError, "same name"),
+        (lambda: WeightedGraph("ab", [0], [2], np.ones(1)), ValueError, "does not exist"),
         (lambda: WeightedGraph("ab", [0, 0], [1], np.ones(1)), ValueError, "one length"),
         (lambda: WeightedGraph("ab", [0], [1], np.ones(1, int)), TypeError, "floating"),
         (lambda: WeightedGraph("ab", [0.5], [1], np.ones(1)), TypeError, "integers"),
         (lambda: sj.graph_function(np.zeros((2, 2)), 0)(jnp.ones(3)), ValueError, "each of 2"),
         (lambda: sj.graph_function(networkx.DiGraph([(1, 2)]), 2), ValueError, "no 'weight'"),
+        (lambda: sj.graph_function(networkx.Graph([(1, 2)]), 2), ValueError, "not directed"),
+        (lambda: sj.graph_function(np.tri(2, k=-1) * 1j, 0), TypeError, "floating"),
+        (lambda: WeightedGraph.from_matrix(np.zeros((2, 2)), "abc"), ValueError, "3 nodes"),
     ],
 )
 def test_errors(make, error, text):

@@ -358,3 +358,88 @@ def test_drawn_without_being_told_what_axes_count(tmp_path):
     assert all(word in drawn for word in words)
     with pytest.raises(ValueError, match="No module on the paths has a number"):
         sj.top_paths(attention, 4, source="embed/gather")(table).plot(words)
+
+
+def test_axes_of_arrays_that_a_loop_reads():
+    x = small_numbers(np.random.default_rng(7), 3, 4, 5)
+
+    def f(x):
+        def layer(h, row):
+            with jax.named_scope("layer"):
+                return jnp.tanh(h) * row, h.sum()
+
+        return lax.scan(layer, x.sum((0, 2)), jnp.ones((2, 4)))[0].sum()
+
+    axes = {"[0]": (None, "token", None)}
+    found = sj.top_paths(f, 9, distinct="token", source="layer/tanh", axes=axes)(x)
+    assert {path.story for path in found} == {(0,), (1,), (2,), (3,)}
+    found = sj.top_paths(f, 9, distinct="token", source="layer:input", axes=axes)(x)
+    assert {path.story for path in found} == {(0,), (1,), (2,), (3,)}
+
+
+def test_what_is_said_to_have_no_name_has_none():
+    table = small_numbers(np.random.default_rng(2), 4, 4)[None]
+
+    def f(x):
+        y = x.reshape(1, 4, 2, 2)
+        scores = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", y, y))
+        return jnp.einsum("bhqk,bkhd->bqhd", scores, y)[0, 1].sum()
+
+    found = sj.top_paths(f, 9, distinct="head", axes={"[0]": (None, "token", None)})(table)
+    assert {path.story for path in found} == {(0,), (1,)}
+
+
+def test_picking_elements_embeds_nothing():
+    x = small_numbers(np.random.default_rng(2), 3, 4)
+
+    def f(x):
+        logs = jax.nn.log_softmax(x)
+        return jnp.take_along_axis(logs, np.array([[1], [0], [2]]), 1).sum()
+
+    with pytest.raises(ValueError, match="No axis is known as 'token'"):
+        sj.top_paths(f, 3, distinct="token")(x)
+
+
+def test_numbers_too_large_to_compare_with_their_signs():
+    def f(x):
+        with jax.named_scope("a"):
+            y = x
+            for _ in range(11):
+                y = y * 1e30
+        with jax.named_scope("b"):
+            for _ in range(10):
+                y = y * 1e-30
+        with jax.named_scope("c"):
+            return y + x * 1.0
+
+    best = sj.top_paths(f, distinct="module")(0.5)[0]
+    assert best.weight == pytest.approx(1e30)  # though 1e330 is no number
+    with pytest.raises(FloatingPointError, match="logarithms"):
+        sj.top_paths(f, by="max", distinct="module")(0.5)
+
+
+def test_stories_are_kept():
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    semiring = {"mass": sj.AbsSumProduct(), "max": sj.MaxProduct()}
+    level = "module", "token"
+    paths = sj.top_paths(attention, 3, distinct=level, semiring=semiring)(table)
+    for path in paths:
+        read = sj.Path.from_json(path.to_json())
+        assert (read.story, read.together) == (path.story, path.together)
+
+
+def test_told_where_there_is_one_module_or_none():
+    def f(x):
+        with jax.named_scope("only"):
+            return jnp.tanh(x).sum()
+
+    assert "only" in sj.top_paths(f)(jnp.ones(2))[0].tell()
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+
+    def unnamed(table):
+        y = table[IDS].reshape(1, 4, 2, 2)
+        scores = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", y, y))
+        return jnp.einsum("bhqk,bkhd->bqhd", scores, y)[0, 1, 0, 0]
+
+    told = sj.top_paths(unnamed)(table)[0].tell()
+    assert "→ head 0" in told
