@@ -55,17 +55,13 @@ class AttributionGraph:
             content = json.loads(text)
             nodes, links = content["nodes"], content["links"]
             metadata = content["metadata"]
-            names = tuple(node["node_id"] for node in nodes)
-            number = {name: n for n, name in enumerate(names)}
-            edges = [(number[e["source"]], number[e["target"]], float(e["weight"])) for e in links]
+            edges = [(link["source"], link["target"], float(link["weight"])) for link in links]
+            graph = WeightedGraph.from_edges([node["node_id"] for node in nodes], edges)
         except (TypeError, KeyError) as error:
             raise ValueError(f"This is no attribution graph: {error!r}.") from error
         version = metadata.get("schema_version") or SCHEMA
         if version != SCHEMA:
             raise ValueError(f"The schema's version is {version}; {SCHEMA} is known.")
-        sources, targets, weights = zip(*edges, strict=True) if edges else ((), (), ())
-        ends = np.array(sources, int), np.array(targets, int)
-        graph = WeightedGraph(names, *ends, np.array(weights, float))
         known = "nodes", "links", "metadata"
         other = {key: value for key, value in content.items() if key not in known}
         return cls(graph, tuple(nodes), metadata, other)

@@ -70,6 +70,21 @@ class WeightedGraph:
         _ = self.depths  # there is no cycle
 
     @classmethod
+    def from_edges(
+        cls, nodes: Sequence[Hashable], edges: Sequence[tuple[Hashable, Hashable, float]]
+    ) -> WeightedGraph:
+        """The graph of edges that are given by the names of their nodes: from, to, and weight.
+
+        Raises:
+            KeyError: if there is no such node.
+            TypeError, ValueError: as ``WeightedGraph``.
+        """
+        number = {node: n for n, node in enumerate(nodes)}
+        sources = np.array([number[source] for source, _, _ in edges], int)
+        targets = np.array([number[target] for _, target, _ in edges], int)
+        return cls(tuple(nodes), sources, targets, np.array([w for *_, w in edges], float))
+
+    @classmethod
     def from_networkx(cls, graph: Any, weight: str = "weight") -> WeightedGraph:
         """The graph of a ``networkx.DiGraph``, or a ``MultiDiGraph``.
 
@@ -83,13 +98,10 @@ class WeightedGraph:
         """
         if not graph.is_directed():
             raise ValueError("The graph is not directed: its edges have no direction to follow.")
-        number = {node: n for n, node in enumerate(graph.nodes)}
-        edges = [(number[a], number[b], data.get(weight)) for a, b, data in graph.edges(data=True)]
+        edges = [(a, b, data.get(weight)) for a, b, data in graph.edges(data=True)]
         if any(w is None for *_, w in edges):
             raise ValueError(f"An edge has no {weight!r}.")
-        sources, targets, weights = zip(*edges, strict=True) if edges else ((), (), ())
-        ends = np.array(sources, int), np.array(targets, int)
-        return cls(tuple(number), *ends, np.array(weights, float))
+        return cls.from_edges(tuple(graph.nodes), edges)
 
     @classmethod
     def from_matrix(cls, matrix: Any, nodes: Sequence[Hashable] | None = None) -> WeightedGraph:

@@ -9,11 +9,11 @@ import itertools
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from semijax import checks, page
+from semijax.paths.scores import LARGEST_LOG
 from semijax.paths.verify import Hop, recompute
 from semijax.trace import scope_names
 from semijax.weighting import DERIVATIVE, Weighting
@@ -601,9 +601,6 @@ class Paths(list[Path]):
 
 SHOWN = 20
 """So many paths are printed."""
-
-LARGEST_LOG = math.log(sys.float_info.max)
-"""The logarithm of the largest number."""
 
 
 def _plain(content: Any) -> Any:

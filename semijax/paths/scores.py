@@ -17,6 +17,9 @@ from semijax.paths.sweeps import Kept, backward
 from semijax.semirings import AbsSumProduct, MaxProduct, Semiring, SumProduct, as_semiring
 from semijax.semirings.logarithmic import ZERO, LogAbsMaxProduct
 
+LARGEST_LOG = math.log(np.finfo(float).max)
+"""The logarithm of the largest number of float64."""
+
 DECIMALS = 10
 """Logarithms of sizes that agree to so many are equal: rounding alone makes no order."""
 
@@ -187,10 +190,10 @@ def by_state(
 def beyond_float64(scores: Guide) -> str:
     """Where the weights ahead get too small or too large for float64, for a message."""
     strongest = Scores(scores.run, scores.end, STRONGEST)
-    largest, smallest = math.log(np.finfo(float).max), math.log(np.finfo(float).tiny)
+    smallest = math.log(np.finfo(float).tiny)
     for array in reversed(scores.run.arrays):
         logs = strongest.at(array, None)
         logs = logs[logs > ZERO / 2]
-        if array.made_by is not None and ((logs > largest) | (logs < smallest)).any():
+        if array.made_by is not None and ((logs > LARGEST_LOG) | (logs < smallest)).any():
             return f", those from '{array.made_by.name}' {array.made_by.where()} among them"
     return ""

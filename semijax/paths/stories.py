@@ -26,15 +26,15 @@ from semijax.paths.backpointers import Found
 from semijax.paths.k_best import k_best, rank_of
 from semijax.paths.levels import UNTOLD, Told
 from semijax.paths.run import Array, Run, Step
-from semijax.paths.scores import Order, by_state
+from semijax.paths.scores import LARGEST_LOG, Order, by_state
 from semijax.paths.sweeps import (
     Kept,
     accumulate,
     finished,
+    forward_by_state,
     multiplied,
     only_at,
     pulled,
-    pushed,
     started,
     total,
 )
@@ -93,17 +93,17 @@ class Suffixes:
     ) -> None:
         self.run, self.end, self.semiring = run, end, semiring
         self.told, self.sources = told, sources
-        self._passes = passes
+        self.passes = passes
         self._parts: dict[Suffix, Part] = {}
 
     def after(self, state: bool, array: Array) -> bool:
         """Whether a path has been where it has to pass, once it has come to an array."""
-        return state or self._passes is None or self._passes(array)
+        return state or self.passes is None or self.passes(array)
 
     @property
     def states(self) -> tuple[bool, ...]:
         """Whether a path has been there, as far as that is a question."""
-        return (True,) if self._passes is None else (False, True)
+        return (True,) if self.passes is None else (False, True)
 
     def part(self, suffix: Suffix) -> Part:
         """The paths that tell a suffix."""
@@ -231,7 +231,7 @@ def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:
     Raises:
         ValueError: if there are too many ways on to remember.
     """
-    before = _forward(suffixes)
+    before = forward_by_state(suffixes.run, suffixes.semiring, suffixes.sources, suffixes.passes)
     count = itertools.count()
     pending: list[tuple[float, float, bool, int, Suffix]] = []
 
@@ -267,23 +267,6 @@ def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:
 
 MAX_PENDING = 1_000_000
 """So many suffixes of stories are remembered that were not looked into."""
-
-
-def _forward(suffixes: Suffixes) -> dict[bool, Kept]:
-    """For every node, the ⊕ over the paths to it, by whether they have been where they must."""
-    semiring = suffixes.semiring
-    found: dict[bool, Kept] = {state: {} for state in suffixes.states}
-    for array, positions in suffixes.sources.items():
-        begun = only_at(semiring, started(semiring, array), positions)
-        accumulate(semiring, found[suffixes.after(False, array)], array, begun)
-    for step in suffixes.run.steps:
-        for state in suffixes.states:
-            given = {i: found[state][a] for i, a in step.inputs.items() if a in found[state]}
-            for o, elements in pushed(semiring, step, given).items():
-                if o in step.outputs:
-                    made = step.outputs[o]
-                    accumulate(semiring, found[suffixes.after(state, made)], made, elements)
-    return found
 
 
 def _promises(
@@ -340,10 +323,6 @@ def _check_range(before: Elements, ahead: Elements) -> None:
             "The weights of some paths are too large for float64, in which they are compared with "
             "their signs. by='abs' compares logarithms."
         )
-
-
-LARGEST_LOG = float(np.log(np.finfo(float).max))
-"""The logarithm of the largest number."""
 
 
 def best_path(suffixes: Suffixes, order: Order, story: Suffix) -> Found:

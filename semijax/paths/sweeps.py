@@ -53,16 +53,35 @@ def backward(
 
 def forward(run: Run, semiring: Semiring, begin: Mapping[Array, np.ndarray | None]) -> Kept:
     """For every node, the ⊕ over the paths to it from some positions in arrays; None for all."""
+    return forward_by_state(run, semiring, begin, None)[True]
+
+
+def forward_by_state(
+    run: Run,
+    semiring: Semiring,
+    begin: Mapping[Array, np.ndarray | None],
+    passes: Callable[[Array], bool] | None,
+) -> dict[bool, Kept]:
+    """The same, by whether the paths have been at an array of which ``passes`` is true.
+
+    Without it all of them have.
+    """
     with jax.enable_x64(True):
-        found = {
-            array: only_at(semiring, started(semiring, array), positions)
-            for array, positions in begin.items()
-        }
+        found: dict[bool, Kept] = {True: {}} if passes is None else {False: {}, True: {}}
+
+        def after(state: bool, array: Array) -> bool:
+            return state or passes is None or passes(array)
+
+        for array, positions in begin.items():
+            begun = only_at(semiring, started(semiring, array), positions)
+            accumulate(semiring, found[after(False, array)], array, begun)
         for step in run.steps:
-            departing = {i: found[a] for i, a in step.inputs.items() if a in found}
-            for o, part in _swept("push", semiring, step, departing).items():
-                if o in step.outputs:
-                    accumulate(semiring, found, step.outputs[o], part)
+            for state, kept in found.items():
+                departing = {i: kept[a] for i, a in step.inputs.items() if a in kept}
+                for o, part in _swept("push", semiring, step, departing).items():
+                    if o in step.outputs:
+                        made = step.outputs[o]
+                        accumulate(semiring, found[after(state, made)], made, part)
         return found
 
 
@@ -139,12 +158,6 @@ def pulled(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[i
     """From the elements at a step's outputs, by position, to those at its inputs."""
     with jax.enable_x64(True):
         return _swept("pull", semiring, step, given)
-
-
-def pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-    """From the elements at a step's inputs, by position, to those at its outputs."""
-    with jax.enable_x64(True):
-        return _swept("push", semiring, step, given)
 
 
 def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Elements:
