@@ -10,18 +10,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from semijax import checks, page
 from semijax.paths import drawing
 from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
+from semijax.paths.crossings import Crossings, group_nodes, largest
 from semijax.paths.labels import Labels
 from semijax.paths.run import Array
 from semijax.paths.scores import MASS, STRONGEST, Scores
 from semijax.paths.search import where_infinite
-from semijax.paths.sweeps import backward, flows, forward, only_at, read_out, started, total
+from semijax.paths.visits import name_visits
 from semijax.semirings import AbsSumProduct, Product, Semiring, as_semiring
 from semijax.sites.program import Argnums
 from semijax.trace import scope_names
@@ -274,70 +274,36 @@ def _modules(
     run, end = call.run, call.end
     if end is None:
         return (), ()
-    begin = call.sources
 
     def module(scope: str) -> str:
         known = scope if iterations else scope_names.without_iterations(scope)
         return scope_names.component(known, depth)
 
-    def origin(array: Array) -> str:
-        while array.step is not None and array.made_by is None and array not in call.names:
-            array = next(iter(run.steps[array.step].inputs.values()))
-        return call.names[array] if array in call.names else module(array.scope)
-
-    def crossings(semiring: Semiring) -> tuple[dict[tuple[str, str], Any], Any]:
-        """The elements of the paths between each two modules, and of all paths."""
-        parts: dict[tuple[str, str], list[Any]] = collections.defaultdict(list)
-        to_end = backward(run, semiring, end)
-        for step, i, part in flows(run, semiring, forward(run, semiring, begin), to_end):
-            pair = origin(step.inputs[i]), module(step.scope)
-            if pair[0] != pair[1]:
-                parts[pair].append(part)
-        everything = [
-            only_at(semiring, started(semiring, array, to_end[array]), positions)
-            for array, positions in begin.items()
-            if array in to_end
-        ]
-        return {p: total(semiring, each) for p, each in parts.items()}, total(semiring, everything)
-
-    mass = AbsSumProduct()
-    masses, whole = crossings(mass)
-    log_mass = float(mass.log_size(whole))
-    if not log_mass < math.inf:
-        raise FloatingPointError(where_infinite(Scores(run, end, MASS)))
-    logs = {pair: float(mass.log_size(each)) for pair, each in masses.items()}
-    shares = {
-        pair: math.exp(log - log_mass) if log > -math.inf else 0.0 for pair, log in logs.items()
-    }
-    elements = masses if semiring == mass else crossings(semiring)[0]
-    flow = {pair: _number(semiring, each) for pair, each in elements.items()}
-    shown, carried = [], 0.0
-    for pair in sorted(shares, key=lambda pair: -shares[pair]):
-        if carried >= share * sum(shares.values()):
-            break
-        shown.append(pair)
-        carried += shares[pair]
-    arguments = [call.names[array] for array in begin]
-    modules = [module(step.scope) for step in run.steps if step.equation]
-    order = dict.fromkeys([*arguments, *modules])
-    names = [name for name in order if any(name in pair for pair in shown)]
+    visits = name_visits(run, call.names, module, apart=iterations)
+    names = list(dict.fromkeys(visits.values()))
     number = {name: n for n, name in enumerate(names)}
+    groups = group_nodes(run, lambda array: number[visits[array]])
+    crossings = Crossings(run, call.sources, end, groups)
+    mass = crossings.flow(AbsSumProduct())
+    if not mass.log_size() < math.inf:
+        raise FloatingPointError(where_infinite(Scores(run, end, MASS)))
+    shares = mass.shares(mass.crossing)
+    flow = mass if semiring == mass.semiring else crossings.flow(semiring)
+    shown = largest(shares, share)
+    pairs, weights = mass.pairs[shown], flow.numbers(flow.crossing)[shown]
+    nodes = {int(n): m for m, n in enumerate(np.unique(pairs))}
 
-    def label(pair: tuple[str, str]) -> str:
-        share = f"{shares[pair]:.1%}"
-        return share if semiring == mass else f"{flow[pair]:.3g} ({share})"
+    def label(weight: float, share: float) -> str:
+        text = f"{share:.1%}"
+        return text if flow is mass else f"{weight:.3g} ({text})"
 
-    edges = [GraphEdge(number[p[0]], number[p[1]], flow[p], label(p), shares[p]) for p in shown]
+    edges = [
+        GraphEdge(nodes[tail], nodes[head], weight, label(weight, own), own)
+        for (tail, head), weight, own in zip(
+            pairs.tolist(), weights.tolist(), shares[shown].tolist(), strict=True
+        )
+    ]
     return (
-        tuple(GraphNode(name, {}) for name in names),
+        tuple(GraphNode(names[n], {}) for n in nodes),
         tuple(sorted(edges, key=lambda edge: (edge.head, edge.tail))),
     )
-
-
-def _number(semiring: Semiring, elements: Any) -> float:
-    found = jax.tree.leaves(read_out(semiring, elements))
-    if len(found) != 1 or found[0].shape:
-        raise TypeError(
-            f"gradient_graph labels an edge with one number, and {semiring} reads out several."
-        )
-    return float(found[0])

@@ -114,7 +114,7 @@ class Labels:
 
     def _around(self, step: Step, i: int) -> tuple[str, ...]:
         if (step, i) not in self._arounds:
-            self._arounds[step, i] = _around(self._run, step, i)
+            self._arounds[step, i] = around(self._run, step, i)
         return self._arounds[step, i]
 
 
@@ -125,7 +125,7 @@ FAR = 3000
 """A residual connection spans no more steps."""
 
 
-def _around(run: Run, step: Step, i: int) -> tuple[str, ...]:
+def around(run: Run, step: Step, i: int) -> tuple[str, ...]:
     """The modules that a residual connection leads around; none where there is none.
 
     It adds an array to what was computed from that same array, in other modules than the sum.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,12 +32,25 @@ Level = Callable[[Array, bool], Any]
 """From an array, and whether paths start at its nodes, to the one label of all, or ``Coded``."""
 
 
-class Told:
-    """The label of every node of a call, as a number.
+class Labelling(Protocol):
+    """A label for every node of a run, as a number."""
 
-    Attributes:
-        labels: by their numbers.
-    """
+    @property
+    def labels(self) -> Sequence[Hashable]:
+        """The labels, by their numbers."""
+        ...
+
+    def at(self, array: Array) -> int | np.ndarray:
+        """The labels of the nodes of an array where paths pass: one for all, or one for each."""
+        ...
+
+    def at_start(self, array: Array) -> int | np.ndarray:
+        """The same of paths that start at the nodes of an array."""
+        ...
+
+
+class Told:
+    """The label that a level gives every node of a call, see ``Labelling``."""
 
     def __init__(self, call: Call, level: Any) -> None:
         self.labels: list[Hashable] = []
@@ -46,11 +59,11 @@ class Told:
         self._known: dict[tuple[Array, bool], Any] = {}
 
     def at(self, array: Array) -> int | np.ndarray:
-        """The labels of the nodes of an array where paths pass: one for all, or one for each."""
+        """See ``Labelling``."""
         return self._labelled(array, False)
 
     def at_start(self, array: Array) -> int | np.ndarray:
-        """The same of paths that start at the nodes of an array."""
+        """See ``Labelling``."""
         return self._labelled(array, True)
 
     def _labelled(self, array: Array, start: bool) -> int | np.ndarray:

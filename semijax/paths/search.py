@@ -16,7 +16,7 @@ from semijax.paths.call import Call
 from semijax.paths.descent import by_chance, descend, largest
 from semijax.paths.k_best import k_best
 from semijax.paths.labels import Labels
-from semijax.paths.levels import Told, check_level
+from semijax.paths.levels import Labelling, Told, check_level
 from semijax.paths.path import Path, Paths
 from semijax.paths.run import Array
 from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
@@ -151,14 +151,14 @@ def top_paths(
         where = argnums, source, through, traced
         how = {"axes": axes, "caller": "top_paths", "weighting": weighting}
         call = Call(fun, args, kwargs, *where, **how)
-        search = _Search(call, order)
+        search = Search(call, order)
         if search.scores is None or not search.sources:
             return Paths([], search.explanation)
         if distinct is None:
             found = k_best(search.scores, k, search.sources)
             return Paths(Labels(call).paths(found), search.explanation)
         told = Told(call, distinct)
-        return Paths(_storytellers(search, search.scores, k, told, of_all), search.explanation)
+        return Paths(best_storytellers(search, k, told, of_all), search.explanation)
 
     return paths
 
@@ -211,7 +211,7 @@ def trace_gradient(
     def path(*args: Any, **kwargs: Any) -> Path:
         where = argnums, source, None, traced
         call = Call(fun, args, kwargs, *where, caller="trace_gradient", weighting=weighting)
-        search = _Search(call, GRADIENT)
+        search = Search(call, GRADIENT)
         if search.scores is None or not search.sources:
             raise ValueError(f"There is nothing to trace: {search.explanation}.")
         sources = {a: a.positions if i is None else i for a, i in search.sources.items()}
@@ -283,7 +283,7 @@ def sample_paths(
         given = fun, tuple(arguments), kwargs
         call = Call(*given, *where, caller="sample_paths", weighting=weighting)
         rng = np.random.default_rng(_seed(own_key))
-        search = _Search(call, MASS)
+        search = Search(call, MASS)
         sources = _drawn(search, n, rng)
         if search.scores is None or not sources:
             return Paths([], search.explanation)
@@ -293,11 +293,18 @@ def sample_paths(
     return paths
 
 
-def _storytellers(
-    search: _Search, scores: Scores, k: int, told: Told, of_all: Semiring
-) -> list[Path]:
-    """The best path of each of the k best stories."""
-    call, order, where = search.call, scores.order, (scores.run, scores.end)
+def best_storytellers(search: Search, k: int, told: Labelling, of_all: Semiring) -> list[Path]:
+    """The best path of each of the k best stories; there is one at least.
+
+    Args:
+        search: which paths are meant.
+        k: how many; there may be fewer.
+        told: what is told of every node.
+        of_all: the semiring of ``together``, see ``Path``.
+    """
+    assert search.scores is not None
+    call, order = search.call, search.scores.order
+    where = search.scores.run, search.scores.end
     how = told, search.sources, call.passes
     suffixes, everything = (Suffixes(*where, own, *how) for own in (order.semiring, of_all))
     labels, paths = Labels(call), []
@@ -323,7 +330,7 @@ ORDERS = {
 }
 
 
-class _Search:
+class Search:
     """Which paths are meant.
 
     Attributes:
@@ -360,7 +367,7 @@ class _Search:
             self.sources[array] = index
 
 
-def _drawn(search: _Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
+def _drawn(search: Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
     """Draws of the sources, each with a probability in proportion to the mass ahead of it."""
     if search.scores is None or not search.sources:
         return {}

@@ -24,7 +24,7 @@ from semijax.elements import Elements
 from semijax.jacobians.base import Structure
 from semijax.paths.backpointers import Found
 from semijax.paths.k_best import k_best, rank_of
-from semijax.paths.levels import UNTOLD, Told
+from semijax.paths.levels import UNTOLD, Labelling
 from semijax.paths.run import Array, Run, Step
 from semijax.paths.scores import LARGEST_LOG, Order, by_state
 from semijax.paths.sweeps import (
@@ -87,7 +87,7 @@ class Suffixes:
         run: Run,
         end: Array,
         semiring: Semiring,
-        told: Told,
+        told: Labelling,
         sources: Sources,
         passes: Callable[[Array], bool] | None,
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements
 from semijax.jacobians import EquationJacobian
+from semijax.jacobians.base import Structure
 from semijax.jacobians.edges import is_static
 from semijax.paths.run import Array, Run, Step
 from semijax.semirings import Semiring
@@ -78,34 +79,11 @@ def forward_by_state(
         for step in run.steps:
             for state, kept in found.items():
                 departing = {i: kept[a] for i, a in step.inputs.items() if a in kept}
-                for o, part in _swept("push", semiring, step, departing).items():
+                for o, part in _pushed(semiring, step, departing).items():
                     if o in step.outputs:
                         made = step.outputs[o]
                         accumulate(semiring, found[after(state, made)], made, part)
         return found
-
-
-def flows(
-    run: Run, semiring: Semiring, from_begin: Kept, to_end: Kept
-) -> Iterator[tuple[Step, int, Elements]]:
-    """For every input of every equation, the ⊕ over the complete paths that enter through it.
-
-    Args:
-        run: the run.
-        semiring: any.
-        from_begin: what ``forward`` kept.
-        to_end: what ``backward`` kept.
-
-    Yields:
-        The step, the position of the input, and the elements of a scalar.
-    """
-    with jax.enable_x64(True):
-        for step in run.steps:
-            arrived = {o: to_end[a] for o, a in step.outputs.items() if a in to_end}
-            if step.equation is not None:
-                for i, part in _swept("pull", semiring, step, arrived).items():
-                    if i in step.inputs and step.inputs[i] in from_begin:
-                        yield step, i, _through(semiring, from_begin[step.inputs[i]], part)
 
 
 def finished(semiring: Semiring, end: Array) -> Kept:
@@ -160,10 +138,61 @@ def pulled(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[i
         return _swept("pull", semiring, step, given)
 
 
+def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
+    """From the elements at a step's inputs to those at its outputs.
+
+    What weighs nothing by now was not selected, and still weighs nothing across an infinite edge.
+    """
+    found = _swept("push", semiring, step, given)
+    if not _is_nan(found):
+        return found
+    nothing = {i: _weighs_nothing(semiring, elements) for i, elements in given.items()}
+    weighing = _swept("push", Structure(), step, {i: ~own for i, own in nothing.items()})
+    paths = {i: own & ~semiring.is_zero(given[i]) for i, own in nothing.items()}
+    weightless = _swept("push", Structure(), step, paths)
+    for o, elements in found.items():
+        none = semiring.zero(semiring.shape(elements), jnp.float64)
+        rest = el.where(weightless[o], _weightless(semiring, elements), none)
+        found[o] = _add(semiring, el.where(weighing[o], elements, none), rest)
+    return found
+
+
+def _is_nan(found: Any) -> bool:
+    return any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found))
+
+
+def _weighs_nothing(semiring: Semiring, elements: Elements) -> jax.Array:
+    """Where there is no path, or all paths have a weight of 0."""
+    return semiring.is_zero(elements) | _equal(elements, _weightless(semiring, elements))
+
+
+def _weightless(semiring: Semiring, like: Elements) -> Elements:
+    return semiring.lift(jnp.zeros(semiring.shape(like), jnp.float64))
+
+
+def _equal(a: Elements, b: Elements) -> jax.Array:
+    """Where all numbers of two elements are equal; those of semirings with one shape."""
+    same = [jnp.equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+    rank = min(leaf.ndim for leaf in same)
+    return functools.reduce(
+        jnp.logical_and, [leaf.all(tuple(range(rank, leaf.ndim))) for leaf in same]
+    )
+
+
 def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Elements:
-    """The elements of the paths through every node, given those of the ways to it and on."""
+    """The elements of the paths through every node, given those of the ways to it and on.
+
+    What weighs nothing on one side weighs nothing, however steep the other side is.
+    """
     with jax.enable_x64(True):
-        return _mul(semiring, before, after)
+        found = _mul(semiring, before, after)
+        if not _is_nan(found):
+            return found
+        nothing = _weighs_nothing(semiring, before) | _weighs_nothing(semiring, after)
+        none = semiring.is_zero(before) | semiring.is_zero(after)
+        zero = semiring.zero(semiring.shape(found), jnp.float64)
+        instead = el.where(none, zero, _weightless(semiring, found))
+        return el.where(nothing, instead, found)
 
 
 def _swept(
