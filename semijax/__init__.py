@@ -19,7 +19,7 @@ gives a primitive its edges, ``dense_budget`` allows larger ones; ``Equation`` i
 features are called with.
 
 *Paths* as objects: ``top_paths``, ``trace_gradient``, ``sample_paths``, ``component_counts``,
-``gradient_graph``; ``Path``, ``Paths``.
+``gradient_graph``, ``explorer`` (``Explorer``); ``Path``, ``Paths``.
 
 *Flow* inside of a model: ``list_sites``, ``tap``, ``scopes``, ``site_grads``, ``site_flow``,
 ``branch_flow`` (with ``REST``), ``component_flow``; their results ``SiteValues``, ``BranchFlow``,
@@ -37,6 +37,7 @@ themselves.
 
 from semijax import graphs, jacobians, pictures, testing
 from semijax.explanation import explain
+from semijax.exploration import Explorer, explorer
 from semijax.flow import (
     BranchFlow,
     ComponentFlow,
@@ -111,6 +112,7 @@ __all__ = [
     "Entropy",
     "Equation",
     "Expectation",
+    "Explorer",
     "Faithfulness",
     "MaxProduct",
     "MinProduct",
@@ -137,6 +139,7 @@ __all__ = [
     "component_flow",
     "dense_budget",
     "explain",
+    "explorer",
     "faithfulness",
     "freeze",
     "gradient_graph",

@@ -59,6 +59,14 @@ def document(title: str, body: str) -> str:
     )
 
 
+def frame(document: str, height: int) -> str:
+    """A whole file inside of another, so many pixels high."""
+    return (
+        f'<iframe srcdoc="{text(document)}" style="width:100%;height:{height}px;border:0" '
+        'sandbox="allow-scripts allow-downloads"></iframe>'
+    )
+
+
 def save(path: str | os.PathLike[str], formats: Mapping[str, Callable[[], str]]) -> None:
     """Write a text file in the format that its name ends in.
 

@@ -102,23 +102,26 @@ def grouped_bars(
     group_label: str = "kind of token",
     errors: Mapping[str, Any] | None = None,
     title: str | None = None,
+    of: str = "branch",
 ) -> Picture:
     """The branches' values in each group side by side, as Fig. 2 of the paper.
 
     Args:
-        values: of each branch, real ``[len(groups)]``, finite.
+        values: of each branch, real ``[len(groups)]``, not infinite; NaN for no bar.
         groups: the groups' labels.
         unit: the values'.
         normalisation: what they were divided by.
         group_label: what the groups are.
         errors: of branches, half the length of an error bar; NaN for none.
         title: above the bars.
+        of: what a bar is of, a branch or something else.
 
     Returns:
         The picture.
 
     Raises:
-        TypeError, ValueError: if there is no branch, or not one finite value per group.
+        TypeError, ValueError: if there is no branch, or not one value per group, or one is
+            infinite.
 
     Example:
         >>> values = {"keys": [0.1, 0.4], "skip": [0.2, -0.1]}
@@ -132,10 +135,12 @@ def grouped_bars(
     if not heights or not bars.keys() <= heights.keys():
         raise ValueError("values is empty, or errors has branches that values has not.")
     for branch, numbers in heights.items():
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"values[{branch!r}] must be finite, got {numbers}.")
-    check_texts(unit=unit, normalisation=normalisation)
-    with drawing(*names, *heights, unit, normalisation, group_label, title):
+        if np.isinf(numbers).any():
+            raise ValueError(
+                f"values[{branch!r}] must be finite, or NaN for no bar, got {numbers}."
+            )
+    check_texts(unit=unit, normalisation=normalisation, of=of)
+    with drawing(*names, *heights, unit, normalisation, group_label, title, of):
         width = max(3.0, extent(len(names), 0.25 * (len(heights) + 1)))
         figure, axes = new_figure(width, 2.6, title, labels=(None, group_label))
         thickness, drawn = 0.8 / len(heights), {}
@@ -146,8 +151,10 @@ def grouped_bars(
                 axes.errorbar(places, numbers, bars[branch], **ERROR_BAR)
         axes.axhline(0, color="0.15", linewidth=0.8)
         note = f"sign: as it is; normalisation: {in_one_line(normalisation)}"
-        _label(figure, axes, names, drawn, width, unit, note)
-        caption = f"{in_one_line(unit)} of each branch per {in_one_line(group_label)}; {note}"
+        _label(figure, axes, names, drawn, width, unit, note, of)
+        caption = (
+            f"{in_one_line(unit)} of each {in_one_line(of)} per {in_one_line(group_label)}; {note}"
+        )
         return finished(figure, title, caption + ("; with error bars" if bars else ""))
 
 
@@ -167,6 +174,7 @@ def _label(
     width: float,
     unit: str,
     note: str,
+    of: str = "branch",
 ) -> None:
     """Say what bars are of, what they measure and how."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -178,7 +186,7 @@ def _label(
         [in_one_line(str(branch)) for branch in drawn],
         loc="upper left",
         bbox_to_anchor=(1, 1),
-        title="branch",
+        title=in_one_line(of),
     )
     # The legend is as long as there are branches; the layout needs a figure that it fits in.
     height = max(2.6, 0.18 * (len(drawn) + 1))

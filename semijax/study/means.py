@@ -7,12 +7,15 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semijax import tables
+
+if TYPE_CHECKING:
+    from semijax.pictures import Picture
 
 Label = str | int | bool
 """The name of a group."""
@@ -22,9 +25,12 @@ COLUMNS = (
     *("dropped", "dropped_examples"),
 )
 
+OBSERVED = ("statistic", "group", "batch", "example", "value")
+"""What is known of an observation."""
+
 LEGEND = "stderr: clustered by example; dropped: NaN, in no mean"
 
-LAYOUT = 2
+LAYOUT = 3
 """The layout of the files that are written: another number means other fields."""
 
 
@@ -138,11 +144,14 @@ class Study(tables.Printed):
         provenance: what made the numbers: versions, the names of the functions and the reducers,
             the padding, ``compiled`` (how many distinct shapes the batches had, once padded), what
             the function's outputs say of themselves (``semiring``, ``granularity``), and your own.
+        observations: of a study that keeps them every number that is in a mean: statistic, group,
+            batch, example (its number in the batch), value.
     """
 
     statistics: Mapping[str, Mapping[Label, Moments]]
     batches: int
     provenance: Mapping[str, Any]
+    observations: tuple[tuple[str, Label, int, int, float], ...] = ()
 
     def __getitem__(self, statistic: str) -> Mapping[Label, Moments]:
         """The moments of a statistic, by group."""
@@ -161,11 +170,61 @@ class Study(tables.Printed):
             for group in sorted(groups)
         ]
 
-    def to_dataframe(self) -> Any:
-        """The rows as a ``pandas.DataFrame``."""
+    def to_dataframe(self, *, observations: bool = False) -> Any:
+        """The rows as a ``pandas.DataFrame``, or one row for each observation.
+
+        Raises:
+            ValueError: if observations are asked for that the study has not kept.
+        """
         import pandas
 
-        return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
+        if not observations:
+            return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
+        if not self.observations and any(
+            m.count for g in self.statistics.values() for m in g.values()
+        ):
+            raise ValueError("The study has kept means only: run_study(…, keep=True) keeps all.")
+        return pandas.DataFrame(self.observations, columns=list(OBSERVED))
+
+    def plot(
+        self,
+        statistics: Sequence[str] | None = None,
+        *,
+        unit: str = "mean",
+        title: str | None = None,
+    ) -> Picture:
+        """Bars of the means, one for each group of each statistic, with their standard errors.
+
+        Args:
+            statistics: which; all by default.
+            unit: what the numbers are.
+            title: above the bars.
+
+        Raises:
+            KeyError: if there is no such statistic.
+        """
+        from semijax.pictures import grouped_bars  # matplotlib is an extra
+
+        names = [*self.statistics] if statistics is None else [*statistics]
+        groups = sorted({group for name in names for group in self[name]})
+
+        def of_groups(column: str) -> dict[str, list[float]]:
+            none = Moments()
+            return {
+                str(group): [getattr(self[name].get(group, none), column) for name in names]
+                for group in groups
+            }
+
+        return grouped_bars(
+            of_groups("mean"),
+            groups=names,
+            unit=unit,
+            normalisation="none",
+            group_label="statistic",
+            errors=of_groups("stderr"),
+            title=title,
+            of="group",
+        )
 
     def _table(self) -> tables.Table:
         cells = [
@@ -202,6 +261,7 @@ class Study(tables.Printed):
             "statistics": statistics,
             "batches": self.batches,
             "provenance": dict(self.provenance),
+            "observations": self.observations,
         }
 
     @classmethod
@@ -215,7 +275,8 @@ class Study(tables.Printed):
             }
             for name, groups in data["statistics"]
         }
-        return cls(statistics, data["batches"], data["provenance"])
+        observations = tuple(map(tuple, data["observations"]))
+        return cls(statistics, data["batches"], data["provenance"], observations)
 
 
 def read_json(

@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,6 +43,7 @@ def run_study(
     buckets: Sequence[int] | None = None,
     pad_tolerance: float = 0.01,
     jit: bool = True,
+    keep: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Study:
     """Means, with standard errors, of what a function says of many batches of any lengths.
@@ -98,6 +99,8 @@ def run_study(
             ``math.inf`` allows everything.
         jit: whether to compile ``fn``; False if it has compiled all of its work itself, as one that
             calls a jitted function with a model's parameters, for several studies to share.
+        keep: whether to keep every observation, and not only the means. Then a checkpoint grows by
+            about 60 bytes for each.
         provenance: what else to remember of where the numbers come from, as the model's name. A
             checkpoint knows functions by name only: this tells changed ones apart.
 
@@ -147,7 +150,7 @@ def run_study(
     if padding.pads:
         check_takes_mask(fn)
     settings = _settings(
-        fn, reducers, group_by, cluster_by, padding, {} if provenance is None else provenance
+        fn, reducers, group_by, cluster_by, padding, keep, {} if provenance is None else provenance
     )
     path = None if checkpoint is None else pathlib.Path(checkpoint)
     state = _State(settings, Study({}, 0, settings))
@@ -167,7 +170,7 @@ def run_study(
                     if seen < done:
                         _check_seen(state, seen, batch)
                     else:
-                        state = _after(state, batch, run, reducers, group_by, cluster_by)
+                        state = _after(state, batch, run, reducers, group_by, cluster_by, keep)
                 except Exception as error:
                     error.add_note(f"In batch {seen} of the study.")
                     raise
@@ -210,6 +213,7 @@ def _after(
     reducers: Reducers,
     group_by: Callable[[Any], Any] | None,
     cluster_by: Callable[[Any], Any] | None,
+    keep: bool,
 ) -> _State:
     """The state after one more batch."""
     digest = _digest(batch)
@@ -228,8 +232,13 @@ def _after(
     groups = _labels("groups", ALL if group_by is None else group_by(host))
     _check_one_type([*groups.flat, *_groups(state.study)])
     examples = _numbered(_labels("examples", 0 if cluster_by is None else cluster_by(host)))
-    statistics = _added(state.study.statistics, numbers, groups, examples)
-    study = Study(statistics, state.study.batches + 1, provenance)
+    observed = [*_observed(numbers, groups, examples)]
+    statistics = _added(state.study.statistics, observed, groups)
+    kept = state.study.observations
+    if keep:
+        number = state.study.batches
+        kept += tuple(row for each in observed for row in each.rows(number))
+    study = Study(statistics, state.study.batches + 1, provenance, kept)
     return _State(state.settings, study, state.digests + digest, shapes)
 
 
@@ -286,25 +295,58 @@ def _check_one_type(labels: Iterable[Any]) -> None:
         raise TypeError(f"The labels of groups must be of one type, got {' and '.join(kinds)}.")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Observed:
+    """The observations of a statistic in a batch; NaN is none.
+
+    Attributes:
+        statistic: its name.
+        values: float64 ``[n]``.
+        groups: the label of each.
+        examples: the number of each one's example.
+    """
+
+    statistic: str
+    values: np.ndarray
+    groups: np.ndarray
+    examples: np.ndarray
+
+    def rows(self, batch: int) -> list[tuple[str, Label, int, int, float]]:
+        """A row for each that is a number, see ``Study``."""
+        columns = self.groups, self.examples.tolist(), self.values.tolist()
+        return [
+            (self.statistic, group, batch, example, value)
+            for group, example, value in zip(*columns, strict=True)
+            if not math.isnan(value)
+        ]
+
+
+def _observed(
+    numbers: Mapping[str, np.ndarray], labels: np.ndarray, examples: np.ndarray
+) -> Iterator[_Observed]:
+    for name, values in numbers.items():
+        of_value = _for_each("group_by", labels, name, values)
+        yield _Observed(
+            name, values.ravel(), of_value, _for_each("cluster_by", examples, name, values)
+        )
+
+
 def _added(
     statistics: Mapping[str, Mapping[Label, Moments]],
-    observed: Mapping[str, np.ndarray],
+    observed: Iterable[_Observed],
     labels: np.ndarray,
-    examples: np.ndarray,
 ) -> dict[str, dict[Label, Moments]]:
     """The statistics with more observations added to their groups."""
     added = {name: dict(groups) for name, groups in statistics.items()}
-    for name, values in observed.items():
-        of_value = _for_each("group_by", labels, name, values)
-        example_of_value = _for_each("cluster_by", examples, name, values)
-        groups = added.setdefault(name, {})
+    for each in observed:
+        groups = added.setdefault(each.statistic, {})
         # A batch without observations in a group that it names is in the table, too.
         for label in dict.fromkeys(labels.flat):
-            own = of_value == label
-            more = Moments.of(values.ravel()[own], example_of_value[own])
+            own = each.groups == label
+            more = Moments.of(each.values[own], each.examples[own])
             total = groups.get(label, Moments()).merged(more)
             if not all(map(math.isfinite, (total.centre, total.squares, total.products))):
-                raise FloatingPointError(f"The moments of {name!r} overflow float64.")
+                raise FloatingPointError(f"The moments of {each.statistic!r} overflow float64.")
             groups[label] = total
     return added
 
@@ -341,7 +383,13 @@ def _provenance_of(output: Any) -> dict[str, Any]:
 
 
 def _settings(
-    fn: Any, reducers: Reducers, group_by: Any, cluster_by: Any, padding: Padding, own: Any
+    fn: Any,
+    reducers: Reducers,
+    group_by: Any,
+    cluster_by: Any,
+    padding: Padding,
+    keep: bool,
+    own: Any,
 ) -> dict[str, Any]:
     """What a study must have in common with the one it resumes."""
     from semijax import __version__  # set only when the package has imported this module
@@ -356,6 +404,7 @@ def _settings(
         "reducers": sorted(reducers),
         "group_by": _name(group_by),
         "cluster_by": _name(cluster_by),
+        "keep": bool(keep),
         **dataclasses.asdict(padding),
     }
     if not isinstance(own, Mapping):

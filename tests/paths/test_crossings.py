@@ -1,6 +1,7 @@
 """What flows between groups of nodes is what all paths have that cross from one to the other."""
 
 import collections
+import itertools
 import math
 
 import jax
@@ -66,7 +67,7 @@ def check(function, *args, seed, grouping, **options):
     for path in paths:
         visited = [group(node, n == 0) for n, node in enumerate(path.nodes)]
         starting[visited[0]].append(path.contribution)
-        for pair in zip(visited, visited[1:], strict=False):
+        for pair in itertools.pairwise(visited):
             if pair[0] != pair[1]:
                 crossing[pair].append(path.contribution)
     found = Crossings(call.run, call.sources, call.end, groups)

@@ -794,7 +794,7 @@ GRID = {"path_or_paths": small_path(), "layers": LAYERS, "tokens": ["x", "y", "z
             "grouped_bars",
             GROUPED | {"values": {"b": [np.inf]}},
             ValueError,
-            "values['b'] must be finite, got [inf].",
+            "values['b'] must be finite, or NaN for no bar, got [inf].",
         ),
         (
             "grouped_bars",

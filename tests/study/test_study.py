@@ -846,9 +846,9 @@ def test_what_an_older_version_wrote_is_not_misread(tmp_path):
     """It had three numbers of a mean, and no layout."""
     checkpoint, saved = tmp_path / "state.json", tmp_path / "study.json"
     sentence_study(checkpoint).save(saved)
-    for path, layout in itertools.product((checkpoint, saved), (None, 3)):
+    for path, layout in itertools.product((checkpoint, saved), (None, 2)):
         data = json.loads(path.read_text())
-        assert data.pop("layout") == 2
+        assert data.pop("layout") == 3
         if layout is None:
             study = data.get("study", data)
             study["statistics"] = [
@@ -859,7 +859,7 @@ def test_what_an_older_version_wrote_is_not_misread(tmp_path):
             data["layout"] = layout
         old = tmp_path / f"old_{layout}_{path.name}"
         old.write_text(json.dumps(data))
-        found = rf"in layout {layout or 1}, of another version .* layout 2, .*another path\."
+        found = rf"in layout {layout or 1}, of another version .* layout 3, .*another path\."
         if path is checkpoint:
             with pytest.raises(ValueError, match=rf"a checkpoint of run_study {found}"):
                 sentence_study(old)
@@ -879,7 +879,7 @@ def test_moments_of_other_fields_are_not_misread(tmp_path):
         Study.load(path)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"batches": 3}', '{"layout": 2}', "\x00"])
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"batches": 3}', '{"layout": 3}', "\x00"])
 def test_another_file_is_no_checkpoint_and_no_study(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_text(content)
@@ -1110,3 +1110,69 @@ def test_an_error_in_the_function_names_the_batch():
 
 if __name__ == "__main__":
     killed_study(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+
+
+def test_observations_are_kept_where_they_are_asked_for(tmp_path):
+    """Each number that is in a mean, with where it comes from; a checkpoint keeps them too."""
+    batches = [np.array([[1.0, 2.0], [np.nan, 4.0]]), np.array([[5.0, 6.0]])]
+
+    def study(count, **options):
+        return run_study(
+            doubled,
+            batches[:count],
+            reducers={"value": lambda output, batch: output},
+            group_by=lambda batch: np.array([["a", "b"]] * len(batch)),
+            cluster_by=lambda batch: np.arange(len(batch)),
+            progress=False,
+            keep=True,
+            **options,
+        )
+
+    rows = [
+        ("value", "a", 0, 0, 2.0),
+        ("value", "b", 0, 0, 4.0),
+        ("value", "b", 0, 1, 8.0),
+        ("value", "a", 1, 0, 10.0),
+        ("value", "b", 1, 0, 12.0),
+    ]
+    path = tmp_path / "study.json"
+    assert [*study(1, checkpoint=path).observations] == rows[:3]
+    found = study(2, checkpoint=path)
+    assert [*found.observations] == rows and found == study(2)
+    found.save(tmp_path / "saved.json")
+    assert Study.load(tmp_path / "saved.json") == found
+    frame = found.to_dataframe(observations=True)
+    assert [*frame.columns] == ["statistic", "group", "batch", "example", "value"]
+    means = frame.groupby("group")["value"].mean()
+    for group, moments in found["value"].items():
+        assert means[group] == pytest.approx(moments.mean)
+    forgot = run_study(doubled, batches, reducers={"value": lambda out, batch: out}, progress=False)
+    assert forgot.observations == ()
+    with pytest.raises(ValueError, match=r"keep=True\) keeps all"):
+        forgot.to_dataframe(observations=True)
+
+
+def doubled(x):
+    return 2 * x
+
+
+def test_drawn(tmp_path):
+    study = run_study(
+        doubled,
+        [np.arange(3.0), np.arange(2.0) + 1],
+        reducers={"first": lambda out, batch: out[0], "last": lambda out, batch: out[-1]},
+        group_by=lambda batch: len(batch),
+        progress=False,
+    )
+    picture = study.plot(unit="logits", title="Two lengths")
+    assert "logits of each group per statistic" in picture.caption
+    svg = drawn(picture, tmp_path)
+    assert all(text in svg for text in ("first", "last", "Two lengths", "group"))
+    assert "first" not in drawn(study.plot(["last"]), tmp_path)
+    with pytest.raises(KeyError, match="No statistic 'middle'"):
+        study.plot(["middle"])
+
+
+def drawn(picture, folder):
+    picture.save(folder / "picture.svg")
+    return (folder / "picture.svg").read_text()

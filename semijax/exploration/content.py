@@ -1,0 +1,192 @@
+"""The data of the page: what flows, which stories are best, and what is known of each node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semijax import elements as el
+from semijax.elements import Elements
+from semijax.exploration.grid import Cells, Grid
+from semijax.paths.crossings import Crossings, Flow, largest
+from semijax.paths.path import Path
+from semijax.paths.scores import MASS, Scores
+from semijax.paths.search import Search, best_storytellers, where_infinite
+from semijax.semirings import (
+    AbsMaxProduct,
+    AbsSumProduct,
+    Product,
+    Semiring,
+    SumProduct,
+    as_semiring,
+)
+
+SIZES = AbsSumProduct()
+"""The semiring whose shares say what is worth drawing."""
+
+DIGITS = 4
+"""So many significant digits of a number are on the page."""
+
+
+def readings(semirings: Any) -> list[Semiring]:
+    """The semirings that edges are read in, the mass first.
+
+    Raises:
+        TypeError: if one of them is none.
+    """
+    given = as_semiring((SIZES, SumProduct(), AbsMaxProduct()) if semirings is None else semirings)
+    several = list(given.members) if isinstance(given, Product) else [given]
+    return [SIZES, *(semiring for semiring in several if semiring != SIZES)]
+
+
+class Content:
+    """The data of a page.
+
+    Args:
+        search: which paths are meant.
+        grid: the modules and the tokens of its call.
+        read: the semirings that are read, the mass first.
+        k: how many stories are told.
+        share: in each reading the largest edges are kept that together have so much of the sum of
+            all sizes.
+        max_edges: no more than these are kept.
+
+    Attributes:
+        stories: the best path of each of the best stories.
+
+    Raises:
+        FloatingPointError: where a mass is infinite or not a number.
+        TypeError: if a semiring reads out several numbers.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        grid: Grid,
+        read: Sequence[Semiring],
+        k: int,
+        share: float,
+        max_edges: int,
+    ) -> None:
+        call, end = search.call, search.call.end
+        assert end is not None
+        crossings = Crossings(call.run, call.sources, end, grid.groups)
+        self._grid, self._heads = grid, grid.heads()
+        watched = [array for array, _ in self._heads.values()]
+        self._flows = [crossings.flow(semiring, watched) for semiring in read]
+        self._mass = self._flows[0]
+        if not self._mass.log_size() < math.inf:
+            raise FloatingPointError(where_infinite(Scores(call.run, end, MASS)))
+        self._sizes = [self._size(flow, flow.crossing) for flow in self._flows]
+        most = max_edges // len(read)
+        self._kept = np.unique(np.concatenate([largest(s, share)[:most] for s in self._sizes]))
+        self.stories = best_storytellers(search, k, Cells(grid), SIZES)
+        self._told = [np.array(path.story, int) for path in self.stories]
+        ends = self._mass.pairs[self._kept].ravel()
+        self._cells = np.unique(np.concatenate([ends, self._mass.starts, *self._told]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, see ``Explorer.to_json``, but for the tokens and what is told with them."""
+        with jax.enable_x64(True):
+            return {
+                "unit": None,
+                "rows": self._rows(),
+                "readings": self._readings(),
+                "nodes": self._nodes(),
+                "edges": self._edges(),
+                "stories": [*map(self._story, self.stories, self._told)],
+                "heads": self._by_head() if self._heads else None,
+                "sources": {"through": self._by_source()} if self._grid.tokens else None,
+            }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        pairs = zip(self._grid.names(), self._grid.layers(), strict=True)
+        return [{"name": name, "group": layer} for name, layer in pairs]
+
+    def _readings(self) -> list[dict[str, Any]]:
+        wholes = self._read([flow.whole() for flow in self._flows])
+        crossing = [flow.numbers(flow.crossing) for flow in self._flows]
+        return [
+            {
+                "name": "mass" if flow is self._mass else str(flow.semiring),
+                "semiring": str(flow.semiring),
+                "total": whole,
+                "shares": flow is self._mass,
+                "signed": flow.semiring.units == "weight" and bool((own < 0).any()),
+            }
+            for flow, whole, own in zip(self._flows, wholes, crossing, strict=True)
+        ]
+
+    def _nodes(self) -> dict[str, Any]:
+        rows, tokens = self._grid.rows_and_tokens(self._cells)
+        cells, count = jnp.asarray(self._cells), self._grid.cells
+        return {
+            "row": rows.tolist(),
+            "column": tokens.tolist(),
+            **self._grid.described(rows, tokens),
+            "through": self._read([el.take(flow.through(count), cells) for flow in self._flows]),
+        }
+
+    def _edges(self) -> dict[str, Any]:
+        kept = jnp.asarray(self._kept)
+        tails, heads = np.searchsorted(self._cells, self._mass.pairs[self._kept]).T
+        return {
+            "tail": tails.tolist(),
+            "head": heads.tolist(),
+            "weights": self._read([el.take(flow.crossing, kept) for flow in self._flows]),
+            "shown": [
+                _rounded(sizes[self._kept].sum() / (sizes.sum() or 1)) for sizes in self._sizes
+            ],
+        }
+
+    def _story(self, path: Path, told: np.ndarray) -> dict[str, Any]:
+        log = math.log(path.together) if path.together else -math.inf
+        return {
+            "nodes": np.searchsorted(self._cells, told).tolist(),
+            "score": _rounded(np.array(path.contribution)),
+            "share": _rounded(np.array(math.exp(log - self._mass.log_size()))),
+        }
+
+    def _by_head(self) -> dict[str, Any]:
+        """What flows through each head of each row that has some."""
+        count = max(array.shape[axis] for array, axis in self._heads.values())
+        values: list[list[Any]] = [[] for _ in self._flows]
+        for array, axis in self._heads.values():
+            others = tuple(a for a in range(len(array.shape)) if a != axis)
+            sums = [flow.semiring.sum(flow.watched[array], others) for flow in self._flows]
+            for own, row in zip(values, self._read(sums), strict=True):
+                own.append([*row, *[None] * (count - len(row))])
+        names = dict(zip(self._grid.rows, self._grid.names(), strict=True))
+        return {"rows": [names[row] for row in self._heads], "count": count, "values": values}
+
+    def _by_source(self) -> list[Any]:
+        """What starts at each token."""
+        _, tokens = self._grid.rows_and_tokens(self._mass.starts)
+        count = self._grid.tokens
+        where = jnp.asarray(np.where(tokens < 0, count, tokens))
+        sums = [flow.semiring.segment_sum(flow.starting, where, count) for flow in self._flows]
+        return self._read(sums)
+
+    def _size(self, flow: Flow, elements: Elements) -> np.ndarray:
+        """The sizes of numbers; 0 where there is no path, or what is read is no number."""
+        own = flow.shares(elements) if flow is self._mass else flow.numbers(elements)
+        return np.where(np.isfinite(own), np.abs(own), 0.0)
+
+    def _read(self, elements: Sequence[Elements]) -> list[Any]:
+        """For each reading numbers: the shares of the mass, and what other semirings read."""
+        return [
+            _rounded(flow.shares(own) if flow is self._mass else flow.numbers(own))
+            for flow, own in zip(self._flows, elements, strict=True)
+        ]
+
+
+def _rounded(numbers: np.ndarray) -> Any:
+    """Numbers with as many digits as are shown."""
+    if numbers.ndim:
+        return [_rounded(number) for number in numbers]
+    return float(f"{float(numbers):.{DIGITS}g}")

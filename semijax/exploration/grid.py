@@ -1,0 +1,135 @@
+"""The page's grid: the modules that paths visit, times the tokens."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from semijax.paths.call import Call
+from semijax.paths.crossings import group_nodes
+from semijax.paths.run import Array
+from semijax.paths.visits import name_visits
+from semijax.sites.axis_names import HEAD, TOKEN
+from semijax.trace import scope_names
+
+
+class Grid:
+    """The modules and the tokens of a call; each of its nodes lies in a cell.
+
+    Attributes:
+        rows: the names of the modules that paths visit, in the order of computation.
+        modules: for each row the scope of the module.
+        last: for each row the array that was made last.
+        tokens: the number of tokens; 0 if no axis is known to count them.
+        groups: for each array the numbers of its nodes' cells.
+    """
+
+    def __init__(self, call: Call, depth: int | None) -> None:
+        component = functools.partial(scope_names.component, depth=depth)
+        names = name_visits(call.run, call.names, component)
+        self._call, self._names = call, names
+        self.rows = list(dict.fromkeys(names.values()))
+        self._number = {row: n for n, row in enumerate(self.rows)}
+        self.last = {row: a for a, row in names.items() if a.made_by is not None or a in call.names}
+        self.modules = {row: component(a.scope) for row, a in self.last.items()}
+        tokens = [t for a in names if (t := self.along(a, TOKEN)) is not None]
+        self.tokens = 1 + max((int(t.max(initial=-1)) for t in tokens), default=-1)
+        self.groups = group_nodes(call.run, self._cells)
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are: for each row one without a token, and one for each."""
+        return len(self.rows) * (self.tokens + 1)
+
+    def rows_and_tokens(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of some cells, and their tokens; −1 for none."""
+        rows, tokens = np.divmod(cells, self.tokens + 1)
+        return rows, tokens - 1
+
+    def along(self, array: Array, name: str) -> np.ndarray | None:
+        """The index of each node along the first axis of a name, in a shape that broadcasts."""
+        axes, loops = self._call.axes_of(array)
+        if name in axes:
+            axis, rank = axes.index(name), len(array.shape)
+            return np.arange(array.shape[axis]).reshape(
+                [-1 if a == axis else 1 for a in range(rank)]
+            )
+        return np.array(array.iteration[loops.index(name)]) if name in loops else None
+
+    def _cells(self, array: Array) -> np.ndarray:
+        tokens = self.along(array, TOKEN)
+        row = self._number[self._names[array]]
+        return np.asarray(row * (self.tokens + 1) + (0 if tokens is None else tokens + 1))
+
+    def layers(self) -> list[str | None]:
+        """For each row the layer that it lies in."""
+        layers = scope_names.numbered(self.modules.values())
+        return [
+            next((name for name, of in layers.items() if scope_names.is_within(module, of)), None)
+            for module in self.modules.values()
+        ]
+
+    def names(self) -> list[str]:
+        """The names of the rows, without what all modules have in common."""
+        outside = {scope_names.OUTSIDE, *self._call.names.values()}
+        inside = [row for row in self.rows if row not in outside]
+        without = scope_names.without_common(inside) if len(inside) > 1 else inside
+        short = dict(zip(inside, without, strict=True))
+        return [short.get(row, row) or row for row in self.rows]
+
+    def heads(self) -> dict[str, tuple[Array, int]]:
+        """For each row with heads the last array that has them, and which of its axes they are."""
+        found = {}
+        for array, row in self._names.items():
+            axes, _ = self._call.axes_of(array)
+            if HEAD in axes and array.made_by is not None:
+                found[row] = array, axes.index(HEAD)
+        return found
+
+    def described(self, rows: np.ndarray, tokens: np.ndarray) -> dict[str, list[Any]]:
+        """Of some cells the scope, the user's line, and the root mean square of the values.
+
+        They are those of the array that was made last in the row, at the token.
+        """
+        scopes, lines, values = [], [], []
+        squares = {row: self._mean_squares(array) for row, array in self.last.items()}
+        for row, token in zip((self.rows[r] for r in rows), tokens.tolist(), strict=True):
+            array, of_row = self.last[row], squares[row]
+            scopes.append(array.scope)
+            lines.append("" if array.made_by is None else array.made_by.source)
+            square = of_row.get(token)
+            values.append(None if square is None else float(f"{math.sqrt(square):.4g}"))
+        return {"scope": scopes, "line": lines, "value": values}
+
+    def _mean_squares(self, array: Array) -> dict[int, float]:
+        squares = np.abs(np.asarray(array.value, complex)) ** 2
+        tokens = self.along(array, TOKEN)
+        if tokens is None or not tokens.ndim:
+            return {-1 if tokens is None else int(tokens): float(squares.mean())}
+        axis = tokens.shape.index(tokens.size) if tokens.size > 1 else 0
+        others = tuple(a for a in range(squares.ndim) if a != axis)
+        return dict(enumerate(squares.mean(others).tolist()))
+
+
+class Cells:
+    """The cells of a grid as a level of stories, see ``Labelling``."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._groups = grid.groups
+        self.labels = range(grid.cells)
+
+    def at(self, array: Array) -> int | np.ndarray:
+        """See ``Labelling``."""
+        groups = self._groups[array]
+        return (
+            int(groups.ravel()[0])
+            if groups.size == 1
+            else np.broadcast_to(groups, array.shape).ravel()
+        )
+
+    def at_start(self, array: Array) -> int | np.ndarray:
+        """See ``Labelling``."""
+        return self.at(array)
