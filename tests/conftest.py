@@ -7,6 +7,7 @@ the week is over: then the folder is emptied, and everything is compiled anew.
 
 import datetime
 import gc
+import importlib
 import importlib.metadata
 import os
 import pathlib
@@ -60,6 +61,15 @@ import jax  # noqa: E402, the settings are read at the import
 
 def pytest_report_header():
     return [f"optimization: {'as for users' if OPTIMIZED else 'little'}", CACHE]
+
+
+@pytest.fixture(scope="session")
+def keras_on_jax(tmp_path_factory):
+    """Keras, on JAX, and without the settings in the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "jax")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        yield importlib.import_module("keras")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -65,9 +65,11 @@ def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
 
 
 def _reads_rows(equation: Equation) -> bool:
-    """Whether a gather reads whole rows of a table."""
+    """Whether a gather reads whole rows of a table, or whole columns."""
     sizes, batched = shapes(equation)[0], equation.params["dimension_numbers"].operand_batching_dims
-    return len(sizes) == 2 and not batched and equation.params["slice_sizes"] == (1, sizes[1])
+    if len(sizes) != 2 or batched:
+        return False
+    return equation.params["slice_sizes"] in ((1, sizes[1]), (sizes[0], 1))
 
 
 def _are_names(names: Any) -> bool:
@@ -89,7 +91,7 @@ class AxisNames:
         self._of: dict[Key, Labels] = {}
         self._iterations: dict[tuple[tuple[int, int], ...], int | None] = {}
         self._embedded: list[tuple[int, str]] = []
-        self._contractions: list[tuple[Labels, Labels]] = []
+        self._contractions: list[tuple[list[tuple[int | None, int]], Labels]] = []
         self._follow(graph, [self._labels.fresh(v.shape) for v in graph.inputs])
         names: dict[int, str | None] = {}
         for last in (BATCH, TOKEN):
@@ -141,12 +143,17 @@ class AxisNames:
         return self._labels.find(label)
 
     def _heads(self, names: Mapping[int, str | None]) -> dict[int, str | None]:
-        """What is shared where arrays with tokens are contracted, and is nothing else."""
+        """What is shared where arrays with tokens are contracted, and is nothing else.
+
+        An axis of length 1 beside it stands for a batch that is missing.
+        """
         found: dict[int, str | None] = {}
         for shared, everything in self._contractions:
             if TOKEN in {names.get(self._find(x)) for x in everything if x is not None}:
-                roots = {self._find(x) for x in shared if x is not None}
-                found |= {root: HEAD for root in roots if root not in names}
+                roots = {self._find(x): n for x, n in shared if x is not None}
+                others = {root: n for root, n in roots.items() if root not in names}
+                longer = {root for root, n in others.items() if n > 1}
+                found |= dict.fromkeys(longer or others, HEAD)
         return found
 
     # Through the equations.
@@ -184,9 +191,11 @@ class AxisNames:
                 pairs = zip(reversed(rows), what, strict=True)
                 self._embedded += [(label, name) for label, name in pairs if label is not None]
         if equation.primitive is DOT:
-            lhs, rhs = map(read, equation.inputs)
-            _, (batch, _) = equation.params["dimension_numbers"]
-            self._contractions.append((tuple(lhs[a] for a in batch), (*lhs, *rhs)))
+            (summed, _), (batch, _) = equation.params["dimension_numbers"]
+            if summed:  # or it scales one by the other
+                lhs, rhs = map(read, equation.inputs)
+                sizes = shapes(equation)[0]
+                self._contractions.append(([(lhs[a], sizes[a]) for a in batch], (*lhs, *rhs)))
 
     def _through(self, equation: Equation, inputs: list[Labels]) -> Sequence[Labels]:
         region = equation.region

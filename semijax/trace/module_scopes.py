@@ -25,7 +25,7 @@ _BASES = {"Module", "Pytree", "Object"}
 _NO_MODULES = {"jax", "jaxlib", "numpy", "ml_dtypes", "jaxtyping", *sys.stdlib_module_names}
 """Packages whose objects have no modules in them."""
 
-_NAMING_THEMSELVES = (("flax.linen", "Module"), ("keras", "Layer"))
+_NAMING_THEMSELVES = (("flax.linen", "Module"), ("haiku", "Module"), ("keras", "Layer"))
 """The classes of modules that enter scopes of their own names."""
 
 
@@ -33,16 +33,17 @@ _NAMING_THEMSELVES = (("flax.linen", "Module"), ("keras", "Layer"))
 def scopes(model: Any) -> Iterator[None]:
     """Name the modules of a model by their place in it, for all that is traced meanwhile.
 
-    A Flax NNX model gives its equations no names, an Equinox or a Penzai model those of classes
-    only. Inside of this context each method of each of its modules enters a scope:
+    A Flax NNX model gives its equations no names, an Equinox model only those of classes, a Penzai
+    model only numbers. Inside of this context each method of each of its modules enters a scope:
     ``"Transformer/layers/0/query"`` for ``model.layers[0].query``. A private container, as the dict
     ``_modules`` in which PyTorch keeps the children of a module, has no name: there is one for each
-    module. The model's code is not touched, and JAX compiles the same program. Flax Linen and Keras
-    name their modules themselves; there this does nothing.
+    module. The model's code is not touched, and JAX compiles the same program. Flax Linen, Haiku
+    and Keras name their modules themselves; there this does nothing.
 
     A module is looked for in the object that calls it, so that a model is known again after
     ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, as
-    one of several alike that ``eqx.filter_vmap`` makes anew by itself, is called by its class.
+    one of several alike that ``eqx.filter_vmap`` makes anew by itself, or one of the layers of a
+    Penzai ``LayerStack``, is called by its class.
 
     What ``jit`` has traced before keeps the names it had then: enter this context first, or call
     ``jax.clear_caches()``. Two models of one class have the same names.

@@ -34,21 +34,31 @@ class Given(str):
         given.kind = kind
         return given
 
-    def is_called(self, scope: str) -> bool:
-        """Whether the module's library calls it so, as Penzai and Equinox do by its class."""
+    def is_called_inside(self, scope: str) -> bool:
+        """Whether the module itself enters a scope for itself, as Equinox's do by their class."""
         return not isinstance(scope, Given) and (scope == self.kind or scope.startswith("eqx.nn."))
+
+    def is_called_outside(self, scope: str) -> bool:
+        """Whether its caller enters a scope for it, as Penzai's do by its place in a list."""
+        return not isinstance(scope, Given) and self.endswith(f"/{scope}")
 
 
 def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """The names of modules among the scopes that an equation lies in, from the outside in.
 
-    Left out are einsums, and what a library calls a module that has a name already. A scope
-    ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
+    Left out are einsums, what a library calls a module that has a name already, and the methods
+    that a module of Linen calls on itself, ``"mlp.encode"`` in ``"mlp"``. A scope ``"a/b"`` has two
+    names. Each comes with a key for the time that the scope was entered.
     """
+    scopes = [(scope, key) for scope, key in entered if "->" not in scope]
     outer = ""
-    for scope, key in entered:
-        is_second_name = isinstance(outer, Given) and outer.is_called(scope)
-        if "->" not in scope and not is_second_name:
+    for (scope, key), (inner, _) in itertools.zip_longest(scopes, scopes[1:], fillvalue=("", None)):
+        if outer and scope.startswith(f"{outer}."):
+            continue
+        is_second_name = (isinstance(outer, Given) and outer.is_called_inside(scope)) or (
+            isinstance(inner, Given) and inner.is_called_outside(scope)
+        )
+        if not is_second_name:
             names = (name for name in scope.split("/") if name)
             yield from ((name, (key, n)) for n, name in enumerate(names))
         outer = scope

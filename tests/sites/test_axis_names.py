@@ -21,6 +21,48 @@ def test_random_programs(first):
             assert names.known <= {"token", "batch", "head"}
 
 
+def axes_of(fun, name):
+    (row,) = sj.list_sites(fun, match=name)(jnp.array([3, 0, 2]))
+    return row.axes
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        lambda table, words: table[words],
+        lambda table, words: table.T[:, words].T,
+        lambda table, words: jax.vmap(lambda word: table[word])(words),
+        lambda table, words: jax.vmap(lambda column: column[words], 1, 1)(table),
+    ],
+)
+def test_tokens_are_known_however_they_are_looked_up(look_up):
+    table = jnp.arange(20.0).reshape(5, 4)
+    assert axes_of(lambda words: sj.tap(look_up(table, words), "x").sum(), "x") == ("token", None)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("batch", [(), (None,)])
+def test_heads_without_a_batch(heads, batch):
+    """``jax.nn.dot_product_attention`` makes a batch of one sentence."""
+
+    def f(words):
+        x = jnp.arange(20.0).reshape(5, 4)[words[batch]]
+        x = x.reshape(*x.shape[:-1], heads, -1)
+        return jax.nn.dot_product_attention(x, x, x).sum()
+
+    (pattern,) = sj.list_sites(f, match="exp")(jnp.array([3, 0, 2]))
+    assert pattern.shape[pattern.axes.index("head")] == heads
+    assert pattern.axes.count("token") == 2 and pattern.axes.count("batch") == len(batch)
+
+
+def test_what_only_scales_has_no_heads():
+    def f(words):
+        x = jnp.arange(20.0).reshape(5, 4)[words]
+        return sj.tap(jnp.einsum("ti,i->ti", x, jnp.arange(4.0)), "scaled").sum()
+
+    assert axes_of(f, "scaled") == ("token", None)
+
+
 def test_a_table_says_what_axes_count():
     def f(x):
         rows = sj.tap(jnp.swapaxes(x[:, None] * jnp.ones((1, 2, 1)), 0, 2), "rows")

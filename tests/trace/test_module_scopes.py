@@ -2,9 +2,7 @@
 
 import contextlib
 import copy
-import sys
 import threading
-import types
 
 import jax
 import jax.numpy as jnp
@@ -285,21 +283,22 @@ class TorchNet(TorchLike):
         return self.head(x).sum()
 
 
-class PenzaiLayer:
-    """As ``penzai``: a layer enters a scope of its class."""
-
-    def __init__(self, sublayers=()):
-        self.sublayers = list(sublayers)
+class OfItsClass(Chain):
+    """A module that enters a scope of its class by itself."""
 
     def __call__(self, x):
         with jax.named_scope(type(self).__name__):
-            for layer in self.sublayers:
+            return super().__call__(x)
+
+
+class CallingByNumber(Chain):
+    """A module that enters a scope for each of those it calls, as Penzai's ``Sequential``."""
+
+    def __call__(self, x):
+        for n, layer in enumerate(self.layers):
+            with jax.named_scope(str(n)):
                 x = layer(x)
-            return x if self.sublayers else jnp.tanh(x)
-
-
-class PenzaiNet(PenzaiLayer):
-    pass
+        return x
 
 
 def test_there_is_one_name_for_each_module():
@@ -308,11 +307,19 @@ def test_there_is_one_name_for_each_module():
         assert layers_of(net, X) == ["TorchNet/layers/0", "TorchNet/layers/1", "TorchNet/head"]
         flow = sj.component_flow(net, sj.AbsSumProduct(), depth=2)(X)
         assert list(flow) == ["TorchNet/layers", "TorchNet/head", "TorchNet"]
-    net = PenzaiNet([PenzaiLayer(), PenzaiNet([PenzaiLayer()])])
-    assert layers_of(net, X) == ["PenzaiNet/PenzaiLayer", "PenzaiNet/PenzaiNet/PenzaiLayer"]
+
+
+def test_what_a_library_calls_a_module_is_no_second_name():
+    net = OfItsClass(Layer(), OfItsClass(Layer()))
+    assert layers_of(net, X) == ["OfItsClass", "OfItsClass/OfItsClass"]
     with sj.scopes(net):
-        names = ["PenzaiNet/sublayers/0", "PenzaiNet/sublayers/1/sublayers/0"]
+        names = ["OfItsClass/layers/0", "OfItsClass/layers/1/layers/0"]
         assert layers_of(net, X) == names
+    net = CallingByNumber(Layer(), CallingByNumber(Layer()), jnp.tanh)
+    assert layers_of(net, X) == ["0", "1/0", "2"]
+    with sj.scopes(net):
+        names = ["layers/0", "layers/1/layers/0", "2"]  # a function has no place
+        assert layers_of(net, X) == [f"CallingByNumber/{name}" for name in names]
 
 
 def test_private_containers_with_the_same_names_keep_theirs():
@@ -328,29 +335,18 @@ def test_private_containers_with_the_same_names_keep_theirs():
         assert layers_of(net, X) == ["Net/0", "Net/_heads/0"]
 
 
-class KerasLike:
-    """As ``keras.Layer``, which enters a scope of its own name."""
-
-    def __init__(self, name, *layers):
-        self.name, self._layers = name, list(layers)
-
-    def __call__(self, x):
-        with jax.named_scope(self.name):
-            for layer in self._layers:
-                x = layer(x)
-            return x if self._layers else jnp.tanh(x)
-
-
-def test_modules_that_name_themselves_have_no_second_name(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(Layer=KerasLike))
-    model = KerasLike("sequential", KerasLike("up"), KerasLike("down"))
-    assert layers_of(model, X) == ["sequential/up", "sequential/down"]
+def test_modules_that_name_themselves_have_no_second_name(keras_on_jax):
+    layers = keras_on_jax.layers
+    dense = [layers.Dense(3, "tanh", name=name) for name in ("up", "down")]
+    model = keras_on_jax.Sequential([keras_on_jax.Input((3,)), *dense], name="sequential")
+    names = ["sequential/up", "sequential/down"]
+    assert layers_of(lambda x: model(x[None]), X) == names
     with sj.scopes(model):
-        assert layers_of(model, X) == ["sequential/up", "sequential/down"]
+        assert layers_of(lambda x: model(x[None]), X) == names
     mixed = Chain(model, Layer())
     with sj.scopes(mixed):
         names = ["Chain/sequential/up", "Chain/sequential/down", "Chain/layers/1"]
-        assert layers_of(mixed, X) == names
+        assert layers_of(lambda x: mixed(x[None]), X) == names
 
 
 def test_linen_in_another_model_has_no_second_name():

@@ -87,6 +87,12 @@ def test_the_names_of_modules_among_scopes():
         (scope_names.Given("e", "Linear"), 8),
         (scope_names.Given("Linear", "Linear"), 9),
         ("other", 10),
+        ("other.method", 11),
+        ("other.helper", 12),
+        ("1", 13),
+        ("0", 14),
+        (scope_names.Given("layers/0"), 15),
+        ("0", 16),
     ]
     assert list(scope_names.of_modules(entered)) == [
         ("a", (1, 0)),
@@ -97,6 +103,10 @@ def test_the_names_of_modules_among_scopes():
         ("e", (8, 0)),
         ("Linear", (9, 0)),
         ("other", (10, 0)),
+        ("1", (13, 0)),
+        ("layers", (15, 0)),
+        ("0", (15, 1)),
+        ("0", (16, 0)),
     ]
 
 
