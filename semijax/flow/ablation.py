@@ -155,17 +155,21 @@ def ablation_effects(
         whole = run_ablated(call, (), (), ())
 
         def of(site: Site, array: jax.Array) -> jax.Array:
-            loops, axis = len(site.place.loop_shape), names.axis(site, by)
-            shape = site.place.shape[: max(axis + 1, loops)]
-            kept = [a for a in range(len(shape)) if a < loops or a == axis]
-            apart = [n if a in kept else 1 for a, n in enumerate(shape)]
-            numbers = jnp.arange(math.prod(apart))
-            spread = jnp.broadcast_to(numbers.reshape(apart), shape)
+            named, looped = names.axis(site, by), site.place.loop_shape
+            rank = max(named.axis + 1, len(looped))
+            apart = [n if a < len(looped) else 1 for a, n in enumerate(site.place.shape[:rank])]
+            kept = [*looped]
+            numbers = jnp.arange(math.prod(looped)).reshape(apart)
+            if named.axis >= len(looped):
+                before, count, behind = named.sizes
+                index = jnp.tile(jnp.repeat(jnp.arange(count), behind), before)
+                numbers, kept = numbers * count + index, [*looped, count]
+            spread = jnp.broadcast_to(numbers, site.place.shape[:rank])
             lost = lax.map(
                 lambda number: whole - run_ablated(call, [site], [array], [spread == number]),
-                numbers,
+                jnp.arange(math.prod(kept)),
             )
-            return lost.reshape([shape[a] for a in kept])
+            return lost.reshape(kept)
 
         return {site.name: of(site, own) for site, own in zip(chosen, arrays, strict=True)}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from semijax import checks, pictures, tables
 from semijax import elements as el
-from semijax.elements import Elements
+from semijax.elements import Elements, Shape
 from semijax.flow import collectors
 from semijax.flow.results import (
     TOTAL,
@@ -323,27 +323,60 @@ def site_flow(
     return values
 
 
+@dataclasses.dataclass(frozen=True)
+class _Combined:
+    """What is ⊕-combined of a site: some axes of its array, or of a view of it.
+
+    Attributes:
+        axes: which.
+        shape: the array's.
+        view: the shape that these are axes of.
+    """
+
+    axes: tuple[int, ...]
+    shape: Shape
+    view: Shape
+
+    def of(self, semiring: Semiring, elements: Elements) -> Elements:
+        """The elements that are left."""
+        if not self.axes:
+            return elements
+        return semiring.sum(el.reshape(elements, self.shape, self.view), self.axes)
+
+
 def _combined(
     call: Program,
     sites: Sequence[Site],
     aggregate: int | Sequence[int] | None,
     by: str | Sequence[str] | None,
     axes: StatedAxes,
-) -> list[tuple[int, ...]]:
-    """Which axes of each site are combined."""
+) -> list[_Combined]:
+    """What is combined of each site."""
     if by is not None and aggregate is not None:
         raise ValueError("by says which axes stay and aggregate which do not: give one of them.")
-    ranks = [len(s.place.loop_shape) + len(el.node_shape(s.place.variable)) for s in sites]
+    shapes = [
+        s.place.shape + el.node_shape(s.place.variable)[len(s.place.variable.shape) :]
+        for s in sites
+    ]
     if by is None:
         given = () if aggregate is None else aggregate
-        return [checks.normalise_axes(given, rank) for rank in ranks]
+        return [_Combined(checks.normalise_axes(given, len(s)), s, s) for s in shapes]
     names = call.axis_names(axes)
     wanted = [by] if isinstance(by, str) else by
     found = []
-    for site, rank in zip(sites, ranks, strict=True):
+    for site, shape in zip(sites, shapes, strict=True):
         loops = len(site.place.loop_shape)
-        kept = {names.axis(site, name) for name in wanted}
-        found.append(tuple(a for a in range(loops, rank) if a not in kept))
+        kept = [names.axis(site, name) for name in dict.fromkeys(wanted)]
+        if len({named.axis for named in kept}) < len(kept):
+            raise ValueError(f"In {site.name!r} one axis is of several of {wanted}: ask for one.")
+        view, gone = list(shape[:loops]), []
+        for axis in range(loops, len(shape)):
+            named = next((k for k in kept if k.axis == axis), None)
+            sizes = (shape[axis],) if named is None or named.is_whole else named.sizes
+            stays = None if named is None else len(view) + len(sizes) // 2
+            gone += [a for a in range(len(view), len(view) + len(sizes)) if a != stays]
+            view += sizes
+        found.append(_Combined(tuple(gone), shape, tuple(view)))
     return found
 
 
@@ -351,7 +384,7 @@ def _results(
     semiring: Semiring,
     sites: Sequence[Site],
     elements: Sequence[Elements],
-    combined: Sequence[tuple[int, ...]],
+    combined: Sequence[_Combined],
     granularity: str,
     total: Mapping[str, Elements],
     weighting: Weighting,
@@ -359,8 +392,8 @@ def _results(
     names = tuple(site.name for site in sites)
     loops = tuple(map(_loops_left, sites, combined))
     by_name = {
-        name: semiring.sum(element, axes) if axes else element
-        for name, element, axes in zip(names, elements, combined, strict=True)
+        name: own.of(semiring, element)
+        for name, element, own in zip(names, elements, combined, strict=True)
     }
 
     def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
@@ -371,8 +404,7 @@ def _results(
     return for_each_member(semiring, build, {**by_name, **total})
 
 
-def _loops_left(site: Site, gone: Sequence[int]) -> tuple[bool, ...]:
+def _loops_left(site: Site, combined: _Combined) -> tuple[bool, ...]:
     """Which of a site's axes are those of loops, when others are combined."""
     loops = len(site.place.loop_shape)
-    ndim = loops + len(el.node_shape(site.place.variable))
-    return tuple(axis < loops for axis in range(ndim) if axis not in gone)
+    return tuple(a < loops for a in range(len(combined.view)) if a not in combined.axes)

@@ -9,12 +9,13 @@ then of all that are computed from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from semijax.jacobians.axis_labels import AxisLabels, Labels, shapes
+from semijax.jacobians.axis_labels import AxisLabels, Labels, elementwise, shapes, unchanged
+from semijax.jacobians.base import declaration
 from semijax.jacobians.control_flow import region_bodies
 from semijax.sites.site import Place, Site
 from semijax.sites.survey import Survey
@@ -34,7 +35,28 @@ outputs it is; or which of the inputs, for None."""
 StatedAxes = Mapping[str, Sequence[str | None]] | None
 """What a user says of axes: from an array's name, or a glob, to the names of its axes."""
 
-GATHER, DOT = primitive("gather"), primitive("dot_general")
+GATHER, DOT, RESHAPE = primitive("gather"), primitive("dot_general"), primitive("reshape")
+
+
+class NamedAxis(NamedTuple):
+    """An axis that a name is of, or a part of an axis.
+
+    Before a reshape splits hidden units into heads, and after another joins them, the axis of
+    hidden units is that of heads times what each head has.
+
+    Attributes:
+        axis: which axis.
+        sizes: that of what lies before the part, of the part itself and of what lies behind; their
+            product is the axis's. A whole axis has 1 before and behind.
+    """
+
+    axis: int
+    sizes: tuple[int, int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the axis."""
+        return self.sizes[0] == self.sizes[2] == 1
 
 
 def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
@@ -72,6 +94,30 @@ def _reads_rows(equation: Equation) -> bool:
     return equation.params["slice_sizes"] in ((1, sizes[1]), (sizes[0], 1))
 
 
+Part = tuple[int | None, tuple[int, int, int]]
+"""The label of a part of an axis, and the sizes of what lies before it, its own, and behind."""
+
+
+def _products(
+    parts: Sequence[tuple[int | None, int]], wholes: Sequence[tuple[int | None, int]]
+) -> Iterator[tuple[int, list[Part]]]:
+    """The axes of one shape, each with the axes of another shape that it is the product of.
+
+    Both are labels and sizes, and of as many elements.
+    """
+    waiting = [part for part in parts if part[1] != 1]
+    for axis, (_, whole) in enumerate(wholes):
+        own, size = [], 1
+        while waiting and size < whole:
+            label, length = waiting.pop(0)
+            own.append((label, (size, length, whole // (size * length))))
+            size *= length
+        if size != whole:
+            return  # some are taken apart and joined at once
+        if len(own) > 1:
+            yield axis, own
+
+
 def _are_names(names: Any) -> bool:
     several = isinstance(names, (tuple, list))
     return several and all(name is None or isinstance(name, str) for name in names)
@@ -92,6 +138,7 @@ class AxisNames:
         self._iterations: dict[tuple[tuple[int, int], ...], int | None] = {}
         self._embedded: list[tuple[int, str]] = []
         self._contractions: list[tuple[list[tuple[int | None, int]], Labels]] = []
+        self._parts: dict[Key, dict[int, list[Part]]] = {}
         self._follow(graph, [self._labels.fresh(v.shape) for v in graph.inputs])
         names: dict[int, str | None] = {}
         for last in (BATCH, TOKEN):
@@ -103,22 +150,30 @@ class AxisNames:
 
     def of(self, key: Key) -> Names:
         """The names of an array's axes, in the order in which the program has them."""
-        labels = self._of.get(key, ())
-        return tuple(None if x is None else self._names.get(self._find(x)) for x in labels)
+        return tuple(map(self._name, self._of.get(key, ())))
 
-    def axis(self, site: Site, name: str) -> int:
+    def axis(self, site: Site, name: str) -> NamedAxis:
         """The first axis of a site with a name, but rather one of its own than a loop's.
 
+        Where none has it, a part of the first axis that has.
+
         Raises:
-            ValueError: if it has none.
+            ValueError: if there is none either.
         """
         own, loops = self.seen(site.place), len(site.place.loop_shape)
-        if name not in own:
-            raise ValueError(
-                f"{site.name!r} has no axis known as {name!r}; its axes are {own}. "
-                f"axes={{{site.name!r}: (…)}} names them."
-            )
-        return own.index(name, loops) if name in own[loops:] else own.index(name)
+        if name in own:
+            axis = own.index(name, loops) if name in own[loops:] else own.index(name)
+            return NamedAxis(axis, (1, site.place.shape[axis], 1))
+        parts = self._parts.get((site.place.region, *site.place.position), {})
+        in_order = range(len(own) - loops) if site.place.axes is None else site.place.axes
+        for axis, own_axis in enumerate(in_order, loops):
+            for label, sizes in parts.get(own_axis, ()):
+                if self._name(label) == name:
+                    return NamedAxis(axis, sizes)
+        raise ValueError(
+            f"{site.name!r} has no axis known as {name!r}; its axes are {own}. "
+            f"axes={{{site.name!r}: (…)}} names them."
+        )
 
     def seen(self, place: Place) -> Names:
         """The names of the axes of ``place.shape``: those of scans, and those its author sees."""
@@ -132,12 +187,15 @@ class AxisNames:
         """What the iterations of the loops around a graph count, from the outside in."""
         around = (path[: n + 1] for n in range(len(path)))
         labels = [self._iterations[outer] for outer in around if outer in self._iterations]
-        return tuple(None if x is None else self._names.get(self._find(x)) for x in labels)
+        return tuple(map(self._name, labels))
 
     @property
     def known(self) -> frozenset[str]:
         """All names that any axis has."""
         return frozenset(name for name in self._names.values() if name)
+
+    def _name(self, label: int | None) -> str | None:
+        return None if label is None else self._names.get(self._find(label))
 
     def _find(self, label: int) -> int:
         return self._labels.find(label)
@@ -163,8 +221,10 @@ class AxisNames:
         known: dict[Variable, Labels] = {
             v: self._labels.fresh(np.shape(value)) for v, value in graph.constants.items()
         }
+        keys: dict[Variable, Key] = {v: (graph.path, None, -1) for v in graph.constants}
         for n, (variable, labels) in enumerate(zip(graph.inputs, inputs, strict=True)):
-            known[variable] = self._of[graph.path, None, n] = labels
+            keys[variable] = graph.path, None, n
+            known[variable] = self._of[keys[variable]] = labels
 
         def read(atom: Variable | Constant) -> Labels:
             if isinstance(atom, Variable):
@@ -176,9 +236,27 @@ class AxisNames:
             for o, (variable, own) in enumerate(zip(equation.outputs, outputs, strict=True)):
                 fresh = self._labels.fresh(variable.shape)
                 labels = tuple(b if a is None else a for a, b in zip(own, fresh, strict=True))
-                known[variable] = self._of[equation.path, equation.number, o] = labels
+                keys[variable] = equation.path, equation.number, o
+                known[variable] = self._of[keys[variable]] = labels
             self._note(equation, [known[v] for v in equation.outputs], read)
+        self._divide(graph, known, keys)
         return [read(v) for v in graph.outputs]
+
+    def _divide(
+        self, graph: Graph, known: Mapping[Variable, Labels], keys: Mapping[Variable, Key]
+    ) -> None:
+        """Note the parts of axes, from a reshape on as far as all that follows is elementwise."""
+        for equation in (*graph.equations, *reversed(graph.equations)):
+            arrays = [v for v in (*equation.inputs, *equation.outputs) if isinstance(v, Variable)]
+            if equation.primitive is RESHAPE and len(arrays) == 2:
+                old, new = (list(zip(known[v], v.shape, strict=True)) for v in arrays)
+                found = {0: dict(_products(new, old)), 1: dict(_products(old, new))}
+                for n, parts in found.items():
+                    self._parts.setdefault(keys[arrays[n]], {}).update(parts)
+            elif declaration(equation.primitive).axes in (elementwise, unchanged):
+                alike = [keys[v] for v in arrays if v.shape == equation.outputs[0].shape]
+                parts = {a: p for key in alike for a, p in self._parts.get(key, {}).items()}
+                self._parts |= dict.fromkeys(alike, parts) if parts else {}
 
     def _note(self, equation: Equation, outputs: Sequence[Labels], read: Any) -> None:
         """Where tokens are embedded, and what may be heads."""

@@ -193,3 +193,34 @@ def test_more_names_than_axes():
     axes = {"*query": ("a", "b", "c", "d", "e")}
     with pytest.raises(ValueError, match="has 4 axes, and axes names 5"):
         sj.site_grads(f, sj.SumProduct(), "*query", by="a", axes=axes)(IDS)
+
+
+def test_heads_before_they_are_split_and_after_they_are_joined():
+    """An axis of hidden units is that of the heads times what each head has."""
+    f = model(scanned=False)
+    mass = {"source": "embed/*", "by": "head"}
+    table = sj.list_sites(f, match="layer_1/*")(IDS)
+    (query,) = [r.names[0] for r in table if r.names[0].endswith("dot_general#1")]
+    (joined,) = [r.names[0] for r in table if r.names[0].endswith("reshape#4")]
+    for split, whole in (("layer_1/query", query), ("layer_1/mixed", joined)):
+        apart, together = (
+            sj.site_flow(f, sj.AbsSumProduct(), site, **mass)(IDS)[site] for site in (split, whole)
+        )
+        assert together.shape == (HEADS,)
+        np.testing.assert_allclose(apart, together, rtol=1e-6)
+        effects = [sj.ablation_effects(f, site, "head")(IDS)[site] for site in (split, whole)]
+        np.testing.assert_allclose(*effects, rtol=1e-4, atol=1e-6)
+    both = sj.site_grads(f, sj.SumProduct(), query, by=("token", "head"))(IDS)[query]
+    assert both.shape == (IDS.shape[1], HEADS)
+
+
+def test_two_names_of_one_axis_are_refused():
+    def f(ids):
+        x = jnp.ones((6, WIDTH))[ids]
+        y = jnp.einsum("thd,shd->ths", *2 * [x.reshape(len(ids), HEADS, -1)])
+        return sj.tap(y.reshape(-1), "flat").sum()
+
+    flat = sj.site_flow(f, sj.AbsSumProduct(), "flat", source="*gather", by="head")(IDS[0])["flat"]
+    assert flat.shape == (HEADS,)
+    with pytest.raises(ValueError, match="one axis is of several"):
+        sj.site_grads(f, sj.SumProduct(), "flat", by=("token", "head"))(IDS[0])
