@@ -1,0 +1,204 @@
+// What the page is given: columns of arrays as JSON, read once and indexed for quick look-ups.
+
+/** @typedef {number | null} Number_  A number; null where there is none. */
+/** @typedef {{name: string, group: string | null}} Row */
+/** @typedef {{name: string, semiring: string, total: Number_, shares: boolean, signed: boolean}} Reading */
+/** @typedef {{nodes: number[], told: string, score: Number_, share: Number_, paths: Number_}} Story */
+/** @typedef {{name: string, rows: number[]}} Group  A layer: its rows, from the bottom up. */
+
+/**
+ * @typedef {object} Nodes
+ * @property {number} count
+ * @property {number[]} row
+ * @property {number[]} column  −1: no token.
+ * @property {string[]} scope
+ * @property {string[]} line
+ * @property {Number_[]} value
+ * @property {Number_[][]} through  One list per reading.
+ * @property {number[]} start  Where paths start.
+ * @property {number[]} order  Every node after those that lead to it.
+ */
+
+/**
+ * @typedef {object} Edges  In order of the mass that crosses them, the largest first.
+ * @property {number} count
+ * @property {number[]} tail
+ * @property {number[]} head
+ * @property {Number_[][]} weights  One list per reading.
+ * @property {number[]} crossing
+ * @property {number[]} carried  The share of all crossing mass that the edges up to here carry.
+ * @property {number[][]} into  The edges that lead to each node.
+ * @property {number[][]} outOf  The edges that leave each node.
+ */
+
+/**
+ * @typedef {object} Data
+ * @property {string} title
+ * @property {string | null} unit
+ * @property {Row[]} rows
+ * @property {string[]} columns
+ * @property {Reading[]} readings
+ * @property {Group[]} groups
+ * @property {number[]} groupOf  The group of each row; −1: none.
+ * @property {Nodes} nodes
+ * @property {Edges} edges
+ * @property {number} shown
+ * @property {Story[]} stories
+ * @property {{rows: string[], count: number, values: Number_[][][]} | null} heads
+ * @property {{through: Number_[][]} | null} sources
+ */
+
+const VERSION = 1;
+
+/**
+ * Read what the page was given.
+ * @param {string} text
+ * @returns {Data}
+ */
+export function read(text) {
+  const given = JSON.parse(text);
+  if (given.version !== VERSION) {
+    throw new Error(`This page reads data of version ${VERSION}; these are of version ${given.version}.`);
+  }
+  /** @type {Row[]} */
+  const rows = given.rows;
+  const { groups, groupOf } = group(rows);
+  const columns = given.columns.length ? given.columns : [""];
+  /** @type {Story[]} */
+  const stories = given.stories.map((/** @type {any} */ story) => ({
+    ...story,
+    score: number(story.score),
+    share: number(story.share),
+    paths: number(story.paths),
+  }));
+  const edges = readEdges(given);
+  const nodes = {
+    count: given.nodes.row.length,
+    row: given.nodes.row,
+    column: given.nodes.column,
+    scope: given.nodes.scope,
+    line: given.nodes.line,
+    value: numbers(given.nodes.value),
+    through: given.nodes.through.map(numbers),
+    start: starts(given, stories),
+    order: inOrder(edges),
+  };
+  return {
+    title: given.title,
+    unit: given.unit,
+    rows,
+    columns,
+    readings: given.readings.map((/** @type {any} */ r) => ({ ...r, total: number(r.total) })),
+    groups,
+    groupOf,
+    nodes,
+    edges,
+    shown: given.shown,
+    stories,
+    heads: given.heads && {
+      ...given.heads,
+      values: given.heads.values.map((/** @type {any} */ m) => m.map(numbers)),
+    },
+    sources: given.sources && { through: given.sources.through.map(numbers) },
+  };
+}
+
+/**
+ * JSON has no infinite numbers: they come as text.
+ * @param {number | string | null | undefined} x
+ * @returns {Number_}
+ */
+function number(x) {
+  if (typeof x !== "string") return x ?? null;
+  return x === "inf" ? Infinity : x === "-inf" ? -Infinity : NaN;
+}
+
+/** @param {(number | string | null)[]} list */
+const numbers = (list) => list.map(number);
+
+/** @param {any} given @returns {Edges} */
+function readEdges(given) {
+  const { tail, head, crossing } = given.edges;
+  const count = tail.length;
+  const nodes = given.nodes.row.length;
+  /** @type {number[][]} */
+  const into = Array.from({ length: nodes }, () => []);
+  /** @type {number[][]} */
+  const outOf = Array.from({ length: nodes }, () => []);
+  for (let e = 0; e < count; e++) {
+    into[head[e]].push(e);
+    outOf[tail[e]].push(e);
+  }
+  const sum = crossing.reduce((/** @type {number} */ a, /** @type {number} */ b) => a + b, 0);
+  let before = 0;
+  const carried = crossing.map((/** @type {number} */ c) => {
+    before += c;
+    return sum > 0 ? (given.shown * before) / sum : given.shown;
+  });
+  return { count, tail, head, crossing, carried, into, outOf, weights: given.edges.weights.map(numbers) };
+}
+
+/**
+ * The layers, in the order in which they first come.
+ * @param {Row[]} rows
+ */
+function group(rows) {
+  /** @type {Group[]} */
+  const groups = [];
+  /** @type {Map<string, number>} */
+  const known = new Map();
+  const groupOf = rows.map(({ group: name }, row) => {
+    if (name === null) return -1;
+    const found = known.get(name) ?? groups.length;
+    if (found === groups.length) {
+      known.set(name, found);
+      groups.push({ name, rows: [] });
+    }
+    groups[found].rows.push(row);
+    return found;
+  });
+  return { groups, groupOf };
+}
+
+/**
+ * The nodes at which paths start: those that the data name, or those of the lowest row and those
+ * in whose rows stories start.
+ * @param {any} given
+ * @param {Story[]} stories
+ */
+function starts(given, stories) {
+  /** @type {number[]} */
+  const row = given.nodes.row;
+  if (given.nodes.start) return given.nodes.start;
+  const lowest = row.reduce((a, b) => Math.min(a, b), Infinity);
+  const begins = new Set([lowest, ...stories.filter((s) => s.nodes.length).map((s) => row[s.nodes[0]])]);
+  return row.flatMap((r, node) => (begins.has(r) ? [node] : []));
+}
+
+/** @param {Edges} edges */
+function inOrder({ into, outOf, head }) {
+  const waiting = into.map((list) => list.length);
+  const order = waiting.flatMap((count, node) => (count ? [] : [node]));
+  for (let n = 0; n < order.length; n++) {
+    for (const e of outOf[order[n]]) if (--waiting[head[e]] === 0) order.push(head[e]);
+  }
+  return order;
+}
+
+/**
+ * How many edges carry a share of the mass that crosses from node to node.
+ * @param {Data} data
+ * @param {number} share
+ */
+export function countFor(data, share) {
+  const { carried, count } = data.edges;
+  if (share >= data.shown) return count;
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (carried[middle] >= share - 1e-12) high = middle;
+    else low = middle + 1;
+  }
+  return Math.min(low + 1, count);
+}

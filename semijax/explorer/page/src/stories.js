@@ -1,0 +1,61 @@
+// The best stories as a list: pointing at one shows it in the grid, a click keeps it there.
+
+import { byId, el, fill } from "./dom.js";
+import { nodesAt, quoted } from "./places.js";
+import { number, percent } from "./words.js";
+
+/** @typedef {import("./main.js").App} App */
+
+/** @param {App} app */
+export function drawStories(app) {
+  const { data, state } = app;
+  const box = byId("stories");
+  box.hidden = !data.stories.length;
+  if (box.hidden) return;
+  const largest = Math.max(...data.stories.map(({ share }) => share ?? 0));
+  const listed = data.stories
+    .map((story, n) => ({ story, n }))
+    .filter(({ story }) => state.token === null || data.nodes.column[story.nodes[0]] === state.token);
+  const where = [state.at, ...state.pins].flatMap((at) => (at === null ? [] : [new Set(nodesAt(data, at))]));
+  const items = listed.map(({ story, n }) => {
+    const passes = where.every((set) => story.nodes.some((node) => set.has(node)));
+    return el(
+      "li",
+      { class: passes ? "" : "beside" },
+      el(
+        "button",
+        {
+          type: "button",
+          class: "story",
+          "data-key": `story ${n}`,
+          "aria-pressed": String(state.story === n),
+          onclick: () => app.set({ story: state.story === n ? null : n }),
+          onpointerenter: () => app.grid.preview(n),
+          onpointerleave: () => app.grid.preview(null),
+          onfocus: () => app.grid.preview(n),
+          onblur: () => app.grid.preview(null),
+        },
+        el("span", { class: "rank" }, String(n + 1)),
+        el("span", { class: "told" }, story.told),
+        el("span", { class: "meta" }, meta(story)),
+        story.share === null
+          ? null
+          : el("span", { class: "share" }, el("span", { style: { width: `${(100 * story.share) / (largest || 1)}%` } })),
+      ),
+    );
+  });
+  const from = state.token === null ? "" : ` from ${quoted(data, state.token)}`;
+  fill(
+    box,
+    el("h2", {}, `Best stories${from}`),
+    items.length ? el("ol", {}, ...items) : el("p", { class: "quiet" }, "None of the stored stories starts at this token."),
+  );
+}
+
+/** @param {import("./data.js").Story} story */
+function meta({ score, share, paths }) {
+  const parts = [`score ${number(score)}`];
+  if (share !== null) parts.push(`${percent(share)} of the mass`);
+  if (paths !== null) parts.push(`${number(paths)} ${paths === 1 ? "path" : "paths"}`);
+  return parts.join(" · ");
+}
