@@ -58,7 +58,11 @@ export async function tab(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, acceptDownloads: true, ...options });
   const page = await context.newPage();
   const problems = [];
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && problems.push(message.text()));
+  // The tests read canvases back, of which the browser warns.
+  const own = /^Canvas2D: Multiple readback/;
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type()) && !own.test(message.text())) problems.push(message.text());
+  });
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("request", (request) => {
     if (!/^(file|blob|data):/.test(request.url())) problems.push(`requested ${request.url()}`);

@@ -157,7 +157,7 @@ function tell(edges, strongest, mass, width, output, rows, columns, node) {
       told: `starts at “${columns[start]}”, ${moved} and ends in the logit`,
       score: Number(strongest.after[start].toPrecision(4)),
       share: Number(Math.min(mass.source[start] / mass.total, 1).toPrecision(3)),
-      paths: 7 * 3 ** Math.min(rows.length / 8, 12),
+      paths: Math.round(7 * 3 ** Math.min(rows.length / 8, 12)),
     };
   });
 }

@@ -23,10 +23,17 @@ import { through } from "./view.js";
  * @property {Float32Array} curves
  * @property {Passing | null} passing
  * @property {Scale} scale
- * @property {Flow[]} flows  What flows through each cell.
+ * @property {Map<number, Flow>} flows  What flows through each cell that has a node.
  */
 
-/** @typedef {{cell: number, part: number, negative: boolean, passes: boolean, none: boolean}} Flow */
+/**
+ * @typedef {object} Flow
+ * @property {number} cell
+ * @property {number} part  Of the largest disc.
+ * @property {boolean} negative
+ * @property {boolean} passes
+ * @property {boolean} none  Nothing flows, or no number says so.
+ */
 
 /**
  * @typedef {object} Scale  How sizes become thickness: by the square root, so that area tells them.
@@ -72,16 +79,16 @@ export function largest(numbers) {
  * @param {number} reading
  * @param {Passing | null} passing
  * @param {number} most
- * @returns {Flow[]}
+ * @returns {Map<number, Flow>}
  */
 export function flows(data, view, reading, passing, most) {
   const { signed } = data.readings[reading];
-  /** @type {Flow[]} */
-  const found = [];
+  /** @type {Map<number, Flow>} */
+  const found = new Map();
   view.members.forEach((members, cell) => {
     if (!members.length) return;
     const { flow } = through(data, view, reading, cell);
-    found.push({
+    found.set(cell, {
       cell,
       part: flow === null ? 0 : part(flow, most),
       negative: signed && flow !== null && flow < 0,
@@ -153,7 +160,7 @@ export function drawEdges(pen, scene, colours, area) {
     const negative = n % 2 === 1;
     pen.setLineDash(negative ? DASHES : []);
     const colour = signed ? (negative ? colours.negative : colours.positive) : colours.edge;
-    stroke(pen, curves, list, colour, thickness(p), 0.28 + 0.62 * p);
+    stroke(pen, curves, list, colour, thickness(p), 0.36 + 0.56 * p);
   });
   pen.setLineDash([]);
   pen.globalAlpha = 1;
@@ -205,17 +212,17 @@ export function drawNodes(pen, scene, colours, area) {
   const { view, at, flows: all, data, reading } = scene;
   const { signed } = data.readings[reading];
   pen.setLineDash([]);
-  for (const { cell, part: p, negative, passes, none } of all) {
+  for (const { cell, part: p, negative, passes, none } of all.values()) {
     const { x, y, spans } = spot(at, view, cell);
     if (y < area.top - 20 || y > area.bottom + 20) continue;
     if (!spans && (x < area.left - 20 || x > area.right + 20)) continue;
-    const r = radius(at, p);
     const plain = !passes || none;
+    const r = plain ? Math.min(2, at.radius) : radius(at, p);
     const deep = signed ? (negative ? colours.negative : colours.positive) : sizeColour(colours, 0.25 + 0.75 * p);
     const colour = plain ? colours.sizes[passes ? 1 : 0] : deep;
     pen.beginPath();
     if (spans) pen.rect(at.left - 6, y - 3 - p * 2, at.cell * (view.stride - 1) + 12, 6 + p * 4);
-    else pen.arc(x, y, plain ? Math.min(2, at.radius) : r, 0, 2 * Math.PI);
+    else pen.arc(x, y, r, 0, 2 * Math.PI);
     pen.fillStyle = negative && !plain ? colours.paper : colour;
     pen.fill();
     // A rim of the paper's colour keeps nodes apart from the edges below.
@@ -290,7 +297,8 @@ function arrow(pen, c, i, colour, size) {
  * @param {number[]} nodes
  */
 export function drawStory(pen, scene, colours, nodes) {
-  const { view, at, edges, curves, scale } = scene;
+  const { view, at, edges, curves, scale, data, reading } = scene;
+  const { signed } = data.readings[reading];
   const visited = storyCells(view, nodes);
   /** @type {Map<string, number>} */
   const drawn = new Map();
@@ -307,7 +315,11 @@ export function drawStory(pen, scene, colours, nodes) {
   hops.forEach(([tail, head], n) => {
     const e = drawn.get(`${tail} ${head}`);
     if (e !== undefined) {
-      stroke(pen, curves, [e], colours.ink, Math.max(1.2, thickness(part(edges.weight[e], scale.edge)) * 0.6), 0.9);
+      const negative = signed && edges.weight[e] < 0;
+      const colour = !signed ? colours.ink : negative ? colours.negative : colours.positive;
+      pen.setLineDash(negative ? DASHES : []);
+      stroke(pen, curves, [e], colour, Math.max(1.2, thickness(part(edges.weight[e], scale.edge)) * 0.6), 0.9);
+      pen.setLineDash([]);
     } else {
       pen.setLineDash([2, 3]);
       stroke(pen, own, [n], colours.ink, 1.2, 0.9);
@@ -351,7 +363,7 @@ export function drawRing(pen, scene, cell, colour, { wider = 3, width = 2, dash 
   if (spans) {
     const long = scene.at.cell * (scene.view.stride - 1) + 12;
     pen.rect(scene.at.left - 6 - wider, y - 5 - wider, long + 2 * wider, 10 + 2 * wider);
-  } else pen.arc(x, y, Math.max(scene.at.radius, 4) + wider, 0, 2 * Math.PI);
+  } else pen.arc(x, y, Math.max(radius(scene.at, scene.flows.get(cell)?.part ?? 0), 3) + wider, 0, 2 * Math.PI);
   pen.strokeStyle = colour;
   pen.lineWidth = width;
   pen.globalAlpha = 1;

@@ -4,8 +4,8 @@
 import { COLOURS } from "./colours.js";
 import { describeCell, describeEdge, card, spoken } from "./describe.js";
 import { byId, el, fill } from "./dom.js";
-import { drawEdges, drawGround, drawNodes, drawPointed, drawRing, drawStory, part } from "./draw.js";
-import { cellAt, edgeAt } from "./layout.js";
+import { drawEdges, drawGround, drawNodes, drawPointed, drawRing, drawStory, part, spot, storyCells } from "./draw.js";
+import { cellAt, columnWidth, edgeAt } from "./layout.js";
 import { place, placeName } from "./places.js";
 import { number, percent, shareOf, shortName, shortened, token, weight } from "./words.js";
 
@@ -16,6 +16,12 @@ import { number, percent, shareOf, shortName, shortened, token, weight } from ".
 
 /** The least that is to be seen of the page, in pixels, for two sticky columns to fit. */
 const NARROW = 600;
+
+/** Names of layers so long stay whole. */
+const SHORT = 10;
+
+/** What is scrolled to is so far from the edge. */
+const MARGIN = 40;
 
 export class Grid {
   /** @param {App} app */
@@ -47,12 +53,24 @@ export class Grid {
     this.pointed = { cell: -1, edge: -1 };
     /** @type {number | null} */
     this.previewed = null;
+    this.fromBottom = 0;
+    /** What the sheet was laid out for. */
+    this.placed = { wide: 0, high: 0, upright: false };
+    this.paintOver = this.paintOver.bind(this);
     this.listen();
   }
 
   listen() {
     const { plot, scroller } = this;
-    scroller.addEventListener("scroll", () => this.app.later(() => this.paint()), { passive: true });
+    const painted = () => this.paint();
+    scroller.addEventListener(
+      "scroll",
+      () => {
+        this.fromBottom = scroller.scrollHeight - scroller.scrollTop - this.placed.high;
+        this.app.later(painted);
+      },
+      { passive: true },
+    );
     plot.addEventListener("pointermove", (event) => this.point(event));
     plot.addEventListener("pointerleave", () => this.unpoint());
     plot.addEventListener("click", (event) => {
@@ -70,16 +88,14 @@ export class Grid {
       this.app.focused();
       this.paintOver();
     });
-    plot.addEventListener("blur", () => this.paintOver());
+    plot.addEventListener("blur", this.paintOver);
   }
 
   /** What there is to be filled. */
   room() {
     const names = this.nameWidths();
-    return {
-      width: Math.max(this.scroller.clientWidth - names.rows - names.groups, 120),
-      height: Math.max(this.scroller.clientHeight - this.stripHeight(), 160),
-    };
+    const width = Math.max(this.scroller.clientWidth - names.rows - names.groups, 120);
+    return { width, height: Math.max(this.scroller.clientHeight - this.strip(width).height, 160) };
   }
 
   /** How wide the names of rows and layers are. */
@@ -99,7 +115,7 @@ export class Grid {
   /** The layers' names without what they all begin with. */
   groupNames() {
     const names = this.app.data.groups.map(({ name }) => name);
-    if (names.length < 2) return names;
+    if (names.every((name) => name.length <= SHORT)) return names;
     let common = names[0].lastIndexOf("/") + 1;
     while (common > 0 && !names.every((name) => name.startsWith(names[0].slice(0, common)))) {
       common = names[0].lastIndexOf("/", common - 2) + 1;
@@ -107,18 +123,20 @@ export class Grid {
     return names.map((name) => name.slice(common));
   }
 
-  /** How high the strip of tokens is. */
-  stripHeight() {
-    const { data } = this.app;
+  /** How high the strip of tokens is, and whether its labels stand upright. @param {number} width */
+  strip(width) {
+    const { data, state } = this.app;
     const longest = Math.max(...data.columns.map((_, c) => token(data, c).length));
-    return Math.min(longest, 11) * 7 + 14 + (data.sources ? 30 : 0);
+    const upright = longest * 7 > columnWidth(data, width, state.zoom) - 4;
+    const text = upright ? Math.min(longest, 12) * 6.8 + 12 : 26;
+    return { upright, height: text + (data.sources ? 30 : 0) + (data.sources && !upright ? 6 : 0) };
   }
 
   /** @param {Scene} scene @param {State} state */
   render(scene, state) {
     const before = this.scene;
     this.scene = scene;
-    if (!before || before.view !== scene.view || before.at !== scene.at) this.place(scene, before === null);
+    if (!before || before.view !== scene.view || before.at !== scene.at) this.place(scene);
     if (this.focus < 0 || !scene.data.nodes.count) this.focus = -1;
     this.drawNames(scene, state);
     this.drawTokens(scene, state);
@@ -126,16 +144,18 @@ export class Grid {
     if (this.pointed.cell >= 0 || this.pointed.edge >= 0) this.unpoint();
   }
 
-  /** @param {Scene} scene @param {boolean} first */
-  place({ at }, first) {
+  /** @param {Scene} scene */
+  place({ at }) {
     const names = this.nameWidths();
-    const strip = this.stripHeight();
+    const { clientWidth, clientHeight } = this.scroller;
+    const { height: strip, upright } = this.strip(this.room().width);
+    this.placed = { wide: clientWidth, high: clientHeight, upright };
     const style = this.scroller.style;
     style.gridTemplateColumns = `${names.groups + names.rows}px ${at.width}px`;
     style.gridTemplateRows = `${at.height}px ${strip}px`;
     this.rows.style.setProperty("--groups", `${names.groups}px`);
-    const width = Math.min(this.scroller.clientWidth - names.groups - names.rows, at.width);
-    const height = Math.min(this.scroller.clientHeight - strip, at.height);
+    const width = Math.min(clientWidth - names.groups - names.rows, at.width);
+    const height = Math.min(clientHeight - strip, at.height);
     this.window.style.left = `${names.groups + names.rows}px`;
     const dense = Math.min(window.devicePixelRatio || 1, 2);
     for (const canvas of [this.base, this.over]) {
@@ -146,14 +166,37 @@ export class Grid {
     }
     this.window.style.width = `${width}px`;
     this.window.style.height = `${height}px`;
-    // Paths begin at the bottom.
-    if (first) this.scroller.scrollTop = this.scroller.scrollHeight;
+    // Paths begin at the bottom: what is there stays where it is.
+    this.scroller.scrollTop = this.scroller.scrollHeight - clientHeight - this.fromBottom;
+  }
+
+  /**
+   * Scroll to cells, if they are out of sight: to all that fit, the last of them first.
+   * @param {number[]} list
+   */
+  reveal(list) {
+    if (!this.scene || !list.length) return;
+    const { at, view } = this.scene;
+    const spots = list.map((cell) => spot(at, view, cell));
+    const area = this.area();
+    const xs = spots.filter(({ spans }) => !spans).map(({ x }) => x);
+    const scroll = (/** @type {number[]} */ where, /** @type {number} */ from, /** @type {number} */ to) => {
+      const [low, high] = [Math.min(...where) - MARGIN, Math.max(...where) + MARGIN];
+      if (low >= from && high <= to) return from;
+      return high - low <= to - from ? (low + high - (to - from)) / 2 : high - (to - from);
+    };
+    if (xs.length) this.scroller.scrollLeft = scroll(xs, area.left, area.right);
+    this.scroller.scrollTop = scroll(
+      spots.map(({ y }) => y),
+      area.top,
+      area.bottom,
+    );
   }
 
   /** @param {Scene} scene @param {State} state */
   drawNames({ data, view, at }, state) {
     const groupNames = this.groupNames();
-    const { scroller, rows } = this;
+    const { rows } = this;
     /** @type {HTMLElement[]} */
     const parts = [];
     view.rows.forEach(({ number: n, grouped, group }, row) => {
@@ -183,7 +226,6 @@ export class Grid {
                   title: grouped ? "Show its components" : "Make it one row",
                   onclick: () => this.app.fold(group),
                 },
-                grouped ? "▸" : "▾",
               ),
               this.nameButton(groupNames[group], place(group, "*", true), data.groups[group].name, state),
             ),
@@ -197,9 +239,7 @@ export class Grid {
       }
       parts.push(heading);
     });
-    const { scrollTop } = scroller;
     fill(rows, ...parts);
-    scroller.scrollTop = scrollTop;
   }
 
   /** @param {string} text @param {string} at @param {string} title @param {State} state */
@@ -224,8 +264,7 @@ export class Grid {
     const flows = data.sources?.through[reading] ?? null;
     const most = flows ? Math.max(...flows.map((x) => (x !== null && Number.isFinite(x) ? Math.abs(x) : 0))) : 0;
     const asked = data.readings[reading];
-    const longest = Math.max(...data.columns.map((_, c) => token(data, c).length));
-    const upright = longest * 7 > at.cell - 4;
+    const { upright } = this.placed;
     const buttons = data.columns.map((_, column) => {
       const flow = flows?.[column] ?? null;
       const label = token(data, column);
@@ -254,7 +293,7 @@ export class Grid {
               }),
             )
           : null,
-        el("span", { class: "text" }, shortened(label, upright ? 12 : Math.max(Math.floor(at.cell / 6.2), 2))),
+        el("span", { class: "text" }, shortened(label, upright ? 13 : Math.max(Math.floor(at.cell / 6.2), 2))),
       );
     });
     fill(this.tokens, ...buttons);
@@ -361,7 +400,7 @@ export class Grid {
     this.plot.classList.toggle("over-node", cell >= 0);
     if (cell !== this.pointed.cell || edge !== this.pointed.edge) {
       this.pointed = { cell, edge };
-      this.app.later(() => this.paintOver());
+      this.app.later(this.paintOver);
       this.tip.hidden = cell < 0 && edge < 0;
       if (!this.tip.hidden) fill(this.tip, ...card(cell >= 0 ? describeCell(scene, cell) : describeEdge(scene, edge)));
     }
@@ -380,13 +419,21 @@ export class Grid {
     this.pointed = { cell: -1, edge: -1 };
     this.tip.hidden = true;
     this.plot.classList.remove("over-node");
-    this.app.later(() => this.paintOver());
+    this.app.later(this.paintOver);
+  }
+
+  /** Scroll to the story or the place that is chosen. */
+  revealChosen() {
+    if (!this.scene) return;
+    const { state, data } = this.app;
+    if (state.story !== null) this.reveal(storyCells(this.scene.view, data.stories[state.story].nodes));
+    else if (state.at) this.reveal(this.cellsOf(state.at));
   }
 
   /** @param {number | null} story */
   preview(story) {
     this.previewed = story;
-    this.app.later(() => this.paintOver());
+    this.app.later(this.paintOver);
   }
 
   /** The lowest node of the first token. */
@@ -406,14 +453,13 @@ export class Grid {
     const y = at.y[Math.floor(cell / view.stride)];
     const x = slot ? at.left + (slot - 0.5) * at.cell : null;
     const area = this.area();
-    const margin = 40;
-    if (y - margin < area.top) this.scroller.scrollTop = y - margin;
-    if (y + margin > area.bottom) this.scroller.scrollTop += y + margin - area.bottom;
-    if (x !== null && x - margin < area.left) this.scroller.scrollLeft = x - margin;
-    if (x !== null && x + margin > area.right) this.scroller.scrollLeft += x + margin - area.right;
+    if (y - MARGIN < area.top) this.scroller.scrollTop = y - MARGIN;
+    if (y + MARGIN > area.bottom) this.scroller.scrollTop += y + MARGIN - area.bottom;
+    if (x !== null && x - MARGIN < area.left) this.scroller.scrollLeft = x - MARGIN;
+    if (x !== null && x + MARGIN > area.right) this.scroller.scrollLeft += x + MARGIN - area.right;
     byId("live").textContent = spoken(describeCell(this.scene, cell));
     this.app.focused();
-    this.app.later(() => this.paintOver());
+    this.app.later(this.paintOver);
   }
 
   /** The cell that the keyboard is at; −1: none. */

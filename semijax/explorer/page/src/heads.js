@@ -20,12 +20,17 @@ export function drawHeads(app) {
   const most = largest(here.flat());
   const colours = COLOURS[app.theme()];
   const heads = Array.from({ length: count }, (_, head) => head);
+  const isolate = (/** @type {string | null} */ at) => {
+    if (at === null) return;
+    app.isolate(at);
+    app.grid.revealChosen();
+  };
   const body = rows
     .map((name, n) => {
       const row = data.rows.findIndex((known) => known.name === name);
       const at = row < 0 ? null : place(row, "*", false);
       const label = at
-        ? el("button", { type: "button", class: "label", "data-key": `head ${n}`, title: name, onclick: () => app.isolate(at) }, name)
+        ? el("button", { type: "button", class: "label", "data-key": `head ${n}`, title: name, onclick: () => isolate(at) }, name)
         : el("span", { title: name }, name);
       const cells = heads.map((head) => {
         const x = here[n][head];
@@ -38,7 +43,7 @@ export function drawHeads(app) {
             "aria-label": said,
             class: [x === null ? "none" : "", reading.signed && (x ?? 0) < 0 ? "negative" : "", colour && isDark(colour) ? "deep" : ""].join(" "),
             style: { background: colour },
-            onclick: () => at && app.isolate(at),
+            onclick: () => isolate(at),
             onpointerenter: () => (byId("head-said").textContent = said),
           },
           // The sign in ink as well: not by colour alone.

@@ -17,9 +17,24 @@
  */
 
 const ROW = 25;
-const LAYER_ROW = 34;
+const LAYER_ROW = 32;
 const GUTTER = 14;
-const PAD = 16;
+const PAD = 14;
+
+/** Columns are no narrower than upright labels need, unless the reader makes them. */
+const NARROWEST = 18;
+
+/**
+ * How wide a token's column is.
+ * @param {Data} data
+ * @param {number} width  What is there to be filled.
+ * @param {number} zoom
+ */
+export function columnWidth(data, width, zoom) {
+  const columns = data.columns.length;
+  const fitting = (width - 2 * GUTTER) / columns;
+  return Math.max(Math.min(Math.max(fitting, NARROWEST), columns === 1 ? 260 : 120) * zoom, 10);
+}
 
 /**
  * @param {Data} data
@@ -30,12 +45,14 @@ const PAD = 16;
  */
 export function layout(data, view, room, zoom) {
   const columns = data.columns.length;
-  const fitting = (room.width - 2 * GUTTER) / columns;
-  const cell = Math.max(Math.min(Math.max(fitting, 32), columns === 1 ? 260 : 120) * zoom, 10);
+  const cell = columnWidth(data, room.width, zoom);
   const air = airAbove(data, view);
   const heights = view.rows.map(({ grouped }, row) => (grouped ? LAYER_ROW : ROW) + air[row]);
   const natural = heights.reduce((a, b) => a + b, 0);
-  const stretch = Math.min(Math.max((room.height - 2 * PAD) / natural, 1), 2) * zoom;
+  // Whole layers give way until they fit, which components do less: their names are to be read.
+  const open = view.rows.some(({ grouped, group }) => group >= 0 && !grouped);
+  const least = !open ? 0.45 : view.rows.some(({ grouped }) => grouped) ? 0.6 : 1;
+  const stretch = Math.min(Math.max((room.height - 2 * PAD) / natural, least), 2) * zoom;
   const height = Math.max(natural * stretch + 2 * PAD, room.height);
   const y = [];
   const top = [];
@@ -80,7 +97,7 @@ function airAbove(data, view) {
     const gap = Math.floor(a / view.stride) === rowOfHead ? rowOfHead : rowOfHead - 1;
     if (gap >= 0) spans[gap] = Math.max(spans[gap], Math.abs(from - to));
   }
-  return spans.map((span) => (span ? 6 + 6.5 * Math.sqrt(span) : 0));
+  return spans.map((span, row) => (span ? 6 + (view.rows[row].grouped ? 5 : 6.5) * Math.sqrt(span) : 0));
 }
 
 /**

@@ -23,6 +23,7 @@ export function drawLegend(app, scene) {
     svg(34, 12, "line", { x1: 1, x2: 33, y1: 6, y2: 6, stroke: colour, "stroke-width": width, ...(dashed ? { "stroke-dasharray": "5 3" } : {}) });
   const disc = (/** @type {number} */ r, /** @type {Record<string, any>} */ look) => svg(18, 18, "circle", { cx: 9, cy: 9, r, ...look });
   const item = (/** @type {Element[]} */ marks, /** @type {string} */ text) => el("span", { class: "item" }, ...marks, text);
+  const ring = { fill: "none", stroke: colours.mark, "stroke-width": 2.5 };
   const steps = most > 0 ? [rounded(most / 25), rounded(most / 4), most] : [];
   const colour = reading.signed ? colours.ink : colours.edge;
   fill(
@@ -33,11 +34,14 @@ export function drawLegend(app, scene) {
       ? [item([line(colours.positive, 2.5)], "positive"), item([line(colours.negative, 2.5, true)], "negative")]
       : []),
     item(
-      [disc(3, { fill: colours.sizes[2] }), disc(7, { fill: colours.sizes[5] })],
+      reading.signed
+        ? [disc(6, { fill: colours.positive }), disc(5, { fill: "none", stroke: colours.negative, "stroke-width": 2 })]
+        : [disc(3, { fill: colours.sizes[2] }), disc(7, { fill: colours.sizes[5] })],
       `node: ${reading.name} through it, up to ${said(scene.scale.node)}`,
     ),
-    item([disc(6, { fill: "none", stroke: colours.mark, "stroke-width": 2.5 })], "isolated"),
-    item([disc(6, { fill: "none", stroke: colours.mark, "stroke-width": 2.5, "stroke-dasharray": "3 2" })], "pinned"),
+    ...(app.state.at ? [item([disc(6, ring)], "isolated")] : []),
+    ...(app.state.pins.length ? [item([disc(6, { ...ring, "stroke-dasharray": "3 2" })], "pinned")] : []),
+    ...(app.state.story === null ? [] : [item([line(colours.mark, 7)], "story, dotted where its edge is not shown")]),
   );
 }
 

@@ -25,15 +25,18 @@ export class App {
     this.data = data;
     this.model = new Model(data);
     this.state = fromHash(data, location.hash, (place) => this.isPlace(place));
+    this.allStories = false;
     /** @type {Set<() => void>} */
     this.waiting = new Set();
     this.grid = new Grid(this);
     buildControls(this);
     this.render();
+    this.grid.revealChosen();
     window.addEventListener("hashchange", () => {
       if (location.hash.slice(1) === toHash(data, this.state)) return;
       this.state = fromHash(data, location.hash, (place) => this.isPlace(place));
       this.render();
+      this.grid.revealChosen();
     });
     new ResizeObserver(() => this.render()).observe(byId("grid"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.render());
@@ -106,6 +109,12 @@ export class App {
     this.say(`${this.state.pins.length} pinned`);
   }
 
+  /** Keep a story highlighted; again: no more. @param {number} story */
+  tell(story) {
+    this.set({ story: this.state.story === story ? null : story });
+    this.grid.revealChosen();
+  }
+
   /** Isolate what starts at a token; again: no more. @param {number | null} token */
   source(token) {
     const { story } = this.state;
@@ -115,6 +124,11 @@ export class App {
     this.set({ token: chosen, story: kept ? story : null });
   }
 
+  showAllStories() {
+    this.allStories = true;
+    drawStories(this);
+  }
+
   /** Make a layer one row, or its rows again. @param {number} group */
   fold(group) {
     const closed = new Set(this.state.closed);
@@ -122,7 +136,7 @@ export class App {
     this.set({ closed });
   }
 
-  /** Nothing isolated; and if nothing was, nothing pinned. */
+  /** Nothing is isolated, pinned or highlighted any more. */
   clear() {
     this.set({ at: null, token: null, story: null, pins: [] });
     this.say("All edges are shown");

@@ -4,7 +4,7 @@
 /** @typedef {{nodes: Uint8Array, edges: Uint8Array}} Passing */
 
 /** Sets of nodes that a path can be asked to visit at once: their number is an exponent below. */
-export const MOST_SETS = 10;
+export const MOST_SETS = 8;
 
 /**
  * The edges and nodes on a path through the stored edges that visits all of the sets.

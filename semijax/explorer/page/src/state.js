@@ -18,8 +18,8 @@
 /** More rows than this are hard to take in: layers are one row each to begin with. */
 const MANY_ROWS = 48;
 
-/** So many edges are shown to begin with, or fewer. */
-const FEW_EDGES = 900;
+/** So many edges are shown to begin with, or fewer; between whole layers many become one. */
+const FEW_EDGES = { rows: 900, layers: 3000 };
 
 export const ZOOMS = [0.5, 0.65, 0.8, 1, 1.25, 1.6, 2];
 
@@ -29,13 +29,14 @@ export const ZOOMS = [0.5, 0.65, 0.8, 1, 1.25, 1.6, 2];
  * @returns {State}
  */
 export function beginning(data) {
-  const last = Math.min(FEW_EDGES, data.edges.count) - 1;
+  const folded = data.rows.length > MANY_ROWS && data.groups.length > 0;
+  const last = Math.min(folded ? FEW_EDGES.layers : FEW_EDGES.rows, data.edges.count) - 1;
   const carried = last < 0 || last === data.edges.count - 1 ? data.shown : data.edges.carried[last];
   const rounded = Math.max(Math.floor(carried * 100) / 100, Math.min(0.01, carried));
   return {
     reading: 0,
     share: last === data.edges.count - 1 ? data.shown : rounded,
-    closed: data.rows.length > MANY_ROWS ? everyGroup(data) : new Set(),
+    closed: folded ? everyGroup(data) : new Set(),
     at: null,
     pins: [],
     mode: "all",

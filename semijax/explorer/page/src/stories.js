@@ -2,9 +2,12 @@
 
 import { byId, el, fill } from "./dom.js";
 import { nodesAt, quoted } from "./places.js";
-import { number, percent } from "./words.js";
+import { count, number, percent } from "./words.js";
 
 /** @typedef {import("./main.js").App} App */
+
+/** So many are told to begin with. */
+const FIRST = 5;
 
 /** @param {App} app */
 export function drawStories(app) {
@@ -17,7 +20,9 @@ export function drawStories(app) {
     .map((story, n) => ({ story, n }))
     .filter(({ story }) => state.token === null || data.nodes.column[story.nodes[0]] === state.token);
   const where = [state.at, ...state.pins].flatMap((at) => (at === null ? [] : [new Set(nodesAt(data, at))]));
-  const items = listed.map(({ story, n }) => {
+  const chosen = listed.findIndex(({ n }) => n === state.story);
+  const all = app.allStories || chosen >= FIRST;
+  const items = listed.slice(0, all ? listed.length : FIRST).map(({ story, n }) => {
     const passes = where.every((set) => story.nodes.some((node) => set.has(node)));
     return el(
       "li",
@@ -29,7 +34,7 @@ export function drawStories(app) {
           class: "story",
           "data-key": `story ${n}`,
           "aria-pressed": String(state.story === n),
-          onclick: () => app.set({ story: state.story === n ? null : n }),
+          onclick: () => app.tell(n),
           onpointerenter: () => app.grid.preview(n),
           onpointerleave: () => app.grid.preview(null),
           onfocus: () => app.grid.preview(n),
@@ -49,13 +54,20 @@ export function drawStories(app) {
     box,
     el("h2", {}, `Best stories${from}`),
     items.length ? el("ol", {}, ...items) : el("p", { class: "quiet" }, "None of the stored stories starts at this token."),
+    listed.length > items.length
+      ? el(
+          "button",
+          { type: "button", class: "link", onclick: () => app.showAllStories() },
+          `show all ${listed.length}`,
+        )
+      : null,
   );
 }
 
 /** @param {import("./data.js").Story} story */
 function meta({ score, share, paths }) {
   const parts = [`score ${number(score)}`];
-  if (share !== null) parts.push(`${percent(share)} of the mass`);
-  if (paths !== null) parts.push(`${number(paths)} ${paths === 1 ? "path" : "paths"}`);
+  if (share !== null) parts.push(percent(share));
+  if (paths !== null) parts.push(`${paths < 1e5 ? count(Math.round(paths)) : number(paths)} ${paths === 1 ? "path" : "paths"}`);
   return parts.join(" · ");
 }

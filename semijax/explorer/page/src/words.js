@@ -35,8 +35,9 @@ const minus = (text) => text.replace(/^-/, "−");
 export function percent(share) {
   const hundredths = 100 * share;
   if (hundredths !== 0 && Math.abs(hundredths) < 0.01) return `${number(hundredths)} %`;
-  const digits = Math.abs(hundredths) >= 99.95 ? 0 : Math.abs(hundredths) >= 10 ? 0 : 2;
-  return minus(`${Number(hundredths.toFixed(digits))} %`);
+  // No part is all, however large.
+  if (share < 1 && hundredths > 99.5) return `${Math.floor(hundredths * 10) / 10} %`;
+  return minus(`${Number(hundredths >= 99.5 ? hundredths.toFixed(0) : hundredths.toPrecision(2))} %`);
 }
 
 /**
