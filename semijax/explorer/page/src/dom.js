@@ -48,3 +48,34 @@ export function fill(element, ...children) {
     if (again instanceof HTMLElement) again.focus({ preventScroll: true });
   }
 }
+
+/**
+ * One stop for Tab in a group of buttons, arrow keys from one to the next: they may be hundreds.
+ * @param {HTMLElement} group
+ * @param {[string, string]} keys  Back and forth, in the order of the elements.
+ */
+export function rove(group, keys) {
+  const buttons = () => [...group.querySelectorAll("button")];
+  const at = (/** @type {EventTarget | null} */ target) => buttons().findIndex((button) => button === target);
+  group.addEventListener("keydown", (event) => {
+    const step = event.key === keys[0] ? -1 : event.key === keys[1] ? 1 : 0;
+    const next = buttons()[at(event.target) + step];
+    if (!step || !next) return;
+    event.preventDefault();
+    next.focus();
+  });
+  group.addEventListener("focusin", (event) => {
+    group.dataset.current = buttons()[at(event.target)]?.dataset.key;
+    stop(group);
+  });
+}
+
+/**
+ * Make the button that had the focus last, or else the first, the one that Tab stops at.
+ * @param {HTMLElement} group
+ */
+export function stop(group) {
+  const buttons = [...group.querySelectorAll("button")];
+  const current = buttons.find((button) => button.dataset.key === group.dataset.current) ?? buttons[0];
+  for (const button of buttons) button.tabIndex = button === current ? 0 : -1;
+}

@@ -2,9 +2,10 @@
 
 import { COLOURS } from "./colours.js";
 import { cellTitle } from "./describe.js";
-import { drawEdges, drawGround, drawNodes, drawRing, drawStory } from "./draw.js";
+import { drawEdges, drawGround, drawNodes, drawRing, drawStory, part, thickness } from "./draw.js";
 import { columnX } from "./layout.js";
 import { SvgPen } from "./pen.js";
+import { samples } from "./legend.js";
 import { placeName, quoted } from "./places.js";
 import { percent, sentence, shareOf, shortened, token } from "./words.js";
 
@@ -14,7 +15,7 @@ import { percent, sentence, shareOf, shortened, token } from "./words.js";
 
 const FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const HEAD = 64;
-const FOOT = 96;
+const FOOT = 128;
 
 /** No browser draws larger canvases well. */
 const LARGEST_CANVAS = 8000;
@@ -52,6 +53,8 @@ function drawAll(app, pen, names) {
   pen.font = `12px ${FONT}`;
   pen.fillText(sentence(data.readings[state.reading], data.unit), 12, 38);
   pen.fillText(chosen(app, scene), 12, 54);
+  drawKey(pen, scene, colours, 12, HEAD + at.height + FOOT - 18);
+  pen.fillStyle = colours.muted;
   pen.textAlign = "right";
   view.rows.forEach((_, row) => pen.fillText(cellTitle(scene, row * view.stride), names - 8, HEAD + at.y[row]));
   data.columns.forEach((_, column) => {
@@ -63,11 +66,37 @@ function drawAll(app, pen, names) {
   });
 }
 
+/**
+ * What thickness and colour mean.
+ * @param {Pen} pen @param {Scene} scene @param {import("./colours.js").Colours} colours
+ * @param {number} x @param {number} y
+ */
+function drawKey(pen, scene, colours, x, y) {
+  const reading = scene.data.readings[scene.reading];
+  for (const { size, text, look } of samples(scene)) {
+    if (size > 0) {
+      pen.beginPath();
+      pen.moveTo(x, y);
+      pen.lineTo(x + 32, y);
+      pen.lineWidth = thickness(part(size, scene.scale.edge));
+      pen.strokeStyle = look ? colours[look] : reading.signed ? colours.ink : colours.edge;
+      pen.setLineDash(look === "negative" ? [5, 3] : []);
+      pen.stroke();
+      pen.setLineDash([]);
+      x += 40;
+    }
+    pen.fillStyle = colours.muted;
+    pen.fillText(text, x, y);
+    x += 18 + 6.4 * text.length;
+  }
+}
+
 /** What is shown of it all. @param {App} app @param {Scene} scene */
 function chosen({ state, data }, scene) {
   const parts = [`${scene.edges.storedPassing} edges of ${percent(state.share)} of the mass`];
   if (state.token !== null) parts.push(`starts at ${quoted(data, state.token)}`);
   for (const at of [state.at, ...state.pins]) if (at !== null) parts.push(`through ${placeName(data, at)}`);
+  if (state.story !== null) parts.push(`highlighted: story ${state.story + 1}`);
   return parts.join("; ");
 }
 

@@ -3,7 +3,7 @@
 
 import { COLOURS } from "./colours.js";
 import { describeCell, describeEdge, card, spoken } from "./describe.js";
-import { byId, el, fill } from "./dom.js";
+import { byId, el, fill, rove, stop } from "./dom.js";
 import { drawEdges, drawGround, drawNodes, drawPointed, drawRing, drawStory, part, spot, storyCells } from "./draw.js";
 import { cellAt, columnWidth, edgeAt } from "./layout.js";
 import { place, placeName } from "./places.js";
@@ -28,7 +28,7 @@ export class Grid {
   constructor(app) {
     this.app = app;
     this.scroller = byId("grid");
-    this.rows = el("div", { class: "rows" });
+    this.rows = el("div", { class: "rows", role: "group", "aria-label": "Rows" });
     this.base = el("canvas", { class: "base", "aria-hidden": "true" });
     this.over = el("canvas", { class: "over", "aria-hidden": "true" });
     this.window = el("div", { class: "window" }, this.base, this.over);
@@ -38,6 +38,7 @@ export class Grid {
       tabIndex: 0,
       role: "application",
       "aria-roledescription": "graph",
+      "aria-label": "Components by tokens: arrow keys move from node to node, Enter isolates",
       "aria-describedby": "sentence",
     });
     this.plot.append(this.window);
@@ -61,6 +62,8 @@ export class Grid {
   }
 
   listen() {
+    rove(this.rows, ["ArrowDown", "ArrowUp"]); // they come from the bottom up
+    rove(this.tokens, ["ArrowLeft", "ArrowRight"]);
     const { plot, scroller } = this;
     const painted = () => this.paint();
     scroller.addEventListener(
@@ -240,6 +243,7 @@ export class Grid {
       parts.push(heading);
     });
     fill(rows, ...parts);
+    stop(rows);
   }
 
   /** @param {string} text @param {string} at @param {string} title @param {State} state */
@@ -297,6 +301,7 @@ export class Grid {
       );
     });
     fill(this.tokens, ...buttons);
+    stop(this.tokens);
     const largestShare = shareOf(asked, most);
     fill(
       this.corner,
@@ -400,11 +405,25 @@ export class Grid {
     this.plot.classList.toggle("over-node", cell >= 0);
     if (cell !== this.pointed.cell || edge !== this.pointed.edge) {
       this.pointed = { cell, edge };
+      this.name(cell >= 0 ? [cell] : edge >= 0 ? [scene.edges.tail[edge], scene.edges.head[edge]] : []);
       this.app.later(this.paintOver);
       this.tip.hidden = cell < 0 && edge < 0;
       if (!this.tip.hidden) fill(this.tip, ...card(cell >= 0 ? describeCell(scene, cell) : describeEdge(scene, edge)));
     }
     if (!this.tip.hidden) this.moveTip(event.clientX, event.clientY);
+  }
+
+  /** Make the names of cells' rows and tokens stand out. @param {number[]} list */
+  name(list) {
+    for (const before of this.scroller.querySelectorAll(".here")) before.classList.remove("here");
+    if (!this.scene) return;
+    const { view } = this.scene;
+    for (const cell of list) {
+      const { number: n, grouped } = view.rows[Math.floor(cell / view.stride)];
+      const column = (cell % view.stride) - 1;
+      this.rows.querySelector(`[data-key="${place(n, "*", grouped)}"]`)?.classList.add("here");
+      this.tokens.querySelector(`[data-key="token ${column}"]`)?.classList.add("here");
+    }
   }
 
   /** Beside the pointer, and on the screen. @param {number} x @param {number} y */
@@ -417,6 +436,7 @@ export class Grid {
 
   unpoint() {
     this.pointed = { cell: -1, edge: -1 };
+    this.name([]);
     this.tip.hidden = true;
     this.plot.classList.remove("over-node");
     this.app.later(this.paintOver);
