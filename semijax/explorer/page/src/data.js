@@ -36,6 +36,7 @@
  * @property {string} title
  * @property {string | null} unit
  * @property {Row[]} rows
+ * @property {string} prefix  What all rows' names begin with.
  * @property {string[]} columns
  * @property {Reading[]} readings
  * @property {Group[]} groups
@@ -87,6 +88,7 @@ export function read(text) {
     title: given.title,
     unit: given.unit,
     rows,
+    prefix: commonPrefix(rows.map(({ name }) => name)),
     columns,
     readings: given.readings.map((/** @type {any} */ r) => ({ ...r, total: number(r.total) })),
     groups,
@@ -183,6 +185,19 @@ function inOrder({ into, outOf, head }) {
     for (const e of outOf[order[n]]) if (--waiting[head[e]] === 0) order.push(head[e]);
   }
   return order;
+}
+
+/**
+ * The scopes that all names are in, with the last slash; of one name none.
+ * @param {string[]} names
+ */
+export function commonPrefix(names) {
+  if (names.length < 2) return "";
+  let common = names[0].lastIndexOf("/") + 1;
+  while (common > 0 && !names.every((name) => name.startsWith(names[0].slice(0, common)))) {
+    common = names[0].lastIndexOf("/", common - 2) + 1;
+  }
+  return names[0].slice(0, common);
 }
 
 /**

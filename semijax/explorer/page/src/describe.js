@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { quoted } from "./places.js";
 import { through } from "./view.js";
-import { counted, number, percent, weight } from "./words.js";
+import { counted, number, percent, weight, withoutPrefix } from "./words.js";
 
 /** @typedef {import("./draw.js").Scene} Scene */
 /** @typedef {{title: string, beside: string, facts: [string, string][]}} Description */
@@ -15,18 +15,18 @@ import { counted, number, percent, weight } from "./words.js";
  */
 export function cellTitle({ data, view }, cell) {
   const { number, grouped } = view.rows[Math.floor(cell / view.stride)];
-  return grouped ? data.groups[number].name : data.rows[number].name;
+  return withoutPrefix(data, (grouped ? data.groups : data.rows)[number].name);
 }
 
 /**
- * The token of a cell.
+ * The token of a cell; nothing where there is none.
  * @param {Scene} scene
  * @param {number} cell
  */
 export function cellToken({ data, view }, cell) {
   const column = (cell % view.stride) - 1;
   if (data.columns.length === 1 && data.columns[0] === "") return "";
-  return column < 0 ? "no token" : quoted(data, column);
+  return column < 0 ? "" : quoted(data, column);
 }
 
 /**
@@ -44,7 +44,7 @@ export function describeCell(scene, cell) {
   const facts = [];
   if (row.grouped) {
     facts.push(["layer of", counted(members.length, "component")]);
-    facts.push([`most ${asked.name}`, `${weight(asked, flow)} through ${data.rows[data.nodes.row[node]].name}`]);
+    facts.push([`most ${asked.name}`, `${weight(asked, flow)} through ${withoutPrefix(data, data.rows[data.nodes.row[node]].name)}`]);
   } else {
     facts.push([asked.name, weight(asked, flow)]);
     const { value, scope, line } = data.nodes;

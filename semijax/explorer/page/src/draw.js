@@ -221,7 +221,7 @@ export function drawNodes(pen, scene, colours, area) {
     const deep = signed ? (negative ? colours.negative : colours.positive) : sizeColour(colours, 0.25 + 0.75 * p);
     const colour = plain ? colours.sizes[passes ? 1 : 0] : deep;
     pen.beginPath();
-    if (spans) pen.rect(at.left - 6, y - 3 - p * 2, at.cell * (view.stride - 1) + 12, 6 + p * 4);
+    if (spans) pen.rect(at.left - 6, y - 2 - p, at.cell * (view.stride - 1) + 12, 4 + 2 * p);
     else pen.arc(x, y, r, 0, 2 * Math.PI);
     pen.fillStyle = negative && !plain ? colours.paper : colour;
     pen.fill();

@@ -2,11 +2,12 @@
 // The lower canvas has the graph; the upper what the reader points at, so that pointing is quick.
 
 import { COLOURS } from "./colours.js";
+import { commonPrefix } from "./data.js";
 import { describeCell, describeEdge, card, spoken } from "./describe.js";
 import { byId, el, fill, rove, stop } from "./dom.js";
 import { drawEdges, drawGround, drawNodes, drawPointed, drawRing, drawStory, part, spot, storyCells } from "./draw.js";
 import { cellAt, columnWidth, edgeAt } from "./layout.js";
-import { place, placeName } from "./places.js";
+import { place } from "./places.js";
 import { number, percent, shareOf, shortName, shortened, token, weight } from "./words.js";
 
 /** @typedef {import("./data.js").Data} Data */
@@ -19,6 +20,9 @@ const NARROW = 600;
 
 /** Names of layers so long stay whole. */
 const SHORT = 10;
+
+/** How wide a letter of a name is, about. */
+const LETTER = 6.6;
 
 /** What is scrolled to is so far from the edge. */
 const MARGIN = 40;
@@ -106,7 +110,7 @@ export class Grid {
     const { data } = this.app;
     const narrow = this.scroller.clientWidth < NARROW;
     const widest = (/** @type {string[]} */ names, /** @type {number} */ most) =>
-      Math.min(Math.max(...names.map((name) => name.length * 6.6), 24), most);
+      Math.min(Math.max(...names.map((name) => name.length * LETTER), 24), most);
     const groups = data.groups.length ? widest(this.groupNames(), narrow ? 56 : 110) + 30 : 0;
     const rows = widest(
       data.rows.map((_, row) => shortName(data, row)),
@@ -119,11 +123,10 @@ export class Grid {
   groupNames() {
     const names = this.app.data.groups.map(({ name }) => name);
     if (names.every((name) => name.length <= SHORT)) return names;
-    let common = names[0].lastIndexOf("/") + 1;
-    while (common > 0 && !names.every((name) => name.startsWith(names[0].slice(0, common)))) {
-      common = names[0].lastIndexOf("/", common - 2) + 1;
-    }
-    return names.map((name) => name.slice(common));
+    let from = commonPrefix(names).length;
+    // A bare number says little.
+    if (names.some((name) => /^\d+$/.test(name.slice(from)))) from = names[0].lastIndexOf("/", from - 2) + 1;
+    return names.map((name) => name.slice(from));
   }
 
   /** How high the strip of tokens is, and whether its labels stand upright. @param {number} width */
@@ -200,6 +203,7 @@ export class Grid {
   drawNames({ data, view, at }, state) {
     const groupNames = this.groupNames();
     const { rows } = this;
+    const most = Math.floor((this.nameWidths().rows - 16) / LETTER);
     /** @type {HTMLElement[]} */
     const parts = [];
     view.rows.forEach(({ number: n, grouped, group }, row) => {
@@ -238,7 +242,10 @@ export class Grid {
       if (grouped) return;
       const heading = el("div", { class: "row", style: { top: `${at.y[row] - own / 2}px`, height: `${own}px` } });
       if (own >= 11) {
-        heading.append(this.nameButton(shortName(data, n), place(n, "*", false), data.rows[n].name, state));
+        // Names differ at their ends.
+        const name = shortName(data, n);
+        const shown = name.length <= most ? name : `…${name.slice(1 - most)}`;
+        heading.append(this.nameButton(shown, place(n, "*", false), data.rows[n].name, state));
       }
       parts.push(heading);
     });
@@ -545,10 +552,5 @@ export class Grid {
       if (best < 0 || Math.abs(edges.weight[e]) > Math.abs(edges.weight[best])) best = e;
     }
     return best < 0 ? -1 : far[best];
-  }
-
-  /** What is said of a place, for the page's other parts. @param {string} at */
-  named(at) {
-    return placeName(this.app.data, at);
   }
 }

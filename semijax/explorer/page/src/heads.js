@@ -4,7 +4,7 @@ import { cellColour, COLOURS, isDark } from "./colours.js";
 import { byId, el, fill } from "./dom.js";
 import { largest } from "./draw.js";
 import { place } from "./places.js";
-import { number, shareOf, percent, weight } from "./words.js";
+import { number, shareOf, percent, weight, withoutPrefix } from "./words.js";
 
 /** @typedef {import("./main.js").App} App */
 
@@ -30,8 +30,8 @@ export function drawHeads(app) {
       const row = data.rows.findIndex((known) => known.name === name);
       const at = row < 0 ? null : place(row, "*", false);
       const label = at
-        ? el("button", { type: "button", class: "label", "data-key": `head ${n}`, title: name, onclick: () => isolate(at) }, name)
-        : el("span", { title: name }, name);
+        ? el("button", { type: "button", class: "label", "data-key": `head ${n}`, title: name, onclick: () => isolate(at) }, withoutPrefix(data, name))
+        : el("span", { title: name }, withoutPrefix(data, name));
       const cells = heads.map((head) => {
         const x = here[n][head];
         const colour = x === null || Number.isNaN(x) ? "" : cellColour(colours, x, most, reading.signed);

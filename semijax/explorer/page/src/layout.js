@@ -13,6 +13,7 @@
  * @property {number[]} y  The middle of each row.
  * @property {number[]} top  Where each row begins, and the room above it that its edges need.
  * @property {number[]} bottom
+ * @property {number[]} span  How far edges go from token to token above each row, at most.
  * @property {number} radius  Of the largest node.
  */
 
@@ -46,12 +47,14 @@ export function columnWidth(data, width, zoom) {
 export function layout(data, view, room, zoom) {
   const columns = data.columns.length;
   const cell = columnWidth(data, room.width, zoom);
-  const air = airAbove(data, view);
+  const span = spanAbove(data, view);
+  // The further they go, the more room they need to be told apart.
+  const air = span.map((far, row) => (far ? 6 + (view.rows[row].grouped ? 5 : 6.5) * Math.sqrt(far) : 0));
   const heights = view.rows.map(({ grouped }, row) => (grouped ? LAYER_ROW : ROW) + air[row]);
   const natural = heights.reduce((a, b) => a + b, 0);
   // Whole layers give way until they fit, which components do less: their names are to be read.
   const open = view.rows.some(({ grouped, group }) => group >= 0 && !grouped);
-  const least = !open ? 0.45 : view.rows.some(({ grouped }) => grouped) ? 0.6 : 1;
+  const least = !open ? 0.45 : view.rows.some(({ grouped }) => grouped) ? 0.6 : 0.8;
   const stretch = Math.min(Math.max((room.height - 2 * PAD) / natural, least), 2) * zoom;
   const height = Math.max(natural * stretch + 2 * PAD, room.height);
   const y = [];
@@ -74,17 +77,18 @@ export function layout(data, view, room, zoom) {
     y,
     top,
     bottom,
+    span,
     radius: Math.max(Math.min(smallest * 0.34, cell * 0.3, 11), 2.5),
   };
 }
 
 /**
- * Room above a row, where edges go from token to token: the further they go, the more they need to
- * be told apart. All stored edges count, so that nothing moves when fewer are shown.
+ * How many tokens edges cross above each row, at most. All stored edges count, so that nothing moves
+ * when fewer are shown.
  * @param {Data} data
  * @param {Cells} view
  */
-function airAbove(data, view) {
+function spanAbove(data, view) {
   const { tail, head, count } = data.edges;
   const spans = view.rows.map(() => 0);
   for (let e = 0; e < count; e++) {
@@ -97,7 +101,7 @@ function airAbove(data, view) {
     const gap = Math.floor(a / view.stride) === rowOfHead ? rowOfHead : rowOfHead - 1;
     if (gap >= 0) spans[gap] = Math.max(spans[gap], Math.abs(from - to));
   }
-  return spans.map((span, row) => (span ? 6 + (view.rows[row].grouped ? 5 : 6.5) * Math.sqrt(span) : 0));
+  return spans;
 }
 
 /**
@@ -140,15 +144,16 @@ export function curve(at, view, tail, head, into, first) {
   const yb = at.y[rowB];
   let [cxa, cya, cxb, cyb] = [xa, ya, xb, yb];
   if (rowA === rowB) {
-    // An arch over the row.
-    const room = (ya - at.top[rowA]) * 1.15;
-    const rise = Math.min(room, 8 + 9 * Math.sqrt(Math.abs(slotA - slotB)));
+    // An arch over the row, the highest for the furthest; a curve stays below its control points.
+    const room = (ya - at.top[rowA]) * 1.25;
+    const rise = room * Math.sqrt(Math.abs(slotA - slotB) / Math.max(at.span[rowA], 1));
     const lean = (xb - xa) * 0.15;
     [cxa, cya, cxb, cyb] = [xa + lean, ya - rise, xb - lean, yb - rise];
   } else if (slotA === slotB) {
     // Around what stands between: the further, the wider.
     const between = Math.abs(rowB - rowA) - 1;
-    const bow = between ? Math.min(0.55 * at.cell, 60, 0.16 * at.cell + 5 * Math.sqrt(between)) : 0;
+    const widest = Math.min(0.55 * at.cell, 64);
+    const bow = between ? widest * Math.min(0.35 + 0.22 * Math.sqrt(between), 1) : 0;
     [cxa, cya, cxb, cyb] = [xa + bow, ya + (yb - ya) * 0.3, xb + bow, yb - (yb - ya) * 0.3];
   } else {
     // Straight up out of the one, straight up into the other.

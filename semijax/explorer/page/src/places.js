@@ -3,7 +3,7 @@
 // `12:3` is the component of row 12 at token 3, `g2:3` the layer 2 at this token; `-` stands for nodes
 // without a token, and `*` for all of the row's.
 
-import { shortened, token } from "./words.js";
+import { shortened, token, withoutPrefix } from "./words.js";
 
 /** @typedef {import("./data.js").Data} Data */
 
@@ -56,9 +56,9 @@ export function nodesAt(data, text) {
 export function placeName(data, text) {
   const found = parse(data, text);
   if (!found) return text;
-  const name = found.grouped ? data.groups[found.number].name : data.rows[found.number].name;
-  if (found.column === "*" || (data.columns.length === 1 && data.columns[0] === "")) return name;
-  return `${name} at ${found.column === -1 ? "no token" : quoted(data, found.column)}`;
+  const name = withoutPrefix(data, (found.grouped ? data.groups : data.rows)[found.number].name);
+  if (found.column === "*" || found.column === -1 || (data.columns.length === 1 && data.columns[0] === "")) return name;
+  return `${name} at ${quoted(data, found.column)}`;
 }
 
 /**

@@ -130,6 +130,13 @@ export function token(data, column) {
  */
 export function shortName(data, row) {
   const { name, group } = data.rows[row];
-  if (group === null || !name.startsWith(group)) return name;
-  return name.slice(group.length).replace(/^[/.:]/, "") || name;
+  const within = group !== null && name.startsWith(group) ? name.slice(group.length).replace(/^[/.:]/, "") : "";
+  return within || withoutPrefix(data, name);
 }
+
+/**
+ * A row's name without what all rows' names begin with.
+ * @param {Data} data
+ * @param {string} name
+ */
+export const withoutPrefix = ({ prefix }, name) => (name.startsWith(prefix) && name.slice(prefix.length)) || name;
