@@ -100,7 +100,7 @@ export function fixture({ layers = 2, tokens = 12, most = 5000, seed = 1, heads 
   return {
     version: 1,
     title: `Which token does “are” agree with? GPT-2, ${layers} layers`,
-    unit: "logits",
+    unit: "logits per unit of input",
     rows,
     columns,
     readings: [

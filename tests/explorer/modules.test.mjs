@@ -115,14 +115,14 @@ it("a link says what is chosen", () => {
 it("numbers and names are said as people write them", () => {
   assert.deepEqual(
     [null, 0, -0.5, 1234.5, 99999, 1.5e-7, -2e30, Infinity, -Infinity, NaN].map(number),
-    ["–", "0", "−0.5", "1230", "100000", "1.5 × 10⁻⁷", "−2 × 10³⁰", "∞", "−∞", "NaN"],
+    ["–", "0", "−0.5", "1230", "100000", "1.5e-7", "−2e30", "∞", "−∞", "NaN"],
   );
-  assert.deepEqual([0, 1, 0.999, 0.5, 0.0123, -0.2, 2.5, 1e-7].map(percent), ["0 %", "100 %", "99.9 %", "50 %", "1.2 %", "−20 %", "250 %", "1 × 10⁻⁵ %"]);
+  assert.deepEqual([0, 1, 0.999, 0.5, 0.0123, -0.2, 2.5, 1e-7].map(percent), ["0 %", "100 %", "99.9 %", "50 %", "1.2 %", "−20 %", "250 %", "1e-5 %"]);
   assert.equal(commonPrefix(["a/h/0", "a/h/1", "a/wte"]), "a/");
   assert.equal(commonPrefix(["a/h/0"]), "");
   assert.equal(placeName(data, "g1:2"), "h/1 at “to”");
   assert.equal(token({ columns: ["\n", "  "] }, 1), "␣␣");
   const reading = (semiring) => ({ name: "x", semiring, total: 1, shares: false, signed: false });
-  assert.match(sentence(reading("MaxProduct()"), "logits"), /largest weight of a path that crosses them, in logits per unit/);
+  assert.match(sentence(reading("MaxProduct()"), "logits"), /largest weight of a path that crosses them, in logits\.$/);
   assert.match(sentence(reading("Mine(k=3)"), null), /what Mine\(k=3\) makes of all paths/);
 });

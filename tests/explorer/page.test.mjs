@@ -114,6 +114,12 @@ describe("the page", () => {
     assert.equal(await hash(page), `at=${row}:3`);
     const expected = passing([nodeAt(row, 3)]);
     assert.match(await text(page, "#chosen"), new RegExp(`through h/1/attn at “the”.*${expected.length} of the 600 stored edges lie`, "s"));
+    await page.locator("#share").fill("0.5");
+    const first = Number.parseInt(await text(page, "#count"));
+    const shown = expected.filter((e) => e < first).length;
+    assert.match(await text(page, "#chosen"), new RegExp(`${shown} of the ${first} edges shown`));
+    await page.getByText(`show the ${expected.length - shown} below`).click();
+    assert.equal(await hash(page), `at=${row}:3`);
     await page.mouse.click(x, y);
     assert.equal(await hash(page), "");
     assert.ok(await page.locator("#chosen").isHidden());

@@ -34,7 +34,7 @@
 /**
  * @typedef {object} Data
  * @property {string} title
- * @property {string | null} unit
+ * @property {string | null} unit  Of a path's weight.
  * @property {Row[]} rows
  * @property {string} prefix  What all rows' names begin with.
  * @property {string[]} columns

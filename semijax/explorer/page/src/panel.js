@@ -42,21 +42,31 @@ export function drawChosen(app, scene) {
     ),
     el("div", { class: "chips" }, ...chips),
     state.pins.length > 1 ? modes(app) : null,
-    el("p", { class: "quiet" }, passed(app, scene, stored, storedPassing)),
+    ...passed(app, scene, stored, storedPassing),
   );
 }
 
 /** @param {App} app @param {Scene} scene @param {number} stored @param {number} passing */
-function passed({ data }, scene, stored, passing) {
+function passed(app, scene, stored, passing) {
+  const { data } = app;
   const all = scene.passing?.edges.reduce((sum, yes) => sum + yes, 0) ?? 0;
-  if (!all) return "No path through the stored edges does all of this.";
+  if (!all) return [el("p", { class: "quiet" }, "No path through the stored edges does all of this.")];
+  const which = stored === data.edges.count ? "stored edges" : "edges shown";
   const hidden = all - passing;
-  const more = hidden ? ` ${count(hidden)} more that pass are hidden: move the slider up to see them.` : "";
-  const all_ = stored === data.edges.count ? "stored edges" : "edges shown";
-  return (
-    `${count(passing)} of the ${count(stored)} ${all_} lie on such a path.${more} ` +
-    "Each still carries all that crosses it."
-  );
+  return [
+    el(
+      "p",
+      { class: "quiet" },
+      `${count(passing)} of the ${count(stored)} ${which} lie on such a path. Each still carries all that crosses it.`,
+    ),
+    hidden
+      ? el(
+          "button",
+          { type: "button", class: "link", "data-key": "more", onclick: () => app.set({ share: data.shown }) },
+          `show ${hidden === 1 ? "the one" : `the ${count(hidden)}`} below the slider’s share too`,
+        )
+      : null,
+  ];
 }
 
 /** @param {App} app */

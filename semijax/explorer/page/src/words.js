@@ -3,8 +3,6 @@
 /** @typedef {import("./data.js").Data} Data */
 /** @typedef {import("./data.js").Reading} Reading */
 
-const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
-
 /**
  * A number to three digits.
  * @param {number | null | undefined} x
@@ -15,12 +13,9 @@ export function number(x) {
   if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
   const size = Math.abs(x);
   if (size !== 0 && (size >= 1e5 || size < 1e-3)) {
+    // Not as a power of ten: a font without a raised minus would hide it.
     const [digits, exponent] = x.toExponential(2).split("e");
-    const power = exponent
-      .replace("+", "")
-      .replace("-", "⁻")
-      .replace(/\d/g, (digit) => SUPERSCRIPTS[Number(digit)]);
-    return minus(`${digits.replace(/\.?0+$/, "")} × 10${power}`);
+    return minus(`${Number(digits)}e${exponent.replace("+", "")}`);
   }
   return minus(String(Number(x.toPrecision(3))));
 }
@@ -100,7 +95,7 @@ export function sentence(reading, unit) {
   const semiring = reading.semiring.match(/^\w+/)?.[0] ?? "";
   const carried = CARRY[semiring] ?? `what ${reading.semiring} makes of all paths that cross them`;
   const weighs = /^(Abs)?(Sum|Max|Min)Product$/.test(semiring);
-  const inUnits = unit && weighs ? `, in ${unit} per unit of input` : "";
+  const inUnits = unit && weighs ? `, in ${unit}` : "";
   return `Edges carry ${carried}${inUnits}.`;
 }
 
