@@ -1,4 +1,4 @@
-"""Names for the modules of a model that gives none: Flax NNX, Equinox, plain Python objects."""
+"""Names for the modules of a model that gives none: Flax NNX, Equinox, PyTorch, plain objects."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,15 +19,18 @@ from semijax.trace.scope_names import Given
 
 source_info_util.register_exclusion(__file__)  # it calls the user's lines, and has none
 
-_FRAMEWORKS = {"flax", "equinox"}
+_FRAMEWORKS = {"flax", "equinox", "torch"}
 _BASES = {"Module", "Pytree", "Object"}
-"""Base classes of Flax and Equinox, whose own methods compute nothing."""
+"""Base classes of Flax, Equinox and PyTorch, whose own methods compute nothing."""
 
 _NO_MODULES = {"jax", "jaxlib", "numpy", "ml_dtypes", "jaxtyping", *sys.stdlib_module_names}
 """Packages whose objects have no modules in them."""
 
 _NAMING_THEMSELVES = (("flax.linen", "Module"), ("haiku", "Module"), ("keras", "Layer"))
 """The classes of modules that enter scopes of their own names."""
+
+_DISPATCHING = (("torchax", ""), ("torch", "_"), ("torch", "utils"), ("torch", "overrides"))
+"""What runs the lines of a PyTorch model, and has none: packages, and how files in them begin."""
 
 
 @contextlib.contextmanager
@@ -35,10 +39,13 @@ def scopes(model: Any) -> Iterator[None]:
 
     A Flax NNX model gives its equations no names, an Equinox model only those of classes, a Penzai
     model only numbers. Inside of this context each method of each of its modules enters a scope:
-    ``"Transformer/layers/0/query"`` for ``model.layers[0].query``. A private container, as the dict
-    ``_modules`` in which PyTorch keeps the children of a module, has no name: there is one for each
-    module. The model's code is not touched, and JAX compiles the same program. Flax Linen, Haiku
-    and Keras name their modules themselves; there this does nothing.
+    ``"Transformer/layers/0/query"`` for ``model.layers[0].query``. A private container has no name.
+    The model's code is not touched, and JAX compiles the same program. Flax Linen, Haiku and Keras
+    name their modules themselves; there this does nothing.
+
+    The modules of a PyTorch model, called through torchax, are named as in its ``named_modules()``,
+    with slashes. torchax's own names, which are those of operations (``"aten::addmm"``), are left
+    out, and lines are the model's, not torchax's.
 
     A module is looked for in the object that calls it, so that a model is known again after
     ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, as
@@ -74,6 +81,7 @@ def scopes(model: Any) -> Iterator[None]:
     if _names_itself(model):
         yield
         return
+    _exclude_dispatching()
     root = _Root(model)
     kinds = {} if _is_leaf(model) else root.names.kinds
     methods = dict.fromkeys(method for kind in kinds for method in _methods(kind))
@@ -219,18 +227,19 @@ def _entering_scope(method: Any) -> Callable[..., Any]:
 def _scope(module: Any, running: tuple[_Root, ...]) -> str:
     """What to call a module, within the scopes of those that are running."""
     kind = type(module).__name__
+    given = functools.partial(Given, kind=kind, of_torch=_is_of_torch(module))
     for outer in reversed(running):
         name = outer.names.of(module)
         if name is not None:
-            return Given(name or kind, kind)
+            return given(name or kind)
     roots = _PATCHES.roots
     for root in roots:
         name = root.names.of(module)
         if name is not None:
-            return Given("/".join(filter(None, [type(root.model).__name__, name])), kind)
+            return given("/".join(filter(None, [type(root.model).__name__, name])))
     if running and (name := running[-1].names.of_one_alike(module)):
-        return Given(name, kind)
-    return Given(kind, kind)
+        return given(name)
+    return given(kind)
 
 
 def _methods(kind: type) -> list[tuple[type, str]]:
@@ -253,6 +262,8 @@ def _is_decorated(method: Any) -> bool:
 
 def _children(parent: Any) -> list[tuple[str, Any]]:
     """What may be a module in an object, or hold some, by name; private containers have none."""
+    if _is_of_torch(parent):
+        return list(parent.named_children())
     if isinstance(parent, dict):
         return _no_leaves((str(key), child) for key, child in parent.items())
     if isinstance(parent, (list, tuple)):
@@ -297,6 +308,23 @@ def _is_leaf(child: Any) -> bool:
     is_function = inspect.isroutine(child) or isinstance(child, type)
     no_modules = _package(kind) in _NO_MODULES
     return is_array or is_function or no_modules or _names_itself(child)
+
+
+def _is_of_torch(module: Any) -> bool:
+    """Whether it is a module of PyTorch, which has a list of its own of those in it."""
+    nn = sys.modules.get("torch.nn")
+    return nn is not None and isinstance(module, nn.Module)
+
+
+def _exclude_dispatching() -> None:
+    for package, beginning in _DISPATCHING:
+        if package in sys.modules:
+            _exclude(os.path.dirname(sys.modules[package].__file__ or ""), beginning)
+
+
+@functools.cache  # once each
+def _exclude(folder: str, beginning: str) -> None:
+    source_info_util.register_exclusion(os.path.join(folder, beginning))
 
 
 def _names_itself(module: Any) -> bool:

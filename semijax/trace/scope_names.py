@@ -24,14 +24,17 @@ class Given(str):
 
     Attributes:
         kind: the name of the module's class, by which its library may call it too.
+        of_torch: whether it is a module of PyTorch. Scopes in there without given names are those
+            of operations, which torchax enters.
     """
 
     kind: str
+    of_torch: bool
 
-    def __new__(cls, name: str, kind: str = "") -> Given:
+    def __new__(cls, name: str, kind: str = "", of_torch: bool = False) -> Given:
         """A name with a class's name."""
         given = super().__new__(cls, name)
-        given.kind = kind
+        given.kind, given.of_torch = kind, of_torch
         return given
 
     def is_called_inside(self, scope: str) -> bool:
@@ -46,11 +49,11 @@ class Given(str):
 def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """The names of modules among the scopes that an equation lies in, from the outside in.
 
-    Left out are einsums, what a library calls a module that has a name already, and the methods
-    that a module of Linen calls on itself, ``"mlp.encode"`` in ``"mlp"``. A scope ``"a/b"`` has two
-    names. Each comes with a key for the time that the scope was entered.
+    Left out are operations (einsums, PyTorch's), what a library calls a module that has a name
+    already, and the methods that a module of Linen calls on itself, ``"mlp.encode"`` in ``"mlp"``.
+    A scope ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
     """
-    scopes = [(scope, key) for scope, key in entered if "->" not in scope]
+    scopes = [*_without_operations(entered)]
     outer = ""
     for (scope, key), (inner, _) in itertools.zip_longest(scopes, scopes[1:], fillvalue=("", None)):
         if outer and scope.startswith(f"{outer}."):
@@ -62,6 +65,15 @@ def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             names = (name for name in scope.split("/") if name)
             yield from ((name, (key, n)) for n, name in enumerate(names))
         outer = scope
+
+
+def _without_operations(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    in_torch = False
+    for scope, key in entered:
+        given = isinstance(scope, Given)
+        in_torch = scope.of_torch if given else in_torch
+        if not ("->" in scope or scope.startswith("aten::") or (in_torch and not given)):
+            yield scope, key
 
 
 def enclosing(scope: str) -> list[str]:

@@ -110,6 +110,15 @@ def test_the_names_of_modules_among_scopes():
     ]
 
 
+def test_the_operations_of_pytorch_are_no_modules():
+    net, layer = (scope_names.Given(name, "Net", of_torch=True) for name in ("net", "layer/0"))
+    entered = ["aten::add", "linear", net, "aten::softmax", "aten::exp", layer, "linear"]
+    other = [scope_names.Given("other"), "linear"]
+    scopes = ((scope, n) for n, scope in enumerate([*entered, *other]))
+    names = [name for name, _ in scope_names.of_modules(scopes)]
+    assert names == ["linear", "net", "layer", "0", "other", "linear"]
+
+
 @pytest.mark.parametrize(
     ("scopes", "found"),
     [
