@@ -4,6 +4,7 @@ import functools
 import re
 import subprocess
 import sys
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +97,8 @@ def functions(name, keyword=None):
         args, kwargs = arguments(x, torch.tensor)
         return number(model(name)(*args, **kwargs))
 
-    def in_jax(x):
-        return number(run(weights, *arguments(jnp.asarray(x), jnp.array)))
+    def in_jax(x, parameters=MappingProxyType({})):
+        return number(run({**weights, **parameters}, *arguments(jnp.asarray(x), jnp.array)))
 
     return in_torch, in_jax
 
@@ -116,18 +117,28 @@ def close(ours, expected):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def flat(arrays):
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
 @pytest.mark.parametrize("name", MAKE)
-def test_gradients_by_inputs_are_those_of_autograd(name):
+def test_gradients_are_those_of_autograd(name):
     in_torch, in_jax = functions(name, "inputs_embeds" if name in EMBEDDINGS else None)
     x = floats(*SHAPES.get(name, (1, 4, 8)))
     tensor = torch.tensor(x, requires_grad=True)
     value = in_torch(tensor)
-    (expected,) = torch.autograd.grad(value, tensor)
+    theirs = dict(model(name).named_parameters())
+    by_x, *by_parameters = torch.autograd.grad(
+        value, [tensor, *theirs.values()], materialize_grads=True
+    )
+    parameters = {key: jnp.array(p.detach().numpy()) for key, p in theirs.items()}
     with sj.scopes(model(name)):
-        ours, gradient = sj.semiring_value_and_grad(in_jax, sj.SumProduct())(x)
+        gradient = sj.semiring_value_and_grad(in_jax, sj.SumProduct(), argnums=(0, 1))
+        ours, (ours_by_x, ours_by_parameters) = gradient(x, parameters)
     close(ours, value.detach())
-    close(gradient, expected)
-    close(gradient, jax.grad(in_jax)(x))
+    close(ours_by_x, by_x)
+    close(flat(ours_by_parameters[key] for key in theirs), flat(by_parameters))
+    close(ours_by_x, jax.grad(in_jax)(x))
 
 
 def record_outputs(name):
