@@ -318,13 +318,12 @@ def _is_of_torch(module: Any) -> bool:
 
 def _exclude_dispatching() -> None:
     for package, beginning in _DISPATCHING:
-        if package in sys.modules:
-            _exclude(os.path.dirname(sys.modules[package].__file__ or ""), beginning)
+        file = getattr(sys.modules.get(package), "__file__", None)
+        if file is not None:
+            _exclude(os.path.join(os.path.dirname(file), beginning))
 
 
-@functools.cache  # once each
-def _exclude(folder: str, beginning: str) -> None:
-    source_info_util.register_exclusion(os.path.join(folder, beginning))
+_exclude = functools.cache(source_info_util.register_exclusion)  # once each
 
 
 def _names_itself(module: Any) -> bool:
