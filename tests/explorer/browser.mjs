@@ -9,8 +9,8 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-export const sources = new URL("../../semijax/explorer/page/", import.meta.url);
-export const built = new URL("../../semijax/explorer/explorer.html", import.meta.url);
+export const sources = new URL("../../semijax/exploration/page/", import.meta.url);
+export const built = new URL("../../semijax/exploration/explorer.html", import.meta.url);
 const require = createRequire(new URL("package.json", sources));
 const { chromium } = require("playwright-core");
 

@@ -88,10 +88,9 @@ export function fixture({ layers = 2, tokens = 12, most = 5000, seed = 1, heads 
     total: 7.5,
   };
   const all = [mass, gradient, strongest, entropy];
-  const crossing = mass.edge.map((x) => x / mass.total);
-  const order = [...edges.keys()].sort((a, b) => crossing[b] - crossing[a]);
+  const order = [...edges.keys()].sort((a, b) => mass.edge[b] - mass.edge[a]);
   const kept = order.slice(0, most);
-  const sum = (list) => list.reduce((a, e) => a + crossing[e], 0);
+  const sum = (weights, list) => list.reduce((a, e) => a + Math.abs(weights[e]), 0);
   const node = (n) => ({ row: Math.floor(n / width), column: n === output ? -1 : n % width });
   const stories = tell(edges, strongest, mass, width, output, rows, columns, node);
   const matrix = (scale) => Array.from({ length: layers }, () => Array.from({ length: heads }, () => scale * draw() ** 3));
@@ -121,9 +120,8 @@ export function fixture({ layers = 2, tokens = 12, most = 5000, seed = 1, heads 
       tail: kept.map((e) => edges[e][0]),
       head: kept.map((e) => edges[e][1]),
       weights: all.map((reading) => kept.map((e) => short(reading.edge[e]))),
-      crossing: kept.map((e) => short(crossing[e])),
+      shown: all.map(({ edge }) => short(sum(edge, kept) / sum(edge, order))),
     },
-    shown: kept.length === edges.length ? 1 : short(sum(kept) / sum(order)),
     stories,
     heads: layers
       ? {

@@ -28,7 +28,7 @@ function small(seed, count = 9) {
       version: 1, title: "", unit: null, rows: nodes.map((n) => ({ name: `${n}`, group: null })), columns: [""],
       readings: [{ name: "mass", semiring: "AbsSumProduct()", total: 1, shares: true, signed: false }],
       nodes: { row: nodes, column: nodes.map(() => 0), scope: nodes.map(String), line: nodes.map(() => ""), value: nodes, through: [nodes] },
-      edges: { tail, head, weights: [none], crossing: none }, shown: 1, stories: [], heads: null, sources: null,
+      edges: { tail, head, weights: [none], shown: [1] }, stories: [], heads: null, sources: null,
     }),
   );
   const paths = [];
@@ -92,14 +92,17 @@ describe("edges between layers", () => {
   });
 });
 
-it("as many edges are shown as carry a share", () => {
-  const sum = given.edges.crossing.reduce((a, b) => a + b);
-  for (const share of [0.1, 0.5, 0.9]) {
-    const count = countFor(data, share);
-    const carried = (n) => given.edges.crossing.slice(0, n).reduce((a, b) => a + b, 0) / sum;
-    assert.ok(carried(count) >= share - 1e-9 && carried(count - 1) < share);
-  }
-  assert.equal(countFor(data, 1), data.edges.count);
+it("as many edges are shown as have a share of all sizes, in each reading", () => {
+  given.edges.weights.forEach((weights, reading) => {
+    const sizes = weights.map(Math.abs).sort((a, b) => b - a);
+    const whole = sizes.reduce((a, b) => a + b) / given.edges.shown[reading];
+    for (const share of [0.1, 0.5, 0.9]) {
+      const count = countFor(data, reading, share);
+      const carried = (n) => sizes.slice(0, n).reduce((a, b) => a + b, 0) / whole;
+      assert.ok(carried(count) >= share - 1e-9 && carried(count - 1) < share);
+    }
+    assert.equal(countFor(data, reading, 1), data.edges.count);
+  });
 });
 
 it("a link says what is chosen", () => {

@@ -104,7 +104,7 @@ describe("the page", () => {
     await frame(page);
     const said = await text(page, "#tip");
     assert.match(said, /h\/1\/attn\/value “The” → h\/1\/attn “The”\s+mass\s+[\d.]+ \([\d.]+ %\)/);
-    assert.match(said, /crossed by\s+[\d.]+ % of the mass\s+from\s+transformer\/h\/1\/attn\/value, model.py:24/);
+    assert.match(said, /gradient\s+.*strongest\s+[\d.]+.*from\s+transformer\/h\/1\/attn\/value, model.py:24/s);
   });
 
   on("isolates what passes through a node that is clicked, and takes it back", async (page) => {
@@ -135,10 +135,10 @@ describe("the page", () => {
   on("prunes to a share of the mass", async (page) => {
     const before = await inked(page);
     await page.locator("#share").fill("0.5");
-    const { crossing } = data.edges;
-    const all = crossing.reduce((a, b) => a + b);
+    const [mass] = data.edges.weights;
+    const half = (0.5 * mass.reduce((a, b) => a + b)) / data.edges.shown[0];
     let carried = 0;
-    const expected = 1 + crossing.findIndex((c) => (carried += c) >= 0.5 * all);
+    const expected = 1 + mass.findIndex((m) => (carried += m) >= half);
     assert.equal(await text(page, "#count"), `${expected} of 600 edges`);
     assert.equal(await text(page, "#share-said"), "50 % of the mass");
     assert.ok((await inked(page)) < before);
@@ -239,14 +239,14 @@ describe("the page", () => {
   on("restores what a link says", async (page) => {
     assert.equal(await hash(page), link.slice(1));
     assert.equal(await page.locator("#readings input:checked").getAttribute("value"), "1");
-    assert.equal(await text(page, "#share-said"), "80 % of the mass");
+    assert.equal(await text(page, "#share-said"), "80 % of all sizes");
     assert.equal(await page.locator(".row").count(), data.rows.length - 8);
     assert.match(await text(page, "#chosen"), /starts at “to”.*through h\/1\/mlp at “opened”.*h\/0 at “to”/s);
     assert.equal(await page.locator(".token").nth(2).getAttribute("aria-pressed"), "true");
     await page.keyboard.press("1");
     assert.ok(!(await hash(page)).includes("reading"));
     await page.goto(address + link.replace("0.8", "0.6"));
-    assert.equal(await text(page, "#share-said"), "60 % of the mass");
+    assert.equal(await text(page, "#share-said"), "60 % of all sizes");
   }, { hash: link });
 
   on("does not break on a link that makes no sense", async (page) => {
@@ -321,10 +321,10 @@ describe("the page", () => {
     const row = rowOf("h/1/attn");
     await page.mouse.click(...Object.values(await spot(page, row, 3)));
     const csv = (await save("#csv")).content.toString().trim().split("\r\n");
-    assert.equal(csv[0], "from,from_token,from_text,from_scope,to,to_token,to_text,to_scope,crossing,mass,mass share,gradient,strongest,entropy");
+    assert.equal(csv[0], "from,from_token,from_text,from_scope,to,to_token,to_text,to_scope,mass,mass share,gradient,strongest,entropy");
     assert.equal(csv.length - 1, passing([nodeAt(row, 3)]).length);
     const first = passing([nodeAt(row, 3)])[0];
-    assert.ok(csv[1].includes(`,${data.edges.crossing[first]},${data.edges.weights[0][first]},`));
+    assert.ok(csv[1].includes(`,${data.edges.weights[0][first]},`));
   });
 
   for (const [scheme, other] of [["light", "dark"], ["dark", "light"]]) {
@@ -371,11 +371,11 @@ describe("other data", () => {
     ["one token", fixture({ layers: 2, tokens: 1 })],
     ["no tokens", fixture({ layers: 2, tokens: 0 })],
     ["no layers", fixture({ layers: 0, tokens: 3 })],
-    ["no edges, stories, heads or sources", { ...fixture({ layers: 1, tokens: 2, most: 0 }), stories: [], heads: null, sources: null, unit: null, shown: 0 }],
+    ["no edges, stories, heads or sources", { ...fixture({ layers: 1, tokens: 2, most: 0 }), stories: [], heads: null, sources: null, unit: null }],
     ["nothing at all", {
       ...fixture({ layers: 0, tokens: 1 }), rows: [], columns: [], stories: [], heads: null, sources: null,
       nodes: { row: [], column: [], scope: [], line: [], value: [], through: [[], [], [], []] },
-      edges: { tail: [], head: [], weights: [[], [], [], []], crossing: [] },
+      edges: { tail: [], head: [], weights: [[], [], [], []], shown: [0, 0, 0, 0] },
     }],
   ];
   for (const [name, given] of cases) {

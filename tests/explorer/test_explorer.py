@@ -60,14 +60,14 @@ def explored(**options):
 def test_rows_are_modules_each_visit_apart():
     found, data = explored()
     assert [row["name"] for row in data["rows"]] == [
-        "net/embed/gather",
+        "embed/gather",
         "layer_0/attention",
         "layer_0 + attention",
         "layer_0/mlp",
         "layer_0 + mlp",
         "head",
     ]
-    assert [row["group"] for row in data["rows"]] == [None, *["layer 0"] * 4, None]
+    assert [row["group"] for row in data["rows"]] == [None, *["layer_0"] * 4, None]
     assert data["columns"] == WORDS and found.tokens == 3
     whole = sj.explorer(SCORE, source="*embed/*", depth=1)(IDS)
     assert [row["name"] for row in json.loads(whole.to_json())["rows"]] == [
@@ -88,7 +88,7 @@ def test_edges_are_what_all_paths_have_in_common():
 
     def cell(node, seen):
         if not node.primitive:
-            return "net/embed/gather", node.along("token")
+            return "embed/gather", node.along("token")
         name = node.scope.removeprefix("net/")
         if name == "layer_0":
             name += " + mlp" if "layer_0/mlp" in seen or "layer_0 + attention" in seen else ""

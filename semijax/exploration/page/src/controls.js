@@ -17,20 +17,19 @@ export function buildControls(app) {
   document.title = data.title;
   byId("title").textContent = data.title;
   const slider = /** @type {HTMLInputElement} */ (byId("share"));
-  slider.max = String(data.shown);
   slider.step = "any";
   slider.addEventListener("input", () => {
     // Whole percentages make plain links; the end is all there is.
     const share = Number(slider.value);
     const whole = Math.round(share * 200) / 200;
-    app.set({ share: share >= data.shown ? data.shown : Math.min(whole, data.shown) });
+    app.set({ share: share >= app.most() ? app.most() : Math.min(whole, app.most()) });
   });
   slider.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 0.01, ArrowUp: 0.01, ArrowLeft: -0.01, ArrowDown: -0.01 }[event.key];
     if (step === undefined) return;
     event.preventDefault();
     const share = Math.round((app.state.share + step) * 100) / 100;
-    app.set({ share: Math.min(Math.max(share, 0), data.shown) });
+    app.set({ share: Math.min(Math.max(share, 0), app.most()) });
   });
   fill(
     byId("readings"),
@@ -74,9 +73,10 @@ export function drawControls(app, scene) {
     input.checked = Number(input.value) === state.reading;
   }
   const slider = /** @type {HTMLInputElement} */ (byId("share"));
+  slider.max = String(app.most());
   if (Number(slider.value) !== state.share) slider.value = String(state.share);
   const { stored } = scene.edges;
-  const said = `${percent(state.share)} of the mass`;
+  const said = `${percent(state.share)} of ${reading.shares ? `the ${reading.name}` : "all sizes"}`;
   slider.setAttribute("aria-valuetext", `${said}, ${count(stored)} edges`);
   byId("share-said").textContent = said;
   byId("count").textContent = `${count(stored)} of ${count(data.edges.count)} edges`;

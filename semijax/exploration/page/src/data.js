@@ -20,13 +20,18 @@
  */
 
 /**
- * @typedef {object} Edges  In order of the mass that crosses them, the largest first.
+ * @typedef {object} Ranking  The edges of a reading by the sizes of their weights.
+ * @property {number[]} order  The largest first.
+ * @property {number[]} carried  The share of all sizes that the edges up to here have together.
+ */
+
+/**
+ * @typedef {object} Edges
  * @property {number} count
  * @property {number[]} tail
  * @property {number[]} head
  * @property {Number_[][]} weights  One list per reading.
- * @property {number[]} crossing
- * @property {number[]} carried  The share of all crossing mass that the edges up to here carry.
+ * @property {Ranking[]} ranked  One per reading.
  * @property {number[][]} into  The edges that lead to each node.
  * @property {number[][]} outOf  The edges that leave each node.
  */
@@ -43,7 +48,7 @@
  * @property {number[]} groupOf  The group of each row; −1: none.
  * @property {Nodes} nodes
  * @property {Edges} edges
- * @property {number} shown
+ * @property {number[]} shown  By reading the share of all sizes that the stored edges have.
  * @property {Story[]} stories
  * @property {{rows: string[], count: number, values: Number_[][][]} | null} heads
  * @property {{through: Number_[][]} | null} sources
@@ -95,7 +100,7 @@ export function read(text) {
     groupOf,
     nodes,
     edges,
-    shown: given.shown,
+    shown: given.edges.shown.map(number),
     stories,
     heads: given.heads && {
       ...given.heads,
@@ -120,7 +125,7 @@ const numbers = (list) => list.map(number);
 
 /** @param {any} given @returns {Edges} */
 function readEdges(given) {
-  const { tail, head, crossing } = given.edges;
+  const { tail, head, shown } = given.edges;
   const count = tail.length;
   const nodes = given.nodes.row.length;
   /** @type {number[][]} */
@@ -131,13 +136,26 @@ function readEdges(given) {
     into[head[e]].push(e);
     outOf[tail[e]].push(e);
   }
-  const sum = crossing.reduce((/** @type {number} */ a, /** @type {number} */ b) => a + b, 0);
+  const weights = given.edges.weights.map(numbers);
+  const ranked = weights.map((/** @type {Number_[]} */ own, /** @type {number} */ n) => rank(own, shown[n]));
+  return { count, tail, head, ranked, into, outOf, weights };
+}
+
+/**
+ * @param {Number_[]} weights
+ * @param {number} shown
+ * @returns {Ranking}
+ */
+function rank(weights, shown) {
+  const sizes = weights.map((w) => (Number.isFinite(w ?? NaN) ? Math.abs(w ?? 0) : 0));
+  const order = [...sizes.keys()].sort((a, b) => sizes[b] - sizes[a]);
+  const sum = sizes.reduce((a, b) => a + b, 0);
   let before = 0;
-  const carried = crossing.map((/** @type {number} */ c) => {
-    before += c;
-    return sum > 0 ? (given.shown * before) / sum : given.shown;
+  const carried = order.map((e) => {
+    before += sizes[e];
+    return sum > 0 ? (shown * before) / sum : shown;
   });
-  return { count, tail, head, crossing, carried, into, outOf, weights: given.edges.weights.map(numbers) };
+  return { order, carried };
 }
 
 /**
@@ -201,13 +219,15 @@ export function commonPrefix(names) {
 }
 
 /**
- * How many edges carry a share of the mass that crosses from node to node.
+ * How many edges, the largest first, have a share of all sizes.
  * @param {Data} data
+ * @param {number} reading
  * @param {number} share
  */
-export function countFor(data, share) {
-  const { carried, count } = data.edges;
-  if (share >= data.shown) return count;
+export function countFor(data, reading, share) {
+  const { ranked, count } = data.edges;
+  const { carried } = ranked[reading];
+  if (share >= data.shown[reading]) return count;
   let low = 0;
   let high = count;
   while (low < high) {

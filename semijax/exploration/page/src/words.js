@@ -56,6 +56,7 @@ export const counted = (n, one, several = `${one}s`) => `${count(n)} ${n === 1 ?
  */
 export function weight(reading, weight) {
   const share = shareOf(reading, weight);
+  if (share !== null && reading.total === 1) return percent(share); // it is a share already
   return share === null ? number(weight) : `${number(weight)} (${percent(share)})`;
 }
 

@@ -133,7 +133,7 @@ export function savePng(app) {
 /** The edges that are shown, one a line, with all readings. @param {App} app */
 export function saveCsv(app) {
   const { data, edges } = app.scene();
-  const { tail, head, weights, crossing } = data.edges;
+  const { tail, head, weights } = data.edges;
   const end = (/** @type {number} */ node) => {
     const column = data.nodes.column[node];
     return [data.rows[data.nodes.row[node]].name, column < 0 ? "" : column, column < 0 ? "" : data.columns[column], data.nodes.scope[node]];
@@ -144,13 +144,12 @@ export function saveCsv(app) {
   const lines = stored.map((e) => [
     ...end(tail[e]),
     ...end(head[e]),
-    crossing[e],
     ...data.readings.flatMap((reading, n) => {
       const weight = weights[n][e];
       return reading.shares ? [weight, shareOf(reading, weight)] : [weight];
     }),
   ]);
-  const text = [[...heading, "crossing", ...names], ...lines].map((line) => line.map(field).join(",")).join("\r\n");
+  const text = [[...heading, ...names], ...lines].map((line) => line.map(field).join(",")).join("\r\n");
   save(app, "csv", new Blob([`${text}\r\n`], { type: "text/csv;charset=utf-8" }));
 }
 

@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { quoted } from "./places.js";
 import { through } from "./view.js";
-import { counted, number, percent, weight, withoutPrefix } from "./words.js";
+import { counted, number, shareOf, weight, withoutPrefix } from "./words.js";
 
 /** @typedef {import("./draw.js").Scene} Scene */
 /** @typedef {{title: string, beside: string, facts: [string, string][]}} Description */
@@ -69,17 +69,17 @@ export function describeEdge(scene, e) {
     [cellTitle(scene, cell), cellToken(scene, cell)].filter(Boolean).join(" ");
   const members = edges.members[e];
   /** @type {[string, string][]} */
-  const facts = [
-    [asked.name, weight(asked, Number.isNaN(edges.weight[e]) ? null : edges.weight[e])],
-    // A path may take several edges between two layers: then this is a mean, and may be more than 1.
-    members.length > 1
-      ? ["crossed", `${number(edges.crossing[e])} times by a path, on average`]
-      : ["crossed by", `${percent(edges.crossing[e])} of the mass`],
-  ];
+  const facts = [[asked.name, weight(asked, Number.isNaN(edges.weight[e]) ? null : edges.weight[e])]];
   if (members.length > 1) {
     const joined = asked.shares ? "together" : "of which this is the largest";
     facts.push(["stands for", `${counted(members.length, "edge")}, ${joined}`]);
+    // A path may take several of them: then the share is a mean, and may be more than 1.
+    const share = shareOf(asked, edges.weight[e]);
+    if (share !== null) facts.push(["crossed", `${number(share)} times by a path, on average`]);
   } else {
+    data.readings.forEach((other, n) => {
+      if (n !== reading) facts.push([other.name, weight(other, data.edges.weights[n][members[0]])]);
+    });
     const { scope, line } = data.nodes;
     for (const [word, node] of /** @type {const} */ ([
       ["from", data.edges.tail[members[0]]],

@@ -5,7 +5,7 @@
 /**
  * @typedef {object} State
  * @property {number} reading
- * @property {number} share  Of the mass that crosses from node to node: what the edges shown carry.
+ * @property {number} share  Of the sizes of all weights in the reading: what the edges shown have.
  * @property {Set<number>} closed  The groups that are one row.
  * @property {string | null} at  The place that is isolated, see `places.js`.
  * @property {string[]} pins  Places too.
@@ -31,11 +31,11 @@ export const ZOOMS = [0.5, 0.65, 0.8, 1, 1.25, 1.6, 2];
 export function beginning(data) {
   const folded = data.rows.length > MANY_ROWS && data.groups.length > 0;
   const last = Math.min(folded ? FEW_EDGES.layers : FEW_EDGES.rows, data.edges.count) - 1;
-  const carried = last < 0 || last === data.edges.count - 1 ? data.shown : data.edges.carried[last];
+  const carried = last < 0 || last === data.edges.count - 1 ? data.shown[0] : data.edges.ranked[0].carried[last];
   const rounded = Math.max(Math.floor(carried * 100) / 100, Math.min(0.01, carried));
   return {
     reading: 0,
-    share: last === data.edges.count - 1 ? data.shown : rounded,
+    share: last === data.edges.count - 1 ? data.shown[0] : rounded,
     closed: folded ? everyGroup(data) : new Set(),
     at: null,
     pins: [],
@@ -89,7 +89,7 @@ export function fromHash(data, text, isPlace) {
   const reading = data.readings.findIndex((r) => r.name === hash.get("reading"));
   if (reading >= 0) state.reading = reading;
   const share = Number(hash.get("share") ?? NaN);
-  if (share >= 0 && share <= 1) state.share = Math.min(share, data.shown);
+  if (share >= 0 && share <= 1) state.share = Math.min(share, data.shown[state.reading]);
   const closed = hash.get("closed");
   if (closed === "all") state.closed = everyGroup(data);
   else if (closed !== null) {

@@ -62,7 +62,7 @@ function passed(app, scene, stored, passing) {
     hidden
       ? el(
           "button",
-          { type: "button", class: "link", "data-key": "more", onclick: () => app.set({ share: data.shown }) },
+          { type: "button", class: "link", "data-key": "more", onclick: () => app.set({ share: app.most() }) },
           `show ${hidden === 1 ? "the one" : `the ${count(hidden)}`} below the slider’s share too`,
         )
       : null,

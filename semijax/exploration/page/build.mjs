@@ -1,4 +1,4 @@
-// Bundles the page's script and style into one file, `semijax/explorer/explorer.html`: a template in
+// Bundles the page's script and style into one file, `semijax/exploration/explorer.html`: a template in
 // which `{{DATA}}`, which is there once, stands for the data.
 //
 //     node build.mjs           writes it

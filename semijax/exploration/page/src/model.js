@@ -31,7 +31,7 @@ export class Model {
     const { reading } = state;
     const closed = [...state.closed].sort((a, b) => a - b).join();
     const asked = [state.at, state.token, state.mode, ...state.pins].join("|");
-    const first = countFor(data, state.share);
+    const first = countFor(data, reading, state.share);
     const view = this.once("view", closed, () => cells(data, state.closed));
     const passing = this.once("passing", asked, () => this.passing(state));
     const edges = this.once("edges", `${closed}/${asked}/${first}/${reading}`, () =>

@@ -24,7 +24,6 @@
  * @property {number[]} tail  Cells.
  * @property {number[]} head
  * @property {number[]} weight  NaN: no number.
- * @property {number[]} crossing
  * @property {number[][]} members  The stored edges in each.
  * @property {boolean[]} passes  Whether they pass where the reader asked; all do if nowhere.
  * @property {number} stored  How many stored edges these are.
@@ -62,7 +61,7 @@ export function cells(data, closed) {
 }
 
 /**
- * The first so many stored edges between cells. Those between the same two cells are one: their
+ * The largest so many stored edges between cells. Those between the same two cells are one: their
  * weights add up where the reading has shares, and otherwise the largest stands for all.
  * @param {Data} data
  * @param {Cells} view
@@ -72,7 +71,8 @@ export function cells(data, closed) {
  * @returns {ViewEdges}
  */
 export function viewEdges(data, view, reading, first, passing) {
-  const { tail, head, crossing, weights } = data.edges;
+  const { tail, head, ranked, weights } = data.edges;
+  const { order } = ranked[reading];
   const weight = weights[reading];
   const adds = data.readings[reading].shares;
   /** @type {Map<number, number>} */
@@ -84,13 +84,12 @@ export function viewEdges(data, view, reading, first, passing) {
     tail: [],
     head: [],
     weight: [],
-    crossing: [],
     members: [],
     passes: [],
     stored: first,
     storedPassing: 0,
   };
-  for (let e = 0; e < first; e++) {
+  for (const e of order.slice(0, first)) {
     const from = view.of[tail[e]];
     const to = view.of[head[e]];
     const passes = !passing || passing[e] === 1;
@@ -104,12 +103,10 @@ export function viewEdges(data, view, reading, first, passing) {
       found.tail.push(from);
       found.head.push(to);
       found.weight.push(w);
-      found.crossing.push(crossing[e]);
       found.members.push([e]);
       found.passes.push(passes);
     } else {
       found.weight[at] = together(found.weight[at], w, adds);
-      found.crossing[at] += crossing[e];
       found.members[at].push(e);
     }
   }

@@ -53,13 +53,23 @@ export class App {
     return nodesAt(this.data, place);
   }
 
+  /** The largest share there is to show, in the reading. */
+  most() {
+    return this.data.shown[this.state.reading];
+  }
+
   scene() {
     return this.model.scene(this.state, this.grid.room());
   }
 
   /** @param {Partial<State>} change */
   set(change) {
+    const all = this.state.share >= this.most();
     this.state = { ...this.state, ...change };
+    // All that is stored is another share in each reading.
+    if (change.reading !== undefined && change.share === undefined && (all || this.state.share > this.most())) {
+      this.state.share = this.most();
+    }
     const hash = toHash(this.data, this.state);
     // A page inside of another may not change its address.
     try {
