@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,15 +33,24 @@ DIGITS = 4
 """So many significant digits of a number are on the page."""
 
 
-def readings(semirings: Any) -> list[Semiring]:
-    """The semirings that edges are read in, the mass first.
+DEFAULT = {"mass": SIZES, "sum": SumProduct(), "strongest": AbsMaxProduct()}
+
+
+def readings(semirings: Any) -> dict[str, Semiring]:
+    """The semirings that edges are read in, by the names of the readings; the mass is the first.
 
     Raises:
         TypeError: if one of them is none.
     """
-    given = as_semiring((SIZES, SumProduct(), AbsMaxProduct()) if semirings is None else semirings)
-    several = list(given.members) if isinstance(given, Product) else [given]
-    return [SIZES, *(semiring for semiring in several if semiring != SIZES)]
+    if semirings is None:
+        found = DEFAULT
+    elif isinstance(semirings, dict):
+        found = {str(name): as_semiring(own) for name, own in semirings.items()}
+    else:
+        given = as_semiring(semirings)
+        several = given.members if isinstance(given, Product) else (given,)
+        found = {str(own).removesuffix("()"): own for own in several}
+    return {"mass": SIZES} | {name: own for name, own in found.items() if own != SIZES}
 
 
 class Content:
@@ -50,7 +59,7 @@ class Content:
     Args:
         search: which paths are meant.
         grid: the modules and the tokens of its call.
-        read: the semirings that are read, the mass first.
+        read: the semirings that are read, by the names of the readings; the mass first.
         k: how many stories are told.
         share: in each reading the largest edges are kept that together have so much of the sum of
             all sizes.
@@ -68,7 +77,7 @@ class Content:
         self,
         search: Search,
         grid: Grid,
-        read: Sequence[Semiring],
+        read: Mapping[str, Semiring],
         k: int,
         share: float,
         max_edges: int,
@@ -78,7 +87,8 @@ class Content:
         crossings = Crossings(call.run, call.sources, end, grid.groups)
         self._grid, self._heads = grid, grid.heads()
         watched = [array for array, _ in self._heads.values()]
-        self._flows = [crossings.flow(semiring, watched) for semiring in read]
+        self._names = [*read]
+        self._flows = [crossings.flow(semiring, watched) for semiring in read.values()]
         self._mass = self._flows[0]
         if not self._mass.log_size() < math.inf:
             raise FloatingPointError(where_infinite(Scores(call.run, end, MASS)))
@@ -113,13 +123,15 @@ class Content:
         crossing = [flow.numbers(flow.crossing) for flow in self._flows]
         return [
             {
-                "name": "mass" if flow is self._mass else str(flow.semiring),
+                "name": name,
                 "semiring": str(flow.semiring),
                 "total": whole,
                 "shares": flow is self._mass,
                 "signed": flow.semiring.units == "weight" and bool((own < 0).any()),
             }
-            for flow, whole, own in zip(self._flows, wholes, crossing, strict=True)
+            for name, flow, whole, own in zip(
+                self._names, self._flows, wholes, crossing, strict=True
+            )
         ]
 
     def _nodes(self) -> dict[str, Any]:

@@ -132,9 +132,10 @@ def explorer(
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
-        semirings: what edges may weigh in turn: a semiring, or several. By default
-            ``AbsSumProduct``, the mass; ``SumProduct``, where paths of opposite sign cancel; and
-            ``AbsMaxProduct``, the strongest path. The shares of the mass are always among them.
+        semirings: what edges may weigh in turn: a semiring, or several; in a dict with the names
+            by which to switch. By default ``AbsSumProduct``, the mass; ``SumProduct``, where paths
+            of opposite sign cancel; and ``AbsMaxProduct``, the strongest path. The shares of the
+            mass are always among them.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these, see ``top_paths``.
         depth: modules are told apart by so many names of their scope, from the outside; by all

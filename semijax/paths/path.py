@@ -178,6 +178,11 @@ class Stage:
         return tuple(dict.fromkeys(edge.around for edge in self.edges if edge.around))
 
     @property
+    def only_skips(self) -> bool:
+        """Whether all that the path does here is to go around other modules."""
+        return bool(self.scope) and all(edge.around for edge in self.edges)
+
+    @property
     def skips_text(self) -> str:
         """The text for what it went around: ``" (skips mlp)"``, or nothing."""
         around = "; ".join(scope_names.relative(names, self.scope) for names in self.around)
@@ -372,24 +377,22 @@ class Path:
             depth: as for ``collapse``.
 
         Returns:
-            One line, as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' → head``.
-            A token is told where the path comes to it.
+            One line, as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' → past
+            layer_1 … layer_5 → head``. A token is told where the path comes to it; a layer, by its
+            number, where it comes to one of its modules; and what it only goes around as past.
 
         Raises:
             ValueError: if there are fewer texts than tokens.
         """
-        stages, told, parts = self.collapse(depth), None, []
-        scopes = list(dict.fromkeys(stage.scope for stage in stages if stage.scope))
-        short = scope_names.without_common(scopes) if len(scopes) > 1 else scopes
-        name_of = dict(zip(scopes, short, strict=True))
-        for number, stage in enumerate(stages):
-            name = name_of[stage.scope] if stage.scope else "" if number else str(stage)
-            heads = dict.fromkeys(node.along("head") for node in stage.nodes)
+        told, parts = None, []
+        for names, stages in _told_names(self.collapse(depth)):
+            nodes = [node for stage in stages for node in stage.nodes]
+            heads = dict.fromkeys(node.along("head") for node in nodes)
             known = [f"head {head}" for head in heads if head is not None]
-            if number or stage.nodes[0].along("token") is None:
-                text = ", ".join(filter(None, [(name + stage.skips_text).strip(), *known]))
+            if stages[0].scope or nodes[0].along("token") is None or parts:
+                text = ", ".join(filter(None, [names, *known]))
                 parts += [text] if text else []
-            for token in (node.along("token") for node in stage.nodes):
+            for token in (node.along("token") for node in nodes):
                 if token is not None and token != told:
                     parts.append(_token_text(token, tokens))
                     told = token
@@ -616,6 +619,29 @@ def _plain(content: Any) -> Any:
 
 def _hashable(label: Any) -> Any:
     return tuple(map(_hashable, label)) if isinstance(label, list) else label
+
+
+def _told_names(stages: Story) -> list[tuple[str, list[Stage]]]:
+    """What to call stages; those that only go around modules are one, if they follow each other."""
+    scopes = list(dict.fromkeys(stage.scope for stage in stages if stage.scope))
+    short = scope_names.without_common(scopes) if len(scopes) > 1 else scopes
+    name_of = dict(zip(scopes, short, strict=True))
+    layers, layer = [*scope_names.numbered(short).values()], None
+    found: list[tuple[str, list[Stage]]] = []
+    for past, group in itertools.groupby(stages, lambda stage: stage.only_skips):
+        own = list(group)
+        if past and len(own) > 1:
+            found.append((f"past {name_of[own[0].scope]} … {name_of[own[-1].scope]}", own))
+            layer = None
+            continue
+        for stage in own:
+            name = name_of[stage.scope] if stage.scope else "" if found else str(stage)
+            of = next((each for each in layers if scope_names.is_within(name, each)), None)
+            inner = name[len(of) + 1 :] if of and of == layer else ""
+            layer = of
+            text = f"past {name}" if past else (inner or name) + stage.skips_text
+            found.append((text.strip(), [stage]))
+    return found
 
 
 def _token_text(token: int, tokens: Sequence[str] | None) -> str:

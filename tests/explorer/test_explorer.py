@@ -219,3 +219,12 @@ def test_what_is_refused():
         sj.explorer(lambda x: jnp.sqrt(x).sum())(jnp.zeros(2))
     with pytest.raises(jax.errors.ConcretizationTypeError, match="explorer returns Python objects"):
         jax.jit(lambda x: sj.explorer(jnp.sum)(x) and 0)(jnp.ones(2))
+
+
+def test_readings_have_names():
+    _, data = explored()
+    assert [r["name"] for r in data["readings"]] == ["mass", "sum", "strongest"]
+    _, data = explored(semirings=(sj.Entropy(), sj.MaxProduct()))
+    assert [r["name"] for r in data["readings"]] == ["mass", "Entropy", "MaxProduct"]
+    _, data = explored(semirings={"spread": sj.Entropy(), "all": sj.AbsSumProduct()})
+    assert [r["name"] for r in data["readings"]] == ["mass", "spread"]
