@@ -16,6 +16,7 @@ from scipy import integrate
 from semijax.jacobians.pullback import Pullback
 from semijax.paths.call import Call
 from semijax.paths.run import Run, Step
+from semijax.trace.graph import Equation
 from semijax.weighting import Weighting, line_of
 
 Index = tuple[int, ...]
@@ -101,7 +102,11 @@ def _weight(step: Step, hop: Hop, weighting: Weighting) -> float:
         return float(found.weight[found.other == end].sum())
 
     def derivative(t: Any, left: Any) -> Any:
-        derivatives = Pullback(equation, line.at(t, left)).derivatives()
+        values = line.at(t, left)
+        try:
+            derivatives = Pullback(equation, values).derivatives()
+        except NotImplementedError:  # JAX differentiates some forward only
+            return _forward(equation, values, hop)
         own = derivatives.get((hop.input, hop.output))
         if own is None:  # a step: the derivative is 0, whatever the values
             return jnp.zeros(())
@@ -109,6 +114,16 @@ def _weight(step: Step, hop: Hop, weighting: Weighting) -> float:
         return own.pull(here)[hop.start]
 
     return _average(jax.jit(derivative)) if line.moving else float(derivative(1.0, 0.0))
+
+
+def _forward(equation: Equation, values: Sequence[Any], hop: Hop) -> Any:
+    """The derivative of one element of an output by one of an input, both real."""
+    x = jnp.asarray(values[hop.input])
+
+    def output(x: Any) -> Any:
+        return equation.bind(*values[: hop.input], x, *values[hop.input + 1 :])[hop.output]
+
+    return jax.jvp(output, (x,), (jnp.zeros_like(x).at[hop.start].set(1),))[1][hop.end]
 
 
 def _average(function: Callable[[float, float], Any]) -> float:

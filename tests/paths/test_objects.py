@@ -189,6 +189,23 @@ def test_verify_sees_what_is_no_path():
     assert through_sine.verify(other, X) == math.inf
 
 
+def test_what_jax_differentiates_forward_only_verifies():
+    """JAX has no transpose of a window with dilation, but a tangent."""
+
+    def pooled(x):
+        least = lax.reduce_window(
+            jnp.sin(x), jnp.inf, lax.min, (2,), (1,), "VALID", window_dilation=(2,)
+        )
+        return jnp.sum(least)
+
+    x = jnp.array([0.3, -0.8, 1.1, 0.2, -0.4])
+    with pytest.raises(NotImplementedError):
+        jax.grad(pooled)(x)
+    for weighting in (sj.Derivative(), sj.Contrast(x[::-1] + 0.5)):
+        (path,) = sj.top_paths(pooled, weighting=weighting)(x)
+        assert path.weight != 0 and path.verify() < 1e-5
+
+
 def test_paths_of_every_kind_of_node_verify():
     def function(x):
         def body(carry, row):
