@@ -32,6 +32,10 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
     if only == "paths":
         yield from table.paths(Workload(12, 32, width=768), repeats)
         return
+    if only == "stories":
+        yield from table.stories(Workload(12, 32, width=768), repeats)
+        yield from table.graphs(repeats)
+        return
     if only == "contrast":
         yield from table.contrast(Workload(6, 16), repeats)
         yield from table.contrast_paths(Workload(12, 32, width=768), repeats)
@@ -46,6 +50,8 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
     if quick:
         yield from table.cost(Workload(layers=1), names, repeats)
         yield from table.paths(Workload(layers=1), repeats)
+        yield from table.stories(Workload(layers=1), repeats)
+        yield from table.graphs(repeats)
         yield from table.contrast(Workload(layers=1), repeats)
         yield from table.contrast_paths(Workload(layers=1), repeats)
         yield from table.flow(Workload(layers=1), repeats)
@@ -63,6 +69,8 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
     yield from table.penalty(Workload(2, 64))
     yield from table.penalty(Workload(6, 64))
     yield from table.paths(Workload(12, 32, width=768), repeats)
+    yield from table.stories(Workload(12, 32, width=768), repeats)
+    yield from table.graphs(repeats)
     yield from table.contrast(Workload(6, 16), repeats)
     yield from table.contrast_paths(Workload(12, 32, width=768), repeats)
     yield from table.flow(Workload(6, 32), repeats)
@@ -77,7 +85,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one layer, and no torch")
     parser.add_argument(
-        "--only", choices=("paths", "flow", "agreement", "contrast"), help="one part alone"
+        "--only",
+        choices=("paths", "stories", "flow", "agreement", "contrast"),
+        help="one part alone",
     )
     parser.add_argument("--repeats", type=int, default=11, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))

@@ -211,6 +211,42 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
     yield Figure("memory top_paths(k=100) / kept", workload.name, float(output.split()[-1]), 2)
 
 
+def stories(workload: Workload, repeats: int) -> Iterator[Figure]:
+    """The best stories by module and token, and the explorer, over the jitted sweep."""
+    embeddings, params = workload.arguments()
+
+    def function(embeddings: jax.Array) -> jax.Array:
+        return workload.function(embeddings, params)
+
+    level, axes = ("module", "token"), {"[0]": ("token", None)}
+    search = sj.top_paths(function, 20, distinct=level, axes=axes)
+    explore = sj.explorer(function, axes=axes)
+    sweep = compiled(sj.semiring_grad(workload.function, sj.AbsMaxProduct()), embeddings, params)
+    calls = {
+        "sweep": sweep.run,
+        "top_paths(k=20, distinct=('module', 'token'))": lambda: search(embeddings),
+        "explorer": lambda: explore(embeddings),
+    }
+    times = run_times(calls, repeats)
+    for what, target in zip([*calls][1:], (20, None), strict=True):
+        yield Figure(f"{what} / sweep", workload.name, times[what] / times["sweep"], target)
+
+
+def graphs(repeats: int) -> Iterator[Figure]:
+    """A search in a graph of 7,500 nodes and a million edges, in seconds."""
+    rng = np.random.default_rng(0)
+    nodes, edges = 7_500, 1_000_000
+    ends = np.sort(rng.integers(0, nodes, (2, 2 * edges)), 0)
+    ends = ends[:, ends[0] < ends[1]][:, :edges]
+    weights = rng.normal(size=ends.shape[1]) / 20
+    graph = sj.graphs.WeightedGraph(tuple(range(nodes)), *ends, weights)
+    search = sj.top_paths(graph.function(nodes - 1), 100)
+    starts = jnp.ones(nodes)
+    seconds = run_times({"search": lambda: search(starts)}, repeats)["search"]
+    what = f"top_paths(k=100) in a graph of {ends.shape[1]:,} edges, seconds"
+    yield Figure(what, f"{nodes:,} nodes", seconds, 2)
+
+
 def flow(workload: Workload, repeats: int) -> Iterator[Figure]:
     """Flow through the layers, the branches and the modules, over the jitted sweep alone."""
     embeddings, params = workload.arguments()

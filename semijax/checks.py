@@ -137,3 +137,16 @@ def named_leaves(argnum: int, arg: Any) -> list[tuple[str, Any]]:
     paths = jax.tree_util.tree_leaves_with_path(arg)
     key = jax.tree_util.SequenceKey(argnum)
     return [(jax.tree_util.keystr((key, *path)), leaf) for path, leaf in paths]
+
+
+def check_share(share: Any) -> None:
+    """Raise unless it is a share of a whole.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is none in (0, 1].
+    """
+    if isinstance(share, bool) or not isinstance(share, (int, float, np.floating)):
+        raise TypeError(f"share must be a number in (0, 1], got {share!r}.")
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be a number in (0, 1], got {share!r}.")

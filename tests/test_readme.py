@@ -10,7 +10,8 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_readme_code_blocks_run():
+def test_readme_code_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     text = README.read_text(encoding="utf-8")
     fence = r"^```python(?: (?P<package>\w+))?\n(?P<code>.*?)^```"
     blocks = list(re.finditer(fence, text, re.DOTALL | re.MULTILINE))

@@ -25,6 +25,7 @@ from semijax.semirings import (
     SumProduct,
     as_semiring,
 )
+from semijax.weighting import Weighting
 
 SIZES = AbsSumProduct()
 """The semiring whose shares say what is worth drawing."""
@@ -33,24 +34,34 @@ DIGITS = 4
 """So many significant digits of a number are on the page."""
 
 
-DEFAULT = {"mass": SIZES, "sum": SumProduct(), "strongest": AbsMaxProduct()}
+Readings = Mapping[str, Semiring]
+"""Semirings that edges are read in, by the names to switch by."""
 
 
-def readings(semirings: Any) -> dict[str, Semiring]:
-    """The semirings that edges are read in, by the names of the readings; the mass is the first.
+def readings(semirings: Any, weighting: Weighting) -> Readings:
+    """The readings, of which ``"mass"`` is one.
+
+    By default the first is what fits the weighting: where paths contribute to a difference, their
+    sum; where they do not, the sum is of derivatives by all that paths start from, and left out.
 
     Raises:
-        TypeError: if one of them is none.
+        TypeError: if a semiring is none.
+        ValueError: if another is called ``"mass"``.
     """
     if semirings is None:
-        found = DEFAULT
-    elif isinstance(semirings, dict):
+        carries = type(weighting).at_start is not Weighting.at_start
+        first = {"sum": SumProduct()} if carries else {}
+        return {**first, "mass": SIZES, "strongest": AbsMaxProduct()}
+    if isinstance(semirings, Mapping):
         found = {str(name): as_semiring(own) for name, own in semirings.items()}
     else:
         given = as_semiring(semirings)
         several = given.members if isinstance(given, Product) else (given,)
         found = {str(own).removesuffix("()"): own for own in several}
-    return {"mass": SIZES} | {name: own for name, own in found.items() if own != SIZES}
+    found = {"mass" if own == SIZES else name: own for name, own in found.items()}
+    if found.setdefault("mass", SIZES) != SIZES:
+        raise ValueError(f"'mass' is {SIZES}; give {found['mass']} another name.")
+    return found
 
 
 class Content:
@@ -59,7 +70,7 @@ class Content:
     Args:
         search: which paths are meant.
         grid: the modules and the tokens of its call.
-        read: the semirings that are read, by the names of the readings; the mass first.
+        read: the readings.
         k: how many stories are told.
         share: in each reading the largest edges are kept that together have so much of the sum of
             all sizes.
@@ -77,7 +88,7 @@ class Content:
         self,
         search: Search,
         grid: Grid,
-        read: Mapping[str, Semiring],
+        read: Readings,
         k: int,
         share: float,
         max_edges: int,
@@ -85,17 +96,20 @@ class Content:
         call, end = search.call, search.call.end
         assert end is not None
         crossings = Crossings(call.run, call.sources, end, grid.groups)
-        self._grid, self._heads = grid, grid.heads()
+        assert search.scores is not None
+        self._grid, self._heads = grid, grid.heads(search.scores.reached)
         watched = [array for array, _ in self._heads.values()]
-        self._names = [*read]
-        self._flows = [crossings.flow(semiring, watched) for semiring in read.values()]
-        self._mass = self._flows[0]
+        flows = {name: crossings.flow(semiring, watched) for name, semiring in read.items()}
+        self._names, self._flows, self._mass = [*flows], [*flows.values()], flows["mass"]
         if not self._mass.log_size() < math.inf:
             raise FloatingPointError(where_infinite(Scores(call.run, end, MASS)))
         self._sizes = [self._size(flow, flow.crossing) for flow in self._flows]
-        most = max_edges // len(read)
+        most = max(1, max_edges // len(read))
         self._kept = np.unique(np.concatenate([largest(s, share)[:most] for s in self._sizes]))
-        self.stories = best_storytellers(search, k, Cells(grid), SIZES)
+        of_all = as_semiring(tuple(read.values()))
+        told = best_storytellers(search, k, Cells(grid), of_all)
+        self.stories = [path for path, _ in told]
+        self._together = [elements for _, elements in told]
         self._told = [np.array(path.story, int) for path in self.stories]
         ends = self._mass.pairs[self._kept].ravel()
         self._cells = np.unique(np.concatenate([ends, self._mass.starts, *self._told]))
@@ -109,7 +123,7 @@ class Content:
                 "readings": self._readings(),
                 "nodes": self._nodes(),
                 "edges": self._edges(),
-                "stories": [*map(self._story, self.stories, self._told)],
+                "stories": [*map(self._story, self.stories, self._told, self._together)],
                 "heads": self._by_head() if self._heads else None,
                 "sources": {"through": self._by_source()} if self._grid.tokens else None,
             }
@@ -127,6 +141,7 @@ class Content:
                 "semiring": str(flow.semiring),
                 "total": whole,
                 "shares": flow is self._mass,
+                "adds": flow is self._mass or isinstance(flow.semiring, SumProduct),
                 "signed": flow.semiring.units == "weight" and bool((own < 0).any()),
             }
             for name, flow, whole, own in zip(
@@ -157,12 +172,11 @@ class Content:
             ],
         }
 
-    def _story(self, path: Path, told: np.ndarray) -> dict[str, Any]:
-        log = math.log(path.together) if path.together else -math.inf
+    def _story(self, path: Path, told: np.ndarray, together: Sequence[Elements]) -> dict[str, Any]:
         return {
             "nodes": np.searchsorted(self._cells, told).tolist(),
             "score": _rounded(np.array(path.contribution)),
-            "share": _rounded(np.array(math.exp(log - self._mass.log_size()))),
+            "together": self._read(together),
         }
 
     def _by_head(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Explorer:
             **self._content,
             "columns": texts[: self.tokens] or [""],
             "stories": [
-                {**story, "told": path.tell(texts if self.tokens else None)}
+                {**story, "told": path.route(texts if self.tokens else None)}
                 for story, path in numbered
             ],
         }
@@ -118,7 +118,7 @@ def explorer(
     source: Any = None,
     depth: int | None = None,
     k: int = 20,
-    share: float = 0.95,
+    share: float = 1.0,
     max_edges: int = 5000,
     axes: StatedAxes = None,
     traced: Argnums = None,
@@ -133,9 +133,9 @@ def explorer(
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semirings: what edges may weigh in turn: a semiring, or several; in a dict with the names
-            by which to switch. By default ``AbsSumProduct``, the mass; ``SumProduct``, where paths
-            of opposite sign cancel; and ``AbsMaxProduct``, the strongest path. The shares of the
-            mass are always among them.
+            by which to switch. The mass, ``AbsSumProduct``, is always among them, as its shares. By
+            default there is ``AbsMaxProduct`` too, the strongest path; and if paths carry what they
+            contribute to a difference, first of all their sum, ``SumProduct``.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these, see ``top_paths``.
         depth: modules are told apart by so many names of their scope, from the outside; by all
@@ -170,9 +170,8 @@ def explorer(
     check_weighting(weighting)
     k = checks.check_positive("k", k)
     max_edges = checks.check_positive("max_edges", max_edges)
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be a number in (0, 1], got {share!r}.")
-    read = readings(semirings)
+    checks.check_share(share)
+    read = readings(semirings, weighting)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
     def explore(*args: Any, **kwargs: Any) -> Explorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Grid:
         self._number = {row: n for n, row in enumerate(self.rows)}
         self.last = {row: a for a, row in names.items() if a.made_by is not None or a in call.names}
         self.modules = {row: component(a.scope) for row, a in self.last.items()}
-        tokens = [t for a in names if (t := self.along(a, TOKEN)) is not None]
+        tokens = [t for a in names if (t := call.indices(a, TOKEN)) is not None]
         self.tokens = 1 + max((int(t.max(initial=-1)) for t in tokens), default=-1)
         self.groups = group_nodes(call.run, self._cells)
 
@@ -49,18 +50,8 @@ class Grid:
         rows, tokens = np.divmod(cells, self.tokens + 1)
         return rows, tokens - 1
 
-    def along(self, array: Array, name: str) -> np.ndarray | None:
-        """The index of each node along the first axis of a name, in a shape that broadcasts."""
-        axes, loops = self._call.axes_of(array)
-        if name in axes:
-            axis, rank = axes.index(name), len(array.shape)
-            return np.arange(array.shape[axis]).reshape(
-                [-1 if a == axis else 1 for a in range(rank)]
-            )
-        return np.array(array.iteration[loops.index(name)]) if name in loops else None
-
     def _cells(self, array: Array) -> np.ndarray:
-        tokens = self.along(array, TOKEN)
+        tokens = self._call.indices(array, TOKEN)
         row = self._number[self._names[array]]
         return np.asarray(row * (self.tokens + 1) + (0 if tokens is None else tokens + 1))
 
@@ -84,13 +75,17 @@ class Grid:
         modules = {m for m in self.modules.values() if m and m != scope_names.OUTSIDE}
         return scope_names.enclosing_all([*modules]) if modules else ""
 
-    def heads(self) -> dict[str, tuple[Array, int]]:
-        """For each row with heads the last array that has them, and which of its axes they are."""
+    def heads(self, reached: Callable[[Array], bool]) -> dict[str, tuple[Array, int]]:
+        """For each row with heads the last array that has them, and which of its axes they are.
+
+        Args:
+            reached: whether any path leads from an array to the output.
+        """
         found = {}
         for array, row in self._names.items():
-            axes, _ = self._call.axes_of(array)
-            if HEAD in axes and array.made_by is not None:
-                found[row] = array, axes.index(HEAD)
+            axis = self._call.axis_of(array, HEAD)
+            if axis is not None and array.made_by is not None and reached(array):
+                found[row] = array, axis
         return found
 
     def described(self, rows: np.ndarray, tokens: np.ndarray) -> dict[str, list[Any]]:
@@ -110,10 +105,9 @@ class Grid:
 
     def _mean_squares(self, array: Array) -> dict[int, float]:
         squares = np.abs(np.asarray(array.value, complex)) ** 2
-        tokens = self.along(array, TOKEN)
-        if tokens is None or not tokens.ndim:
+        axis, tokens = self._call.axis_of(array, TOKEN), self._call.indices(array, TOKEN)
+        if axis is None:
             return {-1 if tokens is None else int(tokens): float(squares.mean())}
-        axis = tokens.shape.index(tokens.size) if tokens.size > 1 else 0
         others = tuple(a for a in range(squares.ndim) if a != axis)
         return dict(enumerate(squares.mean(others).tolist()))
 

@@ -38,11 +38,19 @@ def compiled_on_numbers(rule: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(rule)
     def on_numbers(equation: Equation, *args: Any) -> Any:
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
-            try:
-                return compiled(_SameOperation(equation), *args)
-            except TypeError:  # parameters that are not hashable
-                pass
-        return rule(equation, *args)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        alike = None if traced else _SameOperation(equation)
+        if alike is None or not _is_hashable(alike):
+            return rule(equation, *args)
+        return compiled(alike, *args)
 
     return on_numbers
+
+
+def _is_hashable(alike: _SameOperation) -> bool:
+    """Whether all parameters are."""
+    try:
+        hash(alike)
+    except TypeError:
+        return False
+    return True

@@ -128,7 +128,7 @@ def averaged_quadratic(equation: Equation, line: Line) -> list[LocalJacobian | N
 @rule_for(*QUADRATIC, axes=axis_labels.elementwise, average=averaged_quadratic)
 def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
     """∂o/∂i = JAX's own derivative, at kinks too."""
-    return _diagonals(equation, values, lambda i: _compiled_derivative(equation, i, values))
+    return _diagonals(equation, values, _derivatives(equation, *values).__getitem__)
 
 
 @rule_for("mul", axes=axis_labels.elementwise, bilinear=True)
@@ -211,6 +211,12 @@ declare("real", "imag", "complex", "conj", axes=axis_labels.elementwise, linear_
 declare("bitcast_convert_type", axes=axis_labels.same_bits)
 
 
+@compiled_on_numbers
+def _derivatives(equation: Equation, *values: Any) -> dict[int, jax.Array]:
+    """∂o/∂i for each input that paths come through."""
+    return {i: _derivative(equation, i, values) for i in equation.wrt}
+
+
 def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax.Array:
     """∂o/∂i, by a tangent of ones."""
 
@@ -219,6 +225,3 @@ def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax
 
     x = jnp.asarray(values[position])
     return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
-
-
-_compiled_derivative = compiled_on_numbers(_derivative)

@@ -111,15 +111,28 @@ class Call:
         own = self.axes.of((array.path, number, array.output))
         return own, self.axes.of_iterations(array.path)
 
-    def along(self, array: Array, name: str) -> int | np.ndarray | None:
-        """The index of each node along the first axis of this name; else that of a loop over it.
+    def axis_of(self, array: Array, name: str) -> int | None:
+        """The first axis of this name; of attention's scores ``[query, key]`` the query's."""
+        axes, _ = self.axes_of(array)
+        return axes.index(name) if name in axes else None
 
-        Of attention's scores ``[query, key]`` the first axis with tokens is the query's.
+    def indices(self, array: Array, name: str) -> np.ndarray | None:
+        """The index of each node along an axis of this name, else that of a loop over it.
+
+        In a shape that broadcasts to the array's.
         """
-        axes, loops = self.axes_of(array)
-        if name in axes:
-            return np.unravel_index(array.positions, array.shape)[axes.index(name)]
-        return array.iteration[loops.index(name)] if name in loops else None
+        axis, (_, loops) = self.axis_of(array, name), self.axes_of(array)
+        if axis is not None:
+            apart = [n if a == axis else 1 for a, n in enumerate(array.shape)]
+            return np.arange(array.shape[axis]).reshape(apart)
+        return np.array(array.iteration[loops.index(name)]) if name in loops else None
+
+    def along(self, array: Array, name: str) -> int | np.ndarray | None:
+        """The same for all nodes in a row; one number if it is the same for all."""
+        found = self.indices(array, name)
+        if found is None or not found.ndim:
+            return None if found is None else int(found)
+        return np.broadcast_to(found, array.shape).ravel()
 
     def _check_concrete(self, caller: str, values: Iterable[Any]) -> None:
         for value in values:

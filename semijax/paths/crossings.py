@@ -202,9 +202,12 @@ class Crossings:
 
 
 def _one_each(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """The numbers of intervals that hold one; −1 of empty ones. Axes they don't vary along go."""
+    """The number in each interval, −1 where it is empty; without the axes they don't vary along."""
     for axis in range(high.ndim):
-        widest = high.max(axis, keepdims=True), low.min(axis, keepdims=True)
+        widest = (
+            high.max(axis, keepdims=True, initial=-np.inf),
+            low.min(axis, keepdims=True, initial=np.inf),
+        )
         if not (widest[0] > widest[1]).any():
             high, low = widest
     return np.where(high < low, -1, high).astype(int)
@@ -213,7 +216,7 @@ def _one_each(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 def largest(shares: np.ndarray, enough: float) -> np.ndarray:
     """The positions of the largest shares, in order, that together are enough of all.
 
-    Of equal ones there are all or none.
+    Ties are kept or dropped together.
     """
     order = np.argsort(-shares, kind="stable")
     own = shares[order]
@@ -231,7 +234,7 @@ class _Sums:
         self._elements: list[Elements] = [semiring.zero((0,), jnp.float64)]
 
     def add(self, elements: Elements, shape: Shape, *groups: np.ndarray) -> None:
-        """Add the elements of an array, each to its groups; none of these may be alike."""
+        """Add the elements of an array, each to its groups; what stays in one group is left out."""
         columns = [
             np.asarray(g).reshape((1,) * (len(shape) - np.ndim(g)) + np.shape(g)) for g in groups
         ]

@@ -191,8 +191,7 @@ def gradient_graph(
     checks.check_depth(depth)
     if level not in ("element", "scope"):
         raise ValueError(f"level must be 'element' or 'scope', got {level!r}.")
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be a number in (0, 1], got {share!r}.")
+    checks.check_share(share)
     check_weighting(weighting)
     checked = AbsSumProduct() if semiring is None else as_semiring(semiring)
     if isinstance(checked, Product):

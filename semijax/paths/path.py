@@ -178,11 +178,6 @@ class Stage:
         return tuple(dict.fromkeys(edge.around for edge in self.edges if edge.around))
 
     @property
-    def only_skips(self) -> bool:
-        """Whether all that the path does here is to go around other modules."""
-        return bool(self.scope) and all(edge.around for edge in self.edges)
-
-    @property
     def skips_text(self) -> str:
         """The text for what it went around: ``" (skips mlp)"``, or nothing."""
         around = "; ".join(scope_names.relative(names, self.scope) for names in self.around)
@@ -370,16 +365,32 @@ class Path:
         return Story(stages)
 
     def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
-        """The path in words: what it contributes, and through which modules, heads and tokens.
+        """The path in words: what it contributes, and its ``route``.
+
+        Args:
+            tokens: as for ``route``.
+            depth: as for ``route``.
+
+        Returns:
+            One line, as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' → past
+            layer_1 … layer_5 → head``.
+
+        Raises:
+            ValueError: if there are fewer texts than tokens.
+        """
+        return f"{self.contribution_text}: {self.route(tokens, depth)}"
+
+    def route(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
+        """The modules, heads and tokens that the path passes, in words.
 
         Args:
             tokens: the texts of the tokens; by default their numbers.
             depth: as for ``collapse``.
 
         Returns:
-            One line, as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' → past
-            layer_1 … layer_5 → head``. A token is told where the path comes to it; a layer, by its
-            number, where it comes to one of its modules; and what it only goes around as past.
+            One line, as ``'keys' → layer_0/attention, head 3 → 'are' → past layer_1 … layer_5 →
+            head``. Tokens are named where the path reaches them, layers where
+            it enters one of their modules; modules that it only bypasses follow "past".
 
         Raises:
             ValueError: if there are fewer texts than tokens.
@@ -396,7 +407,7 @@ class Path:
                 if token is not None and token != told:
                     parts.append(_token_text(token, tokens))
                     told = token
-        return f"{self.contribution_text}: {' → '.join(parts)}"
+        return " → ".join(parts)
 
     def components(self, depth: int | None = None) -> dict[str, int]:
         """How many of the path's edges lie in each module: what it matters to the path.
@@ -621,15 +632,26 @@ def _hashable(label: Any) -> Any:
     return tuple(map(_hashable, label)) if isinstance(label, list) else label
 
 
+def _is_bypassed(before: Stage, stage: Stage, after: Stage | None) -> bool:
+    """Whether a path only goes around what is in a stage's module, and enters nothing in it."""
+    inside = any(scope_names.is_within(s.scope, stage.scope) for s in (before, after) if s)
+    return bool(stage.scope) and not inside and all(edge.around for edge in stage.edges)
+
+
 def _told_names(stages: Story) -> list[tuple[str, list[Stage]]]:
     """What to call stages; those that only go around modules are one, if they follow each other."""
     scopes = list(dict.fromkeys(stage.scope for stage in stages if stage.scope))
     short = scope_names.without_common(scopes) if len(scopes) > 1 else scopes
     name_of = dict(zip(scopes, short, strict=True))
     layers, layer = [*scope_names.numbered(short).values()], None
+    bypassed = [False] + [
+        _is_bypassed(before, stage, after) and bool(name_of[stage.scope])
+        for before, stage, after in zip(stages, stages[1:], [*stages[2:], None], strict=False)
+    ]
     found: list[tuple[str, list[Stage]]] = []
-    for past, group in itertools.groupby(stages, lambda stage: stage.only_skips):
-        own = list(group)
+    pairs = zip(bypassed, stages, strict=True)
+    for past, group in itertools.groupby(pairs, lambda pair: pair[0]):
+        own = [stage for _, stage in group]
         if past and len(own) > 1:
             found.append((f"past {name_of[own[0].scope]} … {name_of[own[-1].scope]}", own))
             layer = None

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import checks
+from semijax.elements import Elements
 from semijax.paths.call import Call
 from semijax.paths.descent import by_chance, descend, largest
 from semijax.paths.k_best import k_best
@@ -158,7 +159,8 @@ def top_paths(
             found = k_best(search.scores, k, search.sources)
             return Paths(Labels(call).paths(found), search.explanation)
         told = Told(call, distinct)
-        return Paths(best_storytellers(search, k, told, of_all), search.explanation)
+        found = best_storytellers(search, k, told, of_all)
+        return Paths([_with_statistic(p, of_all, e) for p, e in found], search.explanation)
 
     return paths
 
@@ -293,14 +295,16 @@ def sample_paths(
     return paths
 
 
-def best_storytellers(search: Search, k: int, told: Labelling, of_all: Semiring) -> list[Path]:
-    """The best path of each of the k best stories; there is one at least.
+def best_storytellers(
+    search: Search, k: int, told: Labelling, of_all: Semiring
+) -> list[tuple[Path, Elements]]:
+    """The best path of each of the k best stories, and the elements of all paths that tell it.
 
     Args:
         search: which paths are meant.
         k: how many; there may be fewer.
         told: what is told of every node.
-        of_all: the semiring of ``together``, see ``Path``.
+        of_all: the semiring of these elements.
     """
     assert search.scores is not None
     call, order = search.call, search.scores.order
@@ -310,11 +314,14 @@ def best_storytellers(search: Search, k: int, told: Labelling, of_all: Semiring)
     labels, paths = Labels(call), []
     for story in best_stories(suffixes, order, k):
         (path,) = labels.paths(best_path(suffixes, order, story))
-        whole = everything.whole(story)
-        together = jax.tree.map(_plain, read_out(of_all, whole))
         said = tuple(told.labels[number] for number in story)
-        paths.append(dataclasses.replace(path, story=said, together=together))
+        paths.append((dataclasses.replace(path, story=said), everything.whole(story)))
     return paths
+
+
+def _with_statistic(path: Path, semiring: Semiring, elements: Elements) -> Path:
+    together = jax.tree.map(_plain, read_out(semiring, elements))
+    return dataclasses.replace(path, together=together)
 
 
 def _plain(statistic: Any) -> Any:

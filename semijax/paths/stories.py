@@ -217,7 +217,7 @@ def _positions(told: Any, labels: set[int], array: Array) -> np.ndarray:
     """Where the nodes of an array have one of some labels."""
     if np.ndim(told) == 0:
         return array.positions if int(told) in labels else np.zeros(0, int)
-    return np.flatnonzero(np.isin(told, [*labels]))
+    return np.flatnonzero(functools.reduce(np.logical_or, (told == label for label in labels)))
 
 
 def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:

@@ -27,8 +27,9 @@ def name_visits(
 
     Returns:
         Names such as ``"h/0/attn"``, in the order of computation. The sums of residual connections
-        are called by what they add, the last module on the way: ``"h/0 + attn"``; other modules
-        that paths come back to by number: ``"h/0 (1)"``, ``"h/0 (2)"``.
+        are called by what they add, the last module on the way: ``"h/0 + attn"``; several of one
+        name, and other modules that paths come back to, by number: ``"h/0 (1)"``, ``"h/0 (2)"``.
+        Where paths start in a loop, each iteration has a name: ``"layer/up[2]"``.
     """
     visit_of = _visits(run, starts, component)
     if not apart:
@@ -41,12 +42,23 @@ def name_visits(
         made = steps.setdefault(visit, [])
         if array.step is not None and array not in starts:
             made.append(run.steps[array.step])
-    names = {
-        visit: _sum_name(run, visit[0], made)
-        or (visit[0] if counts[visit[0]] == 1 else f"{visit[0]} ({visit[1] + 1})")
-        for visit, made in steps.items()
+    sums = {visit: _sum_name(run, visit[0], made) for visit, made in steps.items()}
+    alike = collections.Counter(sums.values())
+    names, numbers = {}, collections.Counter[str]()
+    for visit, name in sums.items():
+        if name is not None and alike[name] > 1:
+            numbers[name] += 1
+            name = f"{name} ({numbers[name]})"
+        whole = visit[0] if counts[visit[0]] == 1 else f"{visit[0]} ({visit[1] + 1})"
+        names[visit] = name or whole
+    return {
+        array: names[visit] if array not in starts else starts[array] + _brackets(array.iteration)
+        for array, visit in visit_of.items()
     }
-    return {array: starts.get(array) or names[visit] for array, visit in visit_of.items()}
+
+
+def _brackets(iteration: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, iteration))}]" if iteration else ""
 
 
 def _visits(

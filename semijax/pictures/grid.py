@@ -87,32 +87,127 @@ def path_grid(
     columns = [_columns(path, find, len(text)) for path, find in pairs]
     labels = ["input", *names, "output"]
     with drawing(*labels, *text, title):
-        width, height = extent(len(text), 0.36), extent(len(labels), 0.85)
+        bundled = len(paths) > FEW
+        width, height = extent(len(text), 0.36), extent(len(labels), 0.4 if bundled else 0.85)
         figure, axes = new_figure(width, height, title, labels=("layer", "token"))
         axes.set(xlim=(-0.6, len(text) - 0.4), ylim=(0, len(labels)))
         for row in range(0, len(labels), 2):
             axes.axhspan(row, row + 1, color="0.95", zorder=0)
         axes.vlines(range(len(text)), 0, len(labels), color="0.85", linewidth=0.5, zorder=0.5)
         strengths = _strengths(paths)
-        starts: dict[float, list[int]] = {}
-        for number, path in enumerate(paths):
-            apart = min(0.2, 0.8 / len(paths)) * (number - (len(paths) - 1) / 2)
-            points, tokened = _points(path, rows[number], columns[number])
-            starts.setdefault(points[0, 0], []).append(number + 1)
-            points[:, 0] += apart
-            _draw_path(axes, path, points, tokened, 0.8 + 1.4 * strengths[number])
-        for column, numbers in starts.items() if 1 < len(paths) <= FEW else ():
-            shown = ", ".join(map(str, numbers[:3])) + ", …" * (len(numbers) > 3)
-            axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom")
+        if bundled:
+            _draw_bundles(axes, _bundles(paths, rows, columns))
+        else:
+            _draw_each(axes, paths, rows, columns, strengths)
         label_ticks(axes.xaxis, text, width, 0.16, rotation=90)
         label_ticks(axes.yaxis, labels, height, 0.14, first=0.5)
-        _path_legend(figure, paths, strengths)
+        if bundled:
+            _bundle_legend(figure)
+        else:
+            _path_legend(figure, paths, strengths)
         fit_around(figure, axes, width, height)
-        return finished(figure, title, _path_caption(paths))
+        return finished(figure, title, _bundle_caption(paths) if bundled else _path_caption(paths))
 
 
 FEW = 8
-"""Of so many paths the numbers are written where they start; of more they would overlap."""
+"""So many paths are drawn each by itself; more are bundled."""
+
+
+def _draw_each(
+    axes: Axes,
+    paths: Sequence[Path],
+    rows: Sequence[Sequence[int]],
+    columns: Sequence[Sequence[tuple[int, bool]]],
+    strengths: Sequence[float],
+) -> None:
+    """Draw paths side by side, with their numbers where they start."""
+    starts: dict[float, list[int]] = {}
+    for number, path in enumerate(paths):
+        apart = min(0.2, 0.8 / len(paths)) * (number - (len(paths) - 1) / 2)
+        points, tokened = _points(path, rows[number], columns[number])
+        starts.setdefault(points[0, 0], []).append(number + 1)
+        points[:, 0] += apart
+        _draw_path(axes, path, points, tokened, 0.8 + 1.4 * strengths[number])
+    for column, numbers in starts.items() if len(paths) > 1 else ():
+        shown = ", ".join(map(str, numbers[:3])) + ", …" * (len(numbers) > 3)
+        axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom")
+
+
+Station = tuple[int, int, bool]
+"""A row, a column, and whether a path goes around the modules of the row."""
+
+
+def _bundles(
+    paths: Sequence[Path],
+    rows: Sequence[Sequence[int]],
+    columns: Sequence[Sequence[tuple[int, bool]]],
+) -> dict[tuple[Station, Station], list[float]]:
+    """Of each way from a station to the next what its paths contribute, over the largest of all."""
+    found: dict[tuple[Station, Station], list[float]] = {}
+    largest = max(path.log_abs_contribution for path in paths)
+    for path, of_row, of_column in zip(paths, rows, columns, strict=True):
+        around = [False, *(bool(edge.around) for edge in path.edges)]
+        stations: dict[tuple[int, int], bool] = {}
+        for row, (column, _), past in zip(of_row, of_column, around, strict=True):
+            # A path goes around a row if a residual connection is all that it takes there.
+            stations[row, column] = past and stations.get((row, column), True)
+        log = path.log_abs_contribution
+        sign = math.copysign(1, path.contribution) if path.contribution else path.sign
+        amount = sign * math.exp(log - largest) if log > -math.inf else 0.0
+        trail = [(row, column, past) for (row, column), past in stations.items()]
+        for way in itertools.pairwise(trail):
+            found.setdefault(way, []).append(amount)
+    return found
+
+
+def _draw_bundles(axes: Axes, bundles: Mapping[tuple[Station, Station], list[float]]) -> None:
+    """Draw every way from a station to the next once."""
+    from matplotlib.patches import FancyArrowPatch
+
+    sizes = {way: sum(map(abs, amounts)) for way, amounts in bundles.items()}
+    largest = max(sizes.values(), default=0.0) or 1.0
+    for (start, end), size in sorted(sizes.items(), key=lambda pair: pair[1]):
+        (row, column, _), (next_row, next_column, past) = start, end
+        ends = (column, row + 0.5), (next_column, next_row + 0.5)
+        axes.add_patch(
+            FancyArrowPatch(
+                *ends,
+                arrowstyle="-",
+                connectionstyle=f"arc3,rad={0.25 * np.sign(column - next_column)}",
+                color=_sign_colour(math.fsum(bundles[start, end])),
+                linestyle=_DASHED if past else "solid",
+                linewidth=0.6 + 4.4 * math.sqrt(size / largest),
+                alpha=0.75,
+                shrinkA=0,
+                shrinkB=0,
+                zorder=2,
+            )
+        )
+    stations = {station[:2] for way in bundles for station in way}
+    axes.scatter(
+        *zip(*((c, r + 0.5) for r, c in stations), strict=True), s=9, color="0.2", zorder=3
+    )
+
+
+def _bundle_caption(paths: Sequence[Path]) -> str:
+    return (
+        f"{len(paths)} gradient paths, bundled. Line width is the square root of the sum of "
+        "|contribution| over the largest; sign of the sum: red +, blue −; dashed: the layer is "
+        "gone around by a residual connection"
+    )
+
+
+def _bundle_legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    looks = {
+        "together > 0": {"color": page.POSITIVE},
+        "together < 0": {"color": page.NEGATIVE},
+        "goes around the layer": {"color": "0.2", "linestyle": _DASHED},
+    }
+    handles = [Line2D([], [], linewidth=1.6, label=label, **look) for label, look in looks.items()]
+    title = "Line width: √(sum of |contribution| / the largest)"
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title)
 
 
 def _path_caption(paths: Sequence[Path]) -> str:

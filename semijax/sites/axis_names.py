@@ -32,10 +32,14 @@ Key = tuple[tuple[tuple[int, int], ...], int | None, int]
 """An array: the regions it is made in, the number of the equation that makes it, and which of its
 outputs it is; or which of the inputs, for None."""
 
+NO_KEY: Key = ((), None, -1)
+"""That of a constant."""
+
 StatedAxes = Mapping[str, Sequence[str | None]] | None
 """What a user says of axes: from an array's name, or a glob, to the names of its axes."""
 
 GATHER, DOT, RESHAPE = primitive("gather"), primitive("dot_general"), primitive("reshape")
+BROADCAST = primitive("broadcast_in_dim")
 
 
 class NamedAxis(NamedTuple):
@@ -105,6 +109,8 @@ def _products(
 
     Both are labels and sizes, and of as many elements.
     """
+    if any(size == 0 for _, size in wholes):
+        return
     waiting = [part for part in parts if part[1] != 1]
     for axis, (_, whole) in enumerate(wholes):
         own, size = [], 1
@@ -153,7 +159,7 @@ class AxisNames:
         return tuple(map(self._name, self._of.get(key, ())))
 
     def axis(self, site: Site, name: str) -> NamedAxis:
-        """The first axis of a site with a name, but rather one of its own than a loop's.
+        """The first axis of a site with a name, preferring its own axes to those of loops.
 
         Where none has it, a part of the first axis that has.
 
@@ -203,15 +209,35 @@ class AxisNames:
     def _heads(self, names: Mapping[int, str | None]) -> dict[int, str | None]:
         """What is shared where arrays with tokens are contracted, and is nothing else.
 
-        An axis of length 1 beside it stands for a batch that is missing.
+        An axis of length 1 beside it stands for a batch that is missing. Where a batch and heads
+        are one axis, the heads are the other part of it.
         """
         found: dict[int, str | None] = {}
+        with_batch = self._joined_with_a_batch(names)
         for shared, everything in self._contractions:
             if TOKEN in {names.get(self._find(x)) for x in everything if x is not None}:
-                roots = {self._find(x): n for x, n in shared if x is not None}
-                others = {root: n for root, n in roots.items() if root not in names}
-                longer = {root for root, n in others.items() if n > 1}
+                roots = {
+                    part: size
+                    for label, size in shared
+                    if label is not None
+                    for part in with_batch.get(self._find(label), [self._find(label)])
+                }
+                others = {root: size for root, size in roots.items() if root not in names}
+                longer = {root for root, size in others.items() if size > 1}
                 found |= dict.fromkeys(longer or others, HEAD)
+        return found
+
+    def _joined_with_a_batch(self, names: Mapping[int, str | None]) -> dict[int, list[int]]:
+        """For axes that a batch is one part of, the parts."""
+        found = {}
+        for key, axes in self._parts.items():
+            for axis, parts in axes.items():
+                whole, roots = (
+                    self._of[key][axis],
+                    [self._find(x) for x, _ in parts if x is not None],
+                )
+                if whole is not None and BATCH in map(names.get, roots):
+                    found[self._find(whole)] = roots
         return found
 
     # Through the equations.
@@ -221,7 +247,7 @@ class AxisNames:
         known: dict[Variable, Labels] = {
             v: self._labels.fresh(np.shape(value)) for v, value in graph.constants.items()
         }
-        keys: dict[Variable, Key] = {v: (graph.path, None, -1) for v in graph.constants}
+        keys: dict[Variable, Key] = dict.fromkeys(graph.constants, NO_KEY)
         for n, (variable, labels) in enumerate(zip(graph.inputs, inputs, strict=True)):
             keys[variable] = graph.path, None, n
             known[variable] = self._of[keys[variable]] = labels
@@ -245,18 +271,37 @@ class AxisNames:
     def _divide(
         self, graph: Graph, known: Mapping[Variable, Labels], keys: Mapping[Variable, Key]
     ) -> None:
-        """Note the parts of axes, from a reshape on as far as all that follows is elementwise."""
+        """Note the parts of axes, from a reshape on as far as one array is followed alone.
+
+        Where two arrays are added each may have parts of its own; a bias is spread over all rows.
+        """
+        spread: set[Variable] = set()
         for equation in (*graph.equations, *reversed(graph.equations)):
-            arrays = [v for v in (*equation.inputs, *equation.outputs) if isinstance(v, Variable)]
-            if equation.primitive is RESHAPE and len(arrays) == 2:
-                old, new = (list(zip(known[v], v.shape, strict=True)) for v in arrays)
-                found = {0: dict(_products(new, old)), 1: dict(_products(old, new))}
-                for n, parts in found.items():
-                    self._parts.setdefault(keys[arrays[n]], {}).update(parts)
-            elif declaration(equation.primitive).axes in (elementwise, unchanged):
-                alike = [keys[v] for v in arrays if v.shape == equation.outputs[0].shape]
-                parts = {a: p for key in alike for a, p in self._parts.get(key, {}).items()}
-                self._parts |= dict.fromkeys(alike, parts) if parts else {}
+            inputs = {v for v in equation.inputs if isinstance(v, Variable)}
+            made = equation.outputs[0] if equation.outputs else None
+            if equation.primitive is RESHAPE and inputs and made is not None:
+                (read,) = inputs
+                old, new = (list(zip(known[v], v.shape, strict=True)) for v in (read, made))
+                self._note_parts(keys[made], dict(_products(old, new)))
+                self._note_parts(keys[read], dict(_products(new, old)))
+            elif equation.primitive is BROADCAST:
+                spread |= {*equation.outputs}
+            elif made and declaration(equation.primitive).axes in (elementwise, unchanged):
+                alike = [v for v in inputs if v.shape == made.shape and v not in spread]
+                if not alike:
+                    spread.add(made)
+                elif len(alike) == 1:
+                    one, other = keys[alike[0]], keys[made]
+                    self._note_parts(one, self._parts.get(other, {}))
+                    self._note_parts(other, self._parts.get(one, {}))
+
+    def _note_parts(self, key: Key, parts: Mapping[int, list[Part]]) -> None:
+        """Add parts of an array's axes; an axis that has others already has none that are known."""
+        if key == NO_KEY:
+            return
+        own = self._parts.setdefault(key, {})
+        for axis, found in parts.items():
+            own[axis] = found if own.get(axis, found) == found else []
 
     def _note(self, equation: Equation, outputs: Sequence[Labels], read: Any) -> None:
         """Where tokens are embedded, and what may be heads."""

@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import itertools
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     scopes = [*_without_operations(entered)]
     outer = ""
     for (scope, key), (inner, _) in itertools.zip_longest(scopes, scopes[1:], fillvalue=("", None)):
-        if outer and scope.startswith(f"{outer}."):
+        if outer and scope.startswith(f"{outer}.") and _is_of_linen(scope[len(outer) + 1 :]):
             continue
         is_second_name = (isinstance(outer, Given) and outer.is_called_inside(scope)) or (
             isinstance(inner, Given) and inner.is_called_outside(scope)
@@ -65,6 +66,19 @@ def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             names = (name for name in scope.split("/") if name)
             yield from ((name, (key, n)) for n, name in enumerate(names))
         outer = scope
+
+
+def _is_of_linen(method: str) -> bool:
+    """Whether a class of Flax Linen's modules has a method of this name."""
+    linen, waiting = sys.modules.get("flax.linen"), []
+    if linen is not None:
+        waiting = [linen.Module]
+    while waiting:
+        kind = waiting.pop()
+        if callable(vars(kind).get(method)):
+            return True
+        waiting += kind.__subclasses__()
+    return False
 
 
 def _without_operations(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

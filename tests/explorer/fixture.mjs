@@ -92,7 +92,7 @@ export function fixture({ layers = 2, tokens = 12, most = 5000, seed = 1, heads 
   const kept = order.slice(0, most);
   const sum = (weights, list) => list.reduce((a, e) => a + Math.abs(weights[e]), 0);
   const node = (n) => ({ row: Math.floor(n / width), column: n === output ? -1 : n % width });
-  const stories = tell(edges, strongest, mass, width, output, rows, columns, node);
+  const stories = tell(edges, { mass, gradient, strongest }, width, output, rows, columns, node);
   const matrix = (scale) => Array.from({ length: layers }, () => Array.from({ length: heads }, () => scale * draw() ** 3));
   const short = (x) => (Number.isFinite(x) ? Number(x.toPrecision(4)) : String(x));
   const ids = Array.from({ length: count }, (_, n) => n);
@@ -103,10 +103,10 @@ export function fixture({ layers = 2, tokens = 12, most = 5000, seed = 1, heads 
     rows,
     columns,
     readings: [
-      { name: "mass", semiring: "AbsSumProduct()", total: mass.total, shares: true, signed: false },
-      { name: "gradient", semiring: "SumProduct()", total: gradient.total, shares: false, signed: true },
-      { name: "strongest", semiring: "AbsMaxProduct()", total: strongest.total, shares: false, signed: false },
-      { name: "entropy", semiring: "Entropy()", total: 7.5, shares: false, signed: false },
+      { name: "mass", semiring: "AbsSumProduct()", total: mass.total, shares: true, adds: true, signed: false },
+      { name: "gradient", semiring: "SumProduct()", total: gradient.total, shares: false, adds: true, signed: true },
+      { name: "strongest", semiring: "AbsMaxProduct()", total: strongest.total, shares: false, adds: false, signed: false },
+      { name: "entropy", semiring: "Entropy()", total: 7.5, shares: false, adds: false, signed: false },
     ],
     nodes: {
       row: ids.map((n) => node(n).row),
@@ -135,7 +135,7 @@ export function fixture({ layers = 2, tokens = 12, most = 5000, seed = 1, heads 
 }
 
 /** The strongest path from each of the best tokens. */
-function tell(edges, strongest, mass, width, output, rows, columns, node) {
+function tell(edges, { mass, gradient, strongest }, width, output, rows, columns, node) {
   const best = new Map();
   for (const [tail, head, w] of edges) {
     const score = Math.abs(w) * strongest.after[head];
@@ -154,8 +154,7 @@ function tell(edges, strongest, mass, width, output, rows, columns, node) {
       nodes,
       told: `starts at “${columns[start]}”, ${moved} and ends in the logit`,
       score: Number(strongest.after[start].toPrecision(4)),
-      share: Number(Math.min(mass.source[start] / mass.total, 1).toPrecision(3)),
-      paths: Math.round(7 * 3 ** Math.min(rows.length / 8, 12)),
+      together: [mass, gradient, strongest, { source: [5] }].map(({ source }, n) => Number((source[n < 3 ? start : 0] / (n < 3 ? 10 : 1)).toPrecision(4))),
     };
   });
 }

@@ -26,7 +26,7 @@ function small(seed, count = 9) {
   const graph = read(
     JSON.stringify({
       version: 1, title: "", unit: null, rows: nodes.map((n) => ({ name: `${n}`, group: null })), columns: [""],
-      readings: [{ name: "mass", semiring: "AbsSumProduct()", total: 1, shares: true, signed: false }],
+      readings: [{ name: "mass", semiring: "AbsSumProduct()", total: 1, shares: true, adds: true, signed: false }],
       nodes: { row: nodes, column: nodes.map(() => 0), scope: nodes.map(String), line: nodes.map(() => ""), value: nodes, through: [nodes] },
       edges: { tail, head, weights: [none], shown: [1] }, stories: [], heads: null, sources: null,
     }),
@@ -65,12 +65,12 @@ describe("edges between layers", () => {
   const closed = new Set([0, 1]);
   const view = cells(data, closed);
 
-  it("add up where the reading has shares, and else the largest stands for all", () => {
-    for (const reading of [0, 1]) {
+  it("add up where the reading's do, and else the largest stands for all", () => {
+    for (const reading of [0, 1, 2]) {
       const edges = viewEdges(data, view, reading, data.edges.count, null);
       edges.members.forEach((members, e) => {
         const weights = members.map((m) => data.edges.weights[reading][m]);
-        const right = reading === 0 ? weights.reduce((a, b) => a + b) : weights.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
+        const right = data.readings[reading].adds ? weights.reduce((a, b) => a + b) : weights.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
         assert.equal(edges.weight[e], right);
       });
       const inside = data.edges.tail.filter((tail, e) => view.of[tail] === view.of[data.edges.head[e]]).length;
@@ -125,7 +125,7 @@ it("numbers and names are said as people write them", () => {
   assert.equal(commonPrefix(["a/h/0"]), "");
   assert.equal(placeName(data, "g1:2"), "h/1 at “to”");
   assert.equal(token({ columns: ["\n", "  "] }, 1), "␣␣");
-  const reading = (semiring) => ({ name: "x", semiring, total: 1, shares: false, signed: false });
+  const reading = (semiring) => ({ name: "x", semiring, total: 1, shares: false, adds: false, signed: false });
   assert.match(sentence(reading("MaxProduct()"), "logits"), /largest weight of a path that crosses them, in logits\.$/);
   assert.match(sentence(reading("Mine(k=3)"), null), /what Mine\(k=3\) makes of all paths/);
 });

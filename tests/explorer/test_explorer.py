@@ -77,7 +77,8 @@ def test_rows_are_modules_each_visit_apart():
 
 
 def test_edges_are_what_all_paths_have_in_common():
-    _, data = explored(share=1.0, semirings=(sj.SumProduct(), sj.AbsMaxProduct(), sj.PathCount()))
+    semirings = sj.AbsSumProduct(), sj.SumProduct(), sj.AbsMaxProduct(), sj.PathCount()
+    _, data = explored(semirings=semirings)
     paths = sj.top_paths(SCORE, 5000, source="*embed/*")(IDS)
     assert len(paths) < 5000
     nodes = data["nodes"]
@@ -192,14 +193,19 @@ def test_without_tokens_modules_are_one_column():
 def test_a_budget_of_edges_is_shared_by_the_readings():
     _, data = explored(max_edges=6)
     assert len(data["edges"]["tail"]) <= 6 and max(data["edges"]["shown"]) < 1
+    _, data = explored(max_edges=1)
+    assert len(data["edges"]["tail"]) >= 1
+    _, data = explored(share=0.5)
+    assert min(data["edges"]["shown"]) >= 0.5 and max(data["edges"]["shown"]) < 1
 
 
 def test_a_difference_between_two_runs():
     other = np.array([3, 1, 2])
     found, data = explored(weighting=sj.Contrast(other))
-    total = data["readings"][1]["total"]
+    assert [r["name"] for r in data["readings"]] == ["sum", "mass", "strongest"]
+    total = data["readings"][0]["total"]
     assert total == pytest.approx(float(SCORE(IDS) - SCORE(other)), rel=1e-3)
-    through = data["sources"]["through"][1]
+    through = data["sources"]["through"][0]
     assert through[0] == through[2] == 0 and through[1] == pytest.approx(total, rel=1e-3)
     assert " of " in found.stories.tell()
 
@@ -207,6 +213,8 @@ def test_a_difference_between_two_runs():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"share must be a number in \(0, 1\]"):
         sj.explorer(jnp.sum, share=0)
+    with pytest.raises(TypeError, match=r"share must be a number in \(0, 1\], got 'a'"):
+        sj.explorer(jnp.sum, share="a")
     with pytest.raises(ValueError, match="max_edges"):
         sj.explorer(jnp.sum, max_edges=0)
     with pytest.raises(TypeError, match="semiring"):
@@ -223,8 +231,62 @@ def test_what_is_refused():
 
 def test_readings_have_names():
     _, data = explored()
-    assert [r["name"] for r in data["readings"]] == ["mass", "sum", "strongest"]
+    assert [r["name"] for r in data["readings"]] == ["mass", "strongest"]
     _, data = explored(semirings=(sj.Entropy(), sj.MaxProduct()))
-    assert [r["name"] for r in data["readings"]] == ["mass", "Entropy", "MaxProduct"]
+    assert [r["name"] for r in data["readings"]] == ["Entropy", "MaxProduct", "mass"]
     _, data = explored(semirings={"spread": sj.Entropy(), "all": sj.AbsSumProduct()})
-    assert [r["name"] for r in data["readings"]] == ["mass", "spread"]
+    assert [r["name"] for r in data["readings"]] == ["spread", "mass"]
+    assert [r["shares"] for r in data["readings"]] == [False, True]
+    with pytest.raises(ValueError, match=r"give SumProduct\(\) another name"):
+        sj.explorer(jnp.sum, semirings={"mass": sj.SumProduct()})
+
+
+def test_stories_know_what_all_their_paths_have():
+    """In each reading; the shares of the mass in logarithms, which do not overflow."""
+    _, data = explored(semirings={"sum": sj.SumProduct(), "strongest": sj.AbsMaxProduct()}, k=500)
+    names = [r["name"] for r in data["readings"]]
+    sums, best, shares = zip(*(story["together"] for story in data["stories"]), strict=True)
+    assert names == ["sum", "strongest", "mass"]
+    assert math.fsum(shares) == pytest.approx(1, rel=1e-2)
+    assert math.fsum(sums) == pytest.approx(data["readings"][0]["total"], rel=1e-2)
+    assert best == pytest.approx([abs(story["score"]) for story in data["stories"]], rel=1e-3)
+
+    def huge(x):
+        return jax.lax.fori_loop(0, 200, lambda _, c: c * 1e5 + c, x)
+
+    data = json.loads(sj.explorer(huge, semirings=sj.PathCount())(1.0).to_json())
+    assert [story["together"][1] for story in data["stories"]] == [1.0]
+    nothing = json.loads(sj.explorer(lambda x: (0 * x).sum())(jnp.ones(3)).to_json())
+    assert all(story["together"][0] == 0 for story in nothing["stories"])
+
+
+def test_nothing_flows_where_attention_is_frozen():
+    def score(ids):
+        table = jnp.arange(20.0).reshape(5, 4) / 10
+        with jax.named_scope("embed"):
+            x = table[ids]
+        q = x.reshape(3, HEADS, 2)
+        pattern = sj.tap(jnp.tanh(jnp.einsum("qhd,khd->hqk", q, q)), "pattern")
+        mixed = jnp.einsum("hqk,khd->qhd", pattern, q)
+        return jnp.tanh(mixed).sum()
+
+    for function in (score, sj.freeze(score, "pattern")):
+        data = json.loads(sj.explorer(function, source="embed/*")(IDS).to_json())
+        assert data["heads"]["count"] == HEADS
+
+
+def test_the_value_of_one_token():
+    """Its axis has the length of others."""
+
+    def f(ids):
+        x = jnp.arange(8.0).reshape(2, 4)[ids].reshape(1, HEADS, 2)
+        scores = jnp.einsum("thd,shd->hts", x, x)
+        return jnp.einsum("hts,shd->htd", scores, x).sum()
+
+    data = json.loads(sj.explorer(f, source="*gather*")(np.array([1])).to_json())
+    x = np.arange(4.0, 8.0).reshape(HEADS, 2)
+    mixed = np.einsum("hd,hd->h", x, x)[:, None] * x
+    assert data["nodes"]["value"][1] in (
+        pytest.approx(np.sqrt((mixed**2).mean()), rel=1e-3),
+        pytest.approx(mixed.sum(), rel=1e-3),
+    )

@@ -223,3 +223,44 @@ def test_what_is_refused():
         sj.gradient_graph(jnp.sum, level="scope", semiring=(sj.MaxProduct(), sj.PathCount()))
     nothing = sj.gradient_graph(lambda x: jnp.sum(lax.stop_gradient(x)))(X)
     assert nothing.nodes == () and "<svg" in nothing.to_html()
+
+
+def test_each_visit_to_a_module_is_a_node():
+    """Of a block that is used again, and of residual sums of the same name."""
+    w = jnp.array([[0.5, -1.0], [1.5, 0.2]])
+
+    def shared(x):
+        for _ in range(3):
+            with jax.named_scope("block"):
+                with jax.named_scope("attn"):
+                    h = jnp.tanh(x @ w)
+                x = x + h
+                with jax.named_scope("mlp"):
+                    h = jnp.sin(x @ w)
+                x = x + h
+        return x.sum()
+
+    graph = sj.gradient_graph(shared, level="scope", share=1.0)(jnp.ones(2))
+    names = [node.name for node in graph.nodes]
+    assert len(set(names)) == len(names) == 14
+    assert names[:6] == [
+        "[0]",
+        *("block/attn (1)", "block + attn (1)", "block/mlp (1)", "block + mlp (1)"),
+        "block/attn (2)",
+    ]
+    assert all(edge.tail < edge.head and edge.share <= 1 + 1e-9 for edge in graph.edges)
+
+
+def test_sources_in_a_loop_are_a_node_in_each_iteration():
+    def loop(x):
+        def body(carry, row):
+            with jax.named_scope("cell"):
+                h = sj.tap(jnp.tanh(carry * row), "h")
+            return h + carry, None
+
+        return lax.scan(body, 1.0, x)[0]
+
+    graph = sj.gradient_graph(loop, source="h", level="scope", share=1.0)(jnp.ones(3))
+    names = [node.name for node in graph.nodes]
+    assert {"cell/h[0]", "cell/h[1]", "cell/h[2]"} <= set(names)
+    assert all(edge.tail < edge.head for edge in graph.edges)

@@ -239,6 +239,38 @@ def test_told():
     assert read.tell(words) == paths[0].tell(words)
 
 
+def test_told_past_what_is_only_gone_around():
+    def f(x, within=""):
+        for layer in range(2):
+            with jax.named_scope(f"layer_{layer}"):
+                with jax.named_scope("attn"):
+                    h = 0.1 * jnp.sin(x)
+                x = x + h
+                with jax.named_scope("mlp"):
+                    h = 18 * jnp.tanh(x * 0.1)
+                x = x + h
+        return x.sum()
+
+    routes = {
+        path.route() for path in sj.top_paths(f, 16, distinct="module")(jnp.array([1.0, 2.0, -0.5]))
+    }
+    routes = {route.partition("] → ")[2] for route in routes}
+    assert "past layer_0 … layer_1" in routes
+    assert "past layer_0 → layer_1 (skips attn) → mlp → layer_1" in routes
+    assert "layer_0 (skips attn) → mlp → layer_0 → past layer_1" in routes
+    assert "layer_0/attn → layer_0 → mlp → layer_0 → past layer_1" in routes
+
+    def in_one(x):
+        with jax.named_scope("block"):
+            with jax.named_scope("attn"):
+                h = jnp.sin(x)
+            return (x + h).sum()
+
+    (skip, _) = sj.top_paths(in_one, 2, distinct="module")(jnp.ones(1))
+    assert skip.route().endswith("block (skips attn)")
+    assert skip.tell() == f"{skip.contribution_text}: {skip.route()}"
+
+
 # Axes.
 
 

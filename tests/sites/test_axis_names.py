@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import semijax as sj
@@ -92,3 +93,49 @@ def test_saved(tmp_path):
     for ending in ("html", "txt", "json"):
         paths.save(tmp_path / f"paths.{ending}")
         assert (tmp_path / f"paths.{ending}").read_text()
+
+
+def test_arrays_of_no_elements():
+    table = sj.list_sites(lambda x: (x * 2).reshape(0, 4).sum())(jnp.ones((4, 0)))
+    assert len(table) == 4
+    cache = sj.list_sites(lambda x: jnp.swapaxes(x, 1, 2).reshape(1, 0, 128))(
+        jnp.ones((1, 2, 0, 64))
+    )
+    assert "reshape" in cache.names
+
+
+def test_a_batch_and_heads_in_one_axis():
+    """As torch's attention has them: the heads are the other part."""
+    table = jnp.arange(20.0).reshape(5, 4) / 10
+
+    def f(ids):
+        x = table[ids]
+        split = x.reshape(2, 3, 2, 2).transpose(0, 2, 1, 3).reshape(4, 3, 2)
+        q = sj.tap(split, "q")
+        scores = jnp.einsum("bqd,bkd->bqk", q, q)
+        return jnp.einsum("bqk,bkd->bqd", scores, q)[0, 1].sum()
+
+    ids = np.array([[0, 1, 2], [3, 4, 0]])
+    by_head = sj.site_flow(f, sj.AbsSumProduct(), "q", source="*gather", by="head")(ids)
+    assert by_head["q"].shape == (2,) and by_head["q"][1] == 0
+
+
+def test_heads_of_other_layers_are_not_taken_over():
+    """A residual stream has no heads, whatever is added to it."""
+    table = jnp.arange(40.0).reshape(5, 8) / 10
+
+    def layer(x, heads):
+        q = x.reshape(3, heads, -1)
+        scores = jnp.einsum("qhd,khd->hqk", q, q)
+        joined = sj.tap(jnp.einsum("hqk,khd->qhd", scores, q).reshape(3, 8), "joined")
+        return sj.tap(x + joined, "stream")
+
+    def f(ids):
+        return layer(layer(table[ids] + 1.0, 2) * 1.0, 4).sum()
+
+    ids = np.array([0, 1, 2])
+    where = {"source": "*gather", "by": "head"}
+    joined = sj.site_flow(f, sj.AbsSumProduct(), "joined", **where)(ids)
+    assert [n.shape for n in joined.values()] == [(2,), (4,)]
+    with pytest.raises(ValueError, match="no axis known as 'head'"):
+        sj.site_flow(f, sj.AbsSumProduct(), "stream#2", **where)(ids)

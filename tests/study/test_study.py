@@ -1108,10 +1108,6 @@ def test_an_error_in_the_function_names_the_batch():
         run_quietly(lambda x: x, [np.ones(2), np.ones(3)], reducers={"x": reducer})
 
 
-if __name__ == "__main__":
-    killed_study(sys.argv[1], sys.argv[2], int(sys.argv[3]))
-
-
 def test_observations_are_kept_where_they_are_asked_for(tmp_path):
     """Each number that is in a mean, with where it comes from; a checkpoint keeps them too."""
     batches = [np.array([[1.0, 2.0], [np.nan, 4.0]]), np.array([[5.0, 6.0]])]
@@ -1176,3 +1172,7 @@ def test_drawn(tmp_path):
 def drawn(picture, folder):
     picture.save(folder / "picture.svg")
     return (folder / "picture.svg").read_text()
+
+
+if __name__ == "__main__":
+    killed_study(sys.argv[1], sys.argv[2], int(sys.argv[3]))

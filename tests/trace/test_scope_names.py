@@ -1,8 +1,20 @@
 """Names of modules."""
 
+import flax.linen as nn
 import pytest
 
 from semijax.trace import scope_names
+
+
+class Linen(nn.Module):
+    """A module with methods of its own."""
+
+    def method(self):
+        return self.helper()
+
+    def helper(self):
+        return 0
+
 
 SCOPES = ["", "net/layer_0/attention/key", "net/layer_0/mlp/up", "net/layer_1/attention/key"]
 
@@ -148,3 +160,11 @@ def test_scope_that_encloses_all():
     assert scope_names.enclosing_all(["a/b/c", "a/b/d/e"]) == "a/b"
     assert scope_names.enclosing_all(["a/b", "a/b/c"]) == "a"
     assert scope_names.enclosing_all(["a", "b/c"]) == ""
+
+
+def test_names_with_a_dot_are_names():
+    entered = [("model", 1), ("model.encoder", 2)]
+    found = [name for name, _ in scope_names.of_modules(entered)]
+    assert found == ["model", "model.encoder"]
+    entered = [("mlp", 1), ("mlp.method", 2)]  # one of Linen's modules has it
+    assert [name for name, _ in scope_names.of_modules(entered)] == ["mlp"]

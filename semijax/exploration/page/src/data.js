@@ -2,8 +2,8 @@
 
 /** @typedef {number | null} Number_  A number; null where there is none. */
 /** @typedef {{name: string, group: string | null}} Row */
-/** @typedef {{name: string, semiring: string, total: Number_, shares: boolean, signed: boolean}} Reading */
-/** @typedef {{nodes: number[], told: string, score: Number_, share: Number_, paths: Number_}} Story */
+/** @typedef {{name: string, semiring: string, total: Number_, shares: boolean, adds: boolean, signed: boolean}} Reading */
+/** @typedef {{nodes: number[], told: string, score: Number_, together: Number_[]}} Story  Of all paths that tell it, by reading. */
 /** @typedef {{name: string, rows: number[]}} Group  A layer: its rows, from the bottom up. */
 
 /**
@@ -74,8 +74,7 @@ export function read(text) {
   const stories = given.stories.map((/** @type {any} */ story) => ({
     ...story,
     score: number(story.score),
-    share: number(story.share),
-    paths: number(story.paths),
+    together: numbers(story.together),
   }));
   const edges = readEdges(given);
   const nodes = {

@@ -71,7 +71,7 @@ export function describeEdge(scene, e) {
   /** @type {[string, string][]} */
   const facts = [[asked.name, weight(asked, Number.isNaN(edges.weight[e]) ? null : edges.weight[e])]];
   if (members.length > 1) {
-    const joined = asked.shares ? "together" : "of which this is the largest";
+    const joined = asked.adds ? "together" : "of which this is the largest";
     facts.push(["stands for", `${counted(members.length, "edge")}, ${joined}`]);
     // A path may take several of them: then the share is a mean, and may be more than 1.
     const share = shareOf(asked, edges.weight[e]);

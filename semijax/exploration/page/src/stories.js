@@ -2,7 +2,7 @@
 
 import { byId, el, fill } from "./dom.js";
 import { nodesAt, quoted } from "./places.js";
-import { count, number, percent } from "./words.js";
+import { number, percent, weight } from "./words.js";
 
 /** @typedef {import("./main.js").App} App */
 
@@ -15,7 +15,11 @@ export function drawStories(app) {
   const box = byId("stories");
   box.hidden = !data.stories.length;
   if (box.hidden) return;
-  const largest = Math.max(...data.stories.map(({ share }) => share ?? 0));
+  const size = (/** @type {import("./data.js").Story} */ { together }) => {
+    const amount = together[state.reading];
+    return amount !== null && Number.isFinite(amount) ? Math.abs(amount) : 0;
+  };
+  const largest = Math.max(...data.stories.map(size));
   const listed = data.stories
     .map((story, n) => ({ story, n }))
     .filter(({ story }) => state.token === null || data.nodes.column[story.nodes[0]] === state.token);
@@ -42,10 +46,8 @@ export function drawStories(app) {
         },
         el("span", { class: "rank" }, String(n + 1)),
         el("span", { class: "told" }, story.told),
-        el("span", { class: "meta" }, meta(story)),
-        story.share === null
-          ? null
-          : el("span", { class: "share" }, el("span", { style: { width: `${(100 * story.share) / (largest || 1)}%` } })),
+        el("span", { class: "meta" }, meta(data.readings[state.reading], story, state.reading)),
+        el("span", { class: "share" }, el("span", { style: { width: `${(100 * size(story)) / (largest || 1)}%` } })),
       ),
     );
   });
@@ -64,10 +66,17 @@ export function drawStories(app) {
   );
 }
 
-/** @param {import("./data.js").Story} story */
-function meta({ score, share, paths }) {
-  const parts = [`score ${number(score)}`];
-  if (share !== null) parts.push(percent(share));
-  if (paths !== null) parts.push(`${paths < 1e5 ? count(Math.round(paths)) : number(paths)} ${paths === 1 ? "path" : "paths"}`);
-  return parts.join(" · ");
+/**
+ * What its best path has, and all its paths together.
+ * @param {import("./data.js").Reading} reading
+ * @param {import("./data.js").Story} story
+ * @param {number} n
+ */
+function meta(reading, { score, together }, n) {
+  const best = `best path ${number(score)}`;
+  const all = together[n];
+  if (all === null || /^AbsMax/.test(reading.semiring)) return best; // it says the same
+  const said = reading.shares ? `${weight(reading, all)} of the ${reading.name}` : number(all);
+  const share = reading.adds && !reading.shares && reading.total ? all / reading.total : NaN;
+  return `all its paths ${said}${Number.isFinite(share) ? ` (${percent(share)})` : ""} · ${best}`;
 }

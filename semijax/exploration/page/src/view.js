@@ -62,7 +62,7 @@ export function cells(data, closed) {
 
 /**
  * The largest so many stored edges between cells. Those between the same two cells are one: their
- * weights add up where the reading has shares, and otherwise the largest stands for all.
+ * weights add up where the reading's do, and otherwise the largest stands for all.
  * @param {Data} data
  * @param {Cells} view
  * @param {number} reading
@@ -74,7 +74,7 @@ export function viewEdges(data, view, reading, first, passing) {
   const { tail, head, ranked, weights } = data.edges;
   const { order } = ranked[reading];
   const weight = weights[reading];
-  const adds = data.readings[reading].shares;
+  const { adds } = data.readings[reading];
   /** @type {Map<number, number>} */
   const known = new Map();
   const cellCount = view.members.length;
