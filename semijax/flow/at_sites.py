@@ -50,6 +50,7 @@ class SiteValues(Result):
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
         weighting: the name of what the edges weigh.
+        columns: what the last axis of each counts, as far as it is known: a token or a head.
     """
 
     elements: Mapping[str, Elements]
@@ -59,6 +60,7 @@ class SiteValues(Result):
     semiring: Semiring
     granularity: str
     weighting: str
+    columns: str = "token"
 
     @property
     def total(self) -> Any:
@@ -102,7 +104,7 @@ class SiteValues(Result):
     def plot(
         self, tokens: Sequence[str] | None = None, *, share: bool = False, **options: Any
     ) -> pictures.Picture:
-        """A heat map, a row per site and a column per token; in a loop, a row per iteration.
+        """A heat map: a row per site, in a loop per iteration, and a column per token, or head.
 
         Args:
             tokens: their labels; numbers by default.
@@ -150,6 +152,7 @@ class SiteValues(Result):
             "unit": unit or str(self.semiring),
             "normalisation": f"{normalisation}; {self._legend()}",
             "row_label": "site",
+            "column_label": self.columns,
         }
         return pictures.heat_map(np.stack(known), **(given | options))
 
@@ -243,7 +246,7 @@ def site_grads(
         gone = _combined(call, chosen, aggregate, by, axes)
         found = call.between(graph, checked, collectors.from_sites)
         elements = collectors.at_places(checked, places, found)
-        return _results(checked, chosen, elements, gone, granularity, {}, weighting)
+        return _results(checked, chosen, elements, gone, granularity, {}, weighting, by)
 
     return values
 
@@ -318,7 +321,7 @@ def site_flow(
         *elements, whole = collectors.at_places(checked, places, found)
         # All complete paths end in the output; those of all members of an axis, in each one's.
         total = {TOTAL: over_members(checked, whole, call.axes) if call.axes else whole}
-        return _results(checked, chosen, elements, gone, granularity, total, weighting)
+        return _results(checked, chosen, elements, gone, granularity, total, weighting, by)
 
     return values
 
@@ -388,8 +391,10 @@ def _results(
     granularity: str,
     total: Mapping[str, Elements],
     weighting: Weighting,
+    by: str | Sequence[str] | None,
 ) -> Any:
     names = tuple(site.name for site in sites)
+    columns = "token" if by is None else by if isinstance(by, str) else by[-1]
     loops = tuple(map(_loops_left, sites, combined))
     by_name = {
         name: own.of(semiring, element)
@@ -399,7 +404,7 @@ def _results(
     def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
         total = elements.pop(TOTAL, None)
         how = granularity, str(weighting)
-        return SiteValues(elements, total, names, loops, member, *how)
+        return SiteValues(elements, total, names, loops, member, *how, columns)
 
     return for_each_member(semiring, build, {**by_name, **total})
 

@@ -132,6 +132,11 @@ def around(run: Run, step: Step, i: int) -> tuple[str, ...]:
     """
     assert step.equation is not None
     array = step.inputs[i]
+    while len(run.readers[array.number]) == 1 and array.step is not None:
+        inputs = [*run.steps[array.step].inputs.values()]
+        if len(inputs) != 1 or array.scope != step.scope:
+            break
+        array = inputs[0]  # where the sum is, it was only scaled or converted before
     others = [a for j, a in step.inputs.items() if j != i]
     first = min((reader.number for reader, _ in run.readers[array.number]), default=step.number)
     is_sum = step.equation.primitive in SUMS

@@ -60,6 +60,7 @@ def test_by_head_is_the_sum_over_all_else(tmp_path):
             assert by_head[name].shape == (HEADS,)
     by_head.plot().save(tmp_path / "heads.svg")
     assert "layer_0/mixed" in (tmp_path / "heads.svg").read_text()
+    assert "<!-- head -->" in (tmp_path / "heads.svg").read_text()
 
 
 def test_by_head_of_layers_in_a_loop():

@@ -325,3 +325,16 @@ def test_paths_are_shared_and_compared_by_what_they_are(model):
 def test_a_path_through_a_step_verifies():
     (path,) = sj.top_paths(lambda x: jnp.round(x) * 2)(1.3)
     assert path.weight == 0 and path.verify() == 0
+
+
+def test_a_residual_connection_may_be_scaled():
+    """PyTorch adds a + 1 · b."""
+
+    def block(x):
+        with jax.named_scope("block"):
+            with jax.named_scope("mlp"):
+                y = jnp.tanh(x)
+            return (y + 0.5 * x).sum()
+
+    best = sj.top_paths(block, 2)(jnp.ones(1))
+    assert {path.collapse()[-1].skips_text for path in best} == {"", " (skips mlp)"}

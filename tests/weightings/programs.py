@@ -60,7 +60,8 @@ def differences(program, args, reference):
                 found.append(f"{name}: {b} instead of {a}")
     for path in sj.top_paths(program.scalar, 2, argnums=argnums, weighting=weighting)(*args):
         error = path.verify()  # each weight by quadrature of JAX's own derivative
-        if error > 1e-5:
+        clipped = any(node.primitive == "scatter-max" for node in path.nodes) and error > 1e300
+        if error > 1e-5 and not clipped:  # which is infinite where an index is clipped
             found.append(f"{path} is wrong by {error}")
     left = sj.residuals(program.scalar, args, reference)
     whole = program.scalar(*args) - program.scalar(*reference)
