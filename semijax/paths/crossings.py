@@ -133,9 +133,13 @@ class Crossings:
     ) -> None:
         self._run, self._begin, self._end, self._groups = run, begin, end, groups
         self._targets: dict[Step, dict[int, np.ndarray]] = {}
+        self._pairs: np.ndarray | None = None
 
     def flow(self, semiring: Semiring, watch: Iterable[Array] = ()) -> Flow:
-        """What flows, in a semiring; and through each node of some arrays."""
+        """What flows, in a semiring; and through each node of some arrays.
+
+        The pairs of groups, and the groups where paths start, are the same in every semiring.
+        """
         with jax.enable_x64(True):
             from_begin = forward(self._run, semiring, self._begin)
             to_end = backward(self._run, semiring, self._end)
@@ -158,6 +162,8 @@ class Crossings:
                     starting.add(own, array.shape, self._groups[array])
             pairs, crossed = crossing.total()
             starts, begun = starting.total()
+            self._pairs = pairs if self._pairs is None else self._pairs
+            assert np.array_equal(pairs, self._pairs)
             watched = {
                 array: multiplied(semiring, from_begin[array], to_end[array])
                 for array in watch

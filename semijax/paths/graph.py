@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,6 +117,14 @@ class GradientGraph:
     def to_html(self) -> str:
         """One self-contained file with the graph drawn; hover for what is known of a node."""
         return page.document(self.title, f"<h3>{page.text(self.title)}</h3>{self._repr_html_()}")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph to a file that ends in ``.html``, ``.dot`` or ``.json``.
+
+        Raises:
+            ValueError: if it ends in something else.
+        """
+        page.save(path, {".html": self.to_html, ".dot": self.to_dot, ".json": self.to_json})
 
     def _repr_html_(self) -> str:
         names = [node.name for node in self.nodes]

@@ -264,3 +264,12 @@ def test_sources_in_a_loop_are_a_node_in_each_iteration():
     names = [node.name for node in graph.nodes]
     assert {"cell/h[0]", "cell/h[1]", "cell/h[2]"} <= set(names)
     assert all(edge.tail < edge.head for edge in graph.edges)
+
+
+def test_saved(tmp_path):
+    graph = sj.gradient_graph(figure_1, argnums=(0, 1))(0.0, 3.0)
+    for ending, text in (("html", "<svg"), ("dot", "digraph"), ("json", '"nodes"')):
+        graph.save(tmp_path / f"graph.{ending}")
+        assert text in (tmp_path / f"graph.{ending}").read_text()
+    with pytest.raises(ValueError, match=r"\.html, \.dot, \.json"):
+        graph.save(tmp_path / "graph.png")
