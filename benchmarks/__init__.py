@@ -1,1 +1,1 @@
-"""What the sweeps cost next to ``jax.grad``: ``python -m benchmarks`` prints the table."""
+"""The cost of the sweeps next to ``jax.grad``: ``python -m benchmarks`` prints the table."""

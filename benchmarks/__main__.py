@@ -1,4 +1,4 @@
-"""Measure everything, print the table as it comes, and write it as JSON."""
+"""A command that measures everything, prints each figure at once, and writes all as JSON."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Compiled:
 
 
 def compiled(function: Callable[..., Any], *args: Any) -> Compiled:
-    """Trace and compile a function, anew; what others left behind is not collected meanwhile."""
+    """Trace and compile a function anew, with no garbage collected meanwhile."""
     gc.collect()
     gc.disable()
     begin = time.perf_counter()
@@ -57,7 +57,7 @@ def compiled(function: Callable[..., Any], *args: Any) -> Compiled:
 def compiled_in_turns(
     functions: Mapping[str, Callable[..., Any]], *args: Any, repeats: int
 ) -> dict[str, Compiled]:
-    """All of them, with the median times of several rounds after one that warms JAX up."""
+    """Compile all of them, with the median times of several rounds after one to warm JAX up."""
     jax.config.update("jax_enable_compilation_cache", False)
     rounds = [
         {name: compiled(function, *args) for name, function in functions.items()}
@@ -76,7 +76,7 @@ def compiled_in_turns(
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
-    """How much the resident memory grows while it runs, on Linux.
+    """Measure how much the resident memory grows while a function runs, on Linux.
 
     What the allocator keeps of earlier calls hides some of it, unless the environment variable
     ``MALLOC_MMAP_THRESHOLD_`` makes it give large arrays back.
@@ -95,7 +95,7 @@ def peak_bytes(function: Callable[[], Any]) -> int:
 
 
 def run_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, called in turns so that what else runs here slows all of them."""
+    """Return the median seconds of each, called in turns so that other load slows all of them."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():

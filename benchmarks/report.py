@@ -9,18 +9,18 @@ from benchmarks.table import Figure
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 COSTS = ("", "compile ", "trace ", "memory ")
-"""What is put before a semiring's name, for each column after it."""
+"""The prefix of a semiring's name, for each column after it."""
 
 
 def write(readme: Path, machine: dict[str, str | int], figures: Sequence[Figure]) -> None:
-    """Replace what stands between the two marks."""
+    """Replace the text between the two marks."""
     before, rest = readme.read_text().split(BEGIN)
     after = rest.split(END)[1]
     readme.write_text(f"{before}{BEGIN}\n{table(machine, figures)}\n{END}{after}")
 
 
 def table(machine: dict[str, str | int], figures: Sequence[Figure]) -> str:
-    """Two tables: what each semiring costs, and everything else."""
+    """Format two tables: what each semiring costs, and everything else."""
     by_name: dict[str, list[Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.what, []).append(figure)

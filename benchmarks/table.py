@@ -27,7 +27,7 @@ from semijax.semirings.expectation import LogMassSemiring
 from semijax.semirings.logarithmic import LogAbsMaxProduct
 
 COMPILATIONS = 1
-"""How many compilations of each are timed, after one to warm up."""
+"""The number of compilations of each that are timed, after one to warm up."""
 
 TOGETHER = (sj.SumProduct(), sj.MaxProduct(), sj.Entropy())
 SEMIRINGS: dict[str, Any] = {
@@ -54,7 +54,7 @@ FIXED_SHAPES = [(512, 512, 128), (512, 2048, 128)]
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One row: a ratio, what it is of, where it was measured, and what was aimed at."""
+    """A row: a ratio, what it is of, where it was measured, and the target."""
 
     what: str
     where: str
@@ -76,7 +76,7 @@ def compile_all(workload: Workload, names: list[str]) -> dict[str, Compiled]:
 
 
 def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]:
-    """Run time, compile time, trace time and memory, each over that of ``jax.grad``."""
+    """Measure run time, compile time, trace time and memory, each over that of ``jax.grad``."""
     everything = compile_all(workload, names)
     times = run_times({name: c.run for name, c in everything.items()}, repeats)
     grad = everything["grad"]
@@ -104,7 +104,7 @@ def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]
 
 
 def contrast(workload: Workload, repeats: int) -> Iterator[Figure]:
-    """A sweep that compares two runs, over the same sweep of derivatives."""
+    """Measure a sweep that compares two runs, over the same sweep of derivatives."""
     embeddings, params = workload.arguments()
     reference = jax.random.normal(jax.random.key(1), embeddings.shape)
     for name in ("SumProduct", "MaxProduct", "Entropy"):
@@ -130,7 +130,7 @@ def contrast(workload: Workload, repeats: int) -> Iterator[Figure]:
 
 
 def contrast_paths(workload: Workload, repeats: int) -> Iterator[Figure]:
-    """The search for contributions to the difference of two runs, over that for derivatives."""
+    """Time the search for contributions to a difference of two runs, over that for derivatives."""
     embeddings, params = workload.arguments()
     reference = jax.random.normal(jax.random.key(1), embeddings.shape)
 
@@ -146,7 +146,7 @@ def contrast_paths(workload: Workload, repeats: int) -> Iterator[Figure]:
 
 
 def growth(name: str, sizes: list[Workload], repeats: int) -> Iterator[Figure]:
-    """How the ratios to ``jax.grad`` change from the smallest to each size: flat is 1."""
+    """Measure how ratios to ``jax.grad`` change from the smallest to each size: flat is 1."""
     first = None
     for workload in sizes:
         found = compile_all(workload, [name])
@@ -163,7 +163,7 @@ def growth(name: str, sizes: list[Workload], repeats: int) -> Iterator[Figure]:
 
 
 def penalty(workload: Workload) -> Iterator[Figure]:
-    """The memory of the gradient of a loss with an entropy in it, over the entropy's alone."""
+    """Measure the memory of the gradient of a loss with an entropy in it, over the entropy's."""
     embeddings, params = workload.arguments()
     entropy = sj.semiring_grad(workload.function, sj.Entropy())
 
@@ -180,7 +180,7 @@ def penalty(workload: Workload) -> Iterator[Figure]:
 
 
 def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
-    """Path searches over the jitted sweep of the same order, and the memory of one."""
+    """Measure path searches over the jitted sweep of the same order, and the memory of one."""
     embeddings, params = workload.arguments()
 
     def function(embeddings: jax.Array) -> jax.Array:
@@ -212,7 +212,7 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
 
 
 def stories(workload: Workload, repeats: int) -> Iterator[Figure]:
-    """The best stories by module and token, and the explorer, over the jitted sweep."""
+    """Time the best stories by module and token, and the explorer, over the jitted sweep."""
     embeddings, params = workload.arguments()
 
     def function(embeddings: jax.Array) -> jax.Array:
@@ -233,7 +233,7 @@ def stories(workload: Workload, repeats: int) -> Iterator[Figure]:
 
 
 def graphs(repeats: int) -> Iterator[Figure]:
-    """A search in a graph of 7,500 nodes and a million edges, in seconds."""
+    """Time a search in a graph of 7,500 nodes and a million edges, in seconds."""
     rng = np.random.default_rng(0)
     nodes, edges = 7_500, 1_000_000
     ends = np.sort(rng.integers(0, nodes, (2, 2 * edges)), 0)
@@ -248,7 +248,7 @@ def graphs(repeats: int) -> Iterator[Figure]:
 
 
 def flow(workload: Workload, repeats: int) -> Iterator[Figure]:
-    """Flow through the layers, the branches and the modules, over the jitted sweep alone."""
+    """Time flow through the layers, the branches and the modules, over the jitted sweep alone."""
     embeddings, params = workload.arguments()
     layers = "*/layer/[0-9]:input"
     branches = {"query": "*/query", "key": "*/key", "value": "*/value", "skip": sj.REST}
@@ -273,7 +273,7 @@ def flow(workload: Workload, repeats: int) -> Iterator[Figure]:
 
 
 def study() -> Iterator[Figure]:
-    """Compilations of a study of 200 sentences of mixed length, over its buckets."""
+    """Count the compilations of a study of 200 sentences of mixed length, over its buckets."""
     random = np.random.default_rng(0)
     workload = Workload(layers=1)
     params = workload.arguments()[1]
@@ -308,7 +308,7 @@ def study() -> Iterator[Figure]:
 
 
 def agreement() -> Iterator[Figure]:
-    """The whole analysis of a sentence of 16 tokens, over what the paper's code took for it."""
+    """Time the whole analysis of a sentence of 16 tokens, over what the paper's code took."""
     from semijax.experiments import agreement
 
     seconds = agreement.seconds_per_sentence(agreement.PAPER_CONFIG)
@@ -318,7 +318,7 @@ def agreement() -> Iterator[Figure]:
 
 
 def path_memory(workload: Workload) -> float:
-    """Resident memory at the peak of a search, over what its sweep needs and what it keeps."""
+    """Measure a search's peak of resident memory, over what its sweep needs and what it keeps."""
     embeddings, params = workload.arguments()
     sweep = compiled(sj.semiring_grad(workload.function, sj.AbsMaxProduct()), embeddings, params)
 
@@ -342,7 +342,7 @@ def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarra
 
 
 def contractions(repeats: int) -> Iterator[Figure]:
-    """One contraction over ``jnp.matmul`` of the same shape; and in XLA's operations alone."""
+    """Time one contraction over ``jnp.matmul`` of the same shape; and in XLA's operations alone."""
     for shape in CONTRACTIONS:
         w, g = map(jnp.asarray, operands(*shape))
         functions: dict[str, Callable[..., Any]] = {"matmul": jnp.matmul}
@@ -363,7 +363,7 @@ def contractions(repeats: int) -> Iterator[Figure]:
 
 
 def against_fixed_shape(repeats: int) -> Iterator[Figure]:
-    """The max contraction over a kernel for one shape, compiled for this machine."""
+    """Time the max contraction over a kernel for one shape, compiled for this machine."""
     for shape in FIXED_SHAPES:
         yield _against_fixed_shape(shape, repeats)
 
@@ -389,7 +389,7 @@ def _against_fixed_shape(shape: tuple[int, int, int], repeats: int) -> Figure:
 
 
 def against_torch(repeats: int) -> Iterator[Figure]:
-    """The max and the log contraction over torch_semiring_einsum's, on as many threads.
+    """Time the max and the log contraction over torch_semiring_einsum's, on as many threads.
 
     Its max gives the indices too.
     """

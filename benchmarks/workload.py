@@ -1,4 +1,4 @@
-"""What is measured: the gradient of BERT's masked-word prediction, and the contractions in it."""
+"""The workload: the gradient of BERT's masked-word prediction, and the contractions in it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Workload:
         return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}{width}"
 
     def function(self, embeddings: jax.Array, params: Any) -> jax.Array:
-        """The difference of two words' log-probabilities at the middle position."""
+        """Return the difference of two words' log-probabilities at the middle position."""
         logits = self._model().apply(params, embeddings[None])[0, self.tokens // 2]
         log_probabilities = jax.nn.log_softmax(logits)
         return log_probabilities[1000] - log_probabilities[2000]
@@ -80,4 +80,4 @@ CONTRACTIONS = [(WIDTH, WIDTH, tokens) for tokens in (16, 64, 128, 1024)] + [
     for rows, depth in ((WIDTH, INTERMEDIATE), (INTERMEDIATE, WIDTH))
     for tokens in (16, 128, 1024)
 ]
-"""(rows, contracted, columns) of the pulls through BERT's dense layers; 1024 = 8 × 128 tokens."""
+"""The (rows, contracted, columns) of pulls through BERT's dense layers; 1024 is 8 × 128 tokens."""

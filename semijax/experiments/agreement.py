@@ -1,9 +1,9 @@
-"""Fig. 4, 6a and 7: by which branches does a masked verb know its subject?
+"""Fig. 4, 6a and 7: the branches by which a masked verb knows its subject.
 
 ``python -m semijax.experiments.agreement SENTENCES CHECKPOINT --out FOLDER`` examines a BERT on
-subject-verb agreement as Du et al. (2023, §5.2) do: on sentences of Linzen, Dupoux and Goldberg
-(2016), of how much more a masked language model makes of the verb's right form than of the wrong
-one. It may be killed and started again. Needs the ``demo`` extra.
+subject-verb agreement as Du et al. (2023, §5.2) do: by how much it prefers the right form of a
+masked verb to the wrong one, in sentences of Linzen, Dupoux and Goldberg (2016). It may be killed
+and started again. Needs the ``demo`` extra.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from semijax.experiments.branches import (
 )
 
 PAPER = {1: 829, 2: 131, 3: 33, 4: 7}
-"""How many sentences of how many attractors the paper has."""
+"""The number of sentences in the paper, by number of attractors."""
 
 GROUPS = (ALL, "subject", "attractor")
 """The kinds of tokens in Fig. 4."""
@@ -46,19 +46,19 @@ PAPER_CONFIG = zoo.BertConfig(
 """The sizes of the paper's BERT."""
 
 REFERENCE_SECONDS = 358.0
-"""What the paper's code takes for one sentence of 16 tokens: measured on two cores, in float64."""
+"""The paper's code's time for one sentence of 16 tokens, measured on two cores, in float64."""
 
 WORDS = "*/word_embeddings"
-"""Where the sentences' own statistics are read: at the embedded words."""
+"""The site where the sentences' own statistics are read: the embedded words."""
 
 PER_TOKEN = {"gradient": sj.SumProduct(), "entropy": sj.Entropy()}
-"""What is read there."""
+"""The semirings read there."""
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """The lengths that sentences are padded to."""
 
 PADDING = {"pad": 0, "axis": 1, "buckets": BUCKETS}
-"""How ``run_study`` pads batches of them."""
+"""The options by which ``run_study`` pads batches of them."""
 
 
 class Batch(NamedTuple):
@@ -86,13 +86,13 @@ class Batch(NamedTuple):
 def batches(
     encoded: Sequence[zoo.Encoded], batch_size: int, *, buckets: Sequence[int] = BUCKETS
 ) -> Iterator[Batch]:
-    """Puts sentences of about the same length together, for few shapes and little padding.
+    """Put sentences of about the same length together, for few shapes and little padding.
 
     Args:
         encoded: the sentences; one is known by its place here.
         batch_size: of each batch; where there are too few sentences, the last is repeated as
             sentence -1.
-        buckets: sentences are together that are padded to the same of these lengths.
+        buckets: sentences padded to the same one of these lengths go together.
     """
     by_bucket = collections.defaultdict(list)
     for number, sentence in enumerate(encoded):
@@ -125,13 +125,13 @@ def _batch(encoded: Sequence[zoo.Encoded], numbers: Sequence[int]) -> Batch:
 
 
 def kinds(batch: Batch) -> np.ndarray:
-    """What each token is, one of ``zoo.KINDS``, str ``[batch, length]``; ``""`` for none."""
+    """Name each token's kind, one of ``zoo.KINDS``, str ``[batch, length]``; ``""`` for none."""
     is_token = batch.attention_mask & (batch.sentence >= 0)[:, None]
     return np.where(is_token, np.array(zoo.KINDS, object)[batch.kinds], "")
 
 
 def margin(model: zoo.BertForMaskedLM, example: Batch) -> jax.Array:
-    """How much larger the logit of the right verb is than that of the wrong one, in nats.
+    """Return the logit of the right verb less that of the wrong one, in nats.
 
     Args:
         model: the masked language model.
@@ -143,19 +143,19 @@ def margin(model: zoo.BertForMaskedLM, example: Batch) -> jax.Array:
 
 
 def branch_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: Any) -> sj.Study:
-    """Which branches the strongest paths to the margin take, by layer and kind of token.
+    """Find the branches that the strongest paths to the margin take, by layer and kind of token.
 
     Args:
         model: the masked language model.
         data: the sentences, as from ``batches``.
-        **options: of ``branch_study`` and ``run_study``, as ``checkpoint``.
+        **options: of ``branch_study`` and ``run_study``, such as ``checkpoint``.
     """
     options = PADDING | options
     return branch_study(model, margin, data, kinds, **options)
 
 
 def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: Any) -> sj.Study:
-    """Each sentence's margin, and the means over its tokens of the gradient and of the entropy.
+    """Measure each sentence's margin, and the means over its tokens of gradient and entropy.
 
     Both are by a token's embedding, ⊕ over its hidden units: the sum of the derivatives, and the
     entropy of all paths from there, in nats (Du et al. 2023, Eq. 6).
@@ -163,7 +163,7 @@ def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options
     Args:
         model: the masked language model.
         data: the sentences, as from ``batches``.
-        **options: of ``run_study``, as ``checkpoint``.
+        **options: of ``run_study``, such as ``checkpoint``.
 
     Returns:
         A study of ``"margin"``, ``"gradient"`` and ``"entropy"``, grouped by sentence.
@@ -208,7 +208,7 @@ def sentence_table(
     sentences: Sequence[zoo.AgreementSentence],
     encoded: Sequence[zoo.Encoded],
 ) -> Any:
-    """What ``sentence_values`` found, as a ``pandas.DataFrame`` with a row per sentence.
+    """Make a ``pandas.DataFrame`` of what ``sentence_values`` found, with a row per sentence.
 
     Its columns: ``text``, ``tokens`` (how many), ``attractors`` (how many), ``margin``,
     ``correct``, ``gradient``, ``entropy``.
@@ -235,7 +235,7 @@ def sentence_table(
 def encodable(
     sentences: Iterable[zoo.AgreementSentence], tokenizer: Tokenizer
 ) -> tuple[list[zoo.AgreementSentence], list[zoo.Encoded], collections.Counter[str]]:
-    """Those sentences that can be examined, encoded, and why the others cannot."""
+    """Encode the sentences that can be examined, and count why the others cannot."""
     kept, encoded, reasons = [], [], collections.Counter()
     for sentence in sentences:
         found = zoo.encode(sentence, tokenizer)
@@ -257,13 +257,13 @@ def examine(
     granularities: Sequence[str] = GRANULARITIES,
     progress: bool = True,
 ) -> tuple[Any, Any]:
-    """The whole analysis: gradient, strongest paths and entropy of all sentences.
+    """Run the whole analysis: gradient, strongest paths and entropy of all sentences.
 
     Args:
         model: the masked language model.
         sentences: what ``encodable`` kept.
         encoded: the same, encoded.
-        folder: where the state is kept, so that a run that was killed goes on, and the tables are
+        folder: where the state is kept, so that a killed run can go on, and where the tables are
             written, as ``branches.csv`` and ``sentences.csv``.
         batch_size: how many sentences are examined at a time.
         granularities: of ``branch_study``.
@@ -296,7 +296,7 @@ def examine(
 def seconds_per_sentence(
     config: zoo.BertConfig, *, tokens: int = 16, sentences: int = 64, batch_size: int = 16
 ) -> float:
-    """How long the pipeline takes, once it is compiled: gradient, maximum ("op") and entropy.
+    """Time the pipeline, once it is compiled: gradient, maximum ("op") and entropy.
 
     Args:
         config: of a model with random weights.
@@ -323,7 +323,7 @@ def seconds_per_sentence(
 
 
 def fingerprint(model: nnx.Module) -> str:
-    """A short text that differs where a model's parameters do."""
+    """Return a short text that differs if a model's parameters do."""
     digest = hashlib.blake2b(digest_size=8)
     for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)):
         digest.update(np.asarray(leaf).tobytes())
@@ -331,12 +331,12 @@ def fingerprint(model: nnx.Module) -> str:
 
 
 def untrained_like(model: zoo.BertForMaskedLM, seed: int = 0) -> zoo.BertForMaskedLM:
-    """A model of the same architecture with random weights: what is left is not learnt."""
+    """Make a model of the same architecture with random weights: what is left is not learnt."""
     return type(model)(model.config, rngs=nnx.Rngs(seed))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the analysis of a checkpoint, and of the same architecture with random weights.
+    """Run the analysis of a checkpoint, and of the same architecture with random weights.
 
     Args:
         argv: the command line's arguments; by default those of the process.

@@ -1,4 +1,4 @@
-"""Which branch does the strongest path take where a layer begins? By layer and kind of token."""
+"""The branch that the strongest path takes where a layer begins, by layer and kind of token."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LAYERS = "*/layer/*:input"
 """The arrays that branch, in a BERT: the inputs of its layers."""
 
 BRANCHES = {"key": "*/key", "query": "*/query", "value": "*/value", "skip": sj.REST}
-"""What reads them."""
+"""The branches, by globs over what reads these arrays."""
 
 GRANULARITIES = ("element", "op")
-"""Eq. 5 of the paper, and what its code computes."""
+"""The granularities of Eq. 5 of the paper, and of its code."""
 
 ALL = "all tokens"
-"""The kind of all of them together."""
+"""The kind of all tokens together."""
 
 Quantity = Callable[[Any, Any], jax.Array]
-"""Of a model and an example, what is differentiated: a real scalar."""
+"""A function of a model and an example, to be differentiated: a real scalar."""
 
 
 def branch_study(
@@ -39,7 +39,7 @@ def branch_study(
     branches: Mapping[str, str] = BRANCHES,
     **options: Any,
 ) -> sj.Study:
-    """Mean branch values, by layer and kind of token.
+    """Compute mean branch values, by layer and kind of token.
 
     Where a layer begins, the strongest path from each hidden unit to the quantity goes on by one of
     the branches. The hidden unit of a token with the largest max-gradient gives its value to its
@@ -56,7 +56,7 @@ def branch_study(
         granularities: of ``semiring_grad``: ``"element"``, ``"op"`` or both.
         layers: a glob of the arrays that branch.
         branches: globs of what reads them, as for ``branch_flow``.
-        **options: of ``run_study``, as ``checkpoint`` and ``progress``.
+        **options: of ``run_study``, such as ``checkpoint`` and ``progress``.
 
     Returns:
         A study of statistics ``"granularity/layer/branch"``, grouped by kind; all tokens together
@@ -109,7 +109,7 @@ def branch_study(
 def _branch_values(
     structure: Any, quantity: Quantity, asked: Any, state: Any, batch: Any
 ) -> dict[str, list[dict[str, jax.Array]]]:
-    """By granularity and layer: a list, since JAX sorts the keys of dicts."""
+    """Compute values by granularity and layer: a list, since JAX sorts the keys of dicts."""
     granularities, layers, branches = asked
     model = nnx.merge(structure, state)
 
@@ -132,7 +132,7 @@ def _branch_values(
 
 
 def branch_table(study: sj.Study) -> Any:
-    """What ``branch_study`` found, as a ``pandas.DataFrame``.
+    """Make a ``pandas.DataFrame`` of what ``branch_study`` found.
 
     Its columns: ``granularity``, ``layer``, ``kind`` (of token; ``"all tokens"`` too), ``branch``,
     ``count`` (of tokens), ``examples`` (how many they come from), ``mean``, ``stderr`` (clustered
@@ -156,12 +156,12 @@ def branch_table(study: sj.Study) -> Any:
 
 
 def branch_bars(values: Any, kinds: Sequence[str], **options: Any) -> sj.pictures.Picture:
-    """Draws the branch values of one layer, as Fig. 2 of the paper: bars by kind of token.
+    """Draw the branch values of one layer, as in Fig. 2 of the paper: bars by kind of token.
 
     Args:
         values: rows of a ``branch_table``, of one granularity and one layer.
         kinds: of token, in this order.
-        **options: of ``pictures.grouped_bars``, as ``title``.
+        **options: of ``pictures.grouped_bars``, such as ``title``.
     """
     means, errors = _by_branch(values, "kind", kinds)
     return sj.pictures.grouped_bars(
@@ -170,11 +170,11 @@ def branch_bars(values: Any, kinds: Sequence[str], **options: Any) -> sj.picture
 
 
 def branch_curves(values: Any, **options: Any) -> sj.pictures.Picture:
-    """Draws the branch values of one kind of token, as Fig. 4 of the paper: curves over the layers.
+    """Draw the branch values of one kind of token over the layers, as in Fig. 4 of the paper.
 
     Args:
         values: rows of a ``branch_table``, of one granularity and one kind of token.
-        **options: of ``pictures.curves``, as ``title``.
+        **options: of ``pictures.curves``, such as ``title``.
     """
     layers = sorted(set(values["layer"]))
     means, errors = _by_branch(values, "layer", layers)
@@ -183,7 +183,7 @@ def branch_curves(values: Any, **options: Any) -> sj.pictures.Picture:
 
 
 def _by_branch(values: Any, column: str, order: Sequence[Any]) -> Any:
-    """The means of each branch, and half the widths of their 95% confidence intervals."""
+    """Return the means of each branch, and half the widths of their 95% confidence intervals."""
     branches = list(dict.fromkeys(values["branch"]))
     means, errors = (
         values.pivot(index="branch", columns=column, values=statistic)[list(order)].loc[branches]

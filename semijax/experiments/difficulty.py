@@ -1,4 +1,4 @@
-"""Is the gradient of a harder task more spread out? Its entropy against the length of a code.
+"""A test whether a harder task's gradient is more spread out: entropy against a code's length.
 
 Figure 5 of Du et al. (2023). ``python -m semijax.experiments.difficulty --out FOLDER`` runs all of
 it, which takes hours; killed and started again, it goes on where it was.
@@ -27,7 +27,7 @@ import semijax as sj
 from semijax import checks, zoo
 
 FILE = "difficulty.csv"
-"""The table, in the folder of a grid."""
+"""The name of the table in a grid's folder."""
 
 KEY = ["task", "seed", "examples", "epochs"]
 """The columns that tell its rows apart."""
@@ -40,10 +40,10 @@ OPTIMIZER = optax.adamw(1e-3, eps=1e-6, weight_decay=0.0)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What there is to say of one task and seed.
+    """The results for one task and seed.
 
-    Entropies are in nats, as of `token_entropies`, summed over the positions: the mean over the
-    validation examples.
+    Entropies are those of `token_entropies`, in nats, summed over the positions and averaged over
+    the validation examples.
 
     Attributes:
         task: its name.
@@ -72,10 +72,10 @@ class Row:
     code: zoo.CodeLength
 
     def record(self) -> dict[str, Any]:
-        """The row of the table.
+        """Return the row of the table.
 
-        In place of the code there are its ``bits``, ``uniform_bits`` and ``published`` (which is in
-        nats), its ``classes``, and the ``sizes`` and ``losses`` of its blocks, between spaces.
+        In place of the code, it has its ``bits``, ``uniform_bits`` and ``published`` (which is in
+        nats), its ``classes``, and the ``sizes`` and ``losses`` of its blocks, separated by spaces.
         """
         code = self.code
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[:-1]}
@@ -93,14 +93,14 @@ def run(
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Row:
-    """Sends a task's labels in the online code, and looks at the model trained on all of them.
+    """Send a task's labels in the online code, and examine the model trained on all of them.
 
     Each of the 14 models is a BERT of 2 layers and width 64. It has as many labels as a sequence
     has tokens, however many classes the task has, so that the models of all tasks have the same
     graph.
 
     Args:
-        task: of which to draw the training examples, and a tenth as many to validate on.
+        task: from which to draw the training examples, and a tenth as many to validate on.
         seed: of the data, of the parameters and of the order of the batches.
         examples: how many to train on, at least 21.
         epochs: of each training.
@@ -159,7 +159,7 @@ def grid(
     epochs: int = 50,
     progress: bool = True,
 ) -> Any:
-    """Runs all tasks with all seeds, except for those that are in the table already.
+    """Run all tasks with all seeds, except for those that are in the table already.
 
     Each row is written to the table as soon as it is known. A run that was killed goes on with the
     training it was at. Several processes may share a folder, if they don't share runs.
@@ -174,7 +174,7 @@ def grid(
         progress: as for `run`.
 
     Returns:
-        The rows of these tasks, seeds, examples and epochs, as of `read`.
+        The rows of these tasks, seeds, examples and epochs, as `read` returns them.
     """
     out = pathlib.Path(out)
     tasks, seeds = tuple(tasks), tuple(seeds)
@@ -194,7 +194,7 @@ def grid(
 
 
 def read(folder: str | os.PathLike[str]) -> Any:
-    """Reads the table of a grid, as a ``pandas.DataFrame``: the `Row.record` of each run."""
+    """Read the table of a grid, as a ``pandas.DataFrame``: the `Row.record` of each run."""
     import pandas
 
     return pandas.read_csv(pathlib.Path(folder) / FILE)
@@ -203,7 +203,7 @@ def read(folder: str | os.PathLike[str]) -> Any:
 def token_entropies(
     model: zoo.BertForSequenceClassification, data: zoo.Dataset, *, together: int = 1
 ) -> jax.Array:
-    """The entropy of the paths from each token's word embedding to the loss, in nats.
+    """Compute the entropy of the paths from each token's word embedding to the loss, in nats.
 
     The hidden units of an embedding are one node, and the loss is the cross-entropy, as in the
     released code of Du et al. (2023). Its entropies are not of one example, but of 4: the loss is
@@ -213,7 +213,7 @@ def token_entropies(
     Args:
         model: the classifier.
         data: tokens ``[n, length]`` and labels ``[n]``.
-        together: how many consecutive examples to take so, in place of each position by itself.
+        together: how many consecutive examples to take this way, instead of each by itself.
 
     Returns:
         float ``[n, length]``.
@@ -231,12 +231,12 @@ def token_entropies(
 
 
 def logits(model: zoo.BertForSequenceClassification, tokens: np.ndarray) -> np.ndarray:
-    """The model's logits ``[n, labels]`` for tokens ``[n, length]``, batch by batch."""
+    """Compute the model's logits ``[n, labels]`` for tokens ``[n, length]``, batch by batch."""
     return _in_batches(_logits, model, tokens)
 
 
 def _in_batches(function: Callable[..., Any], model: Any, *arrays: np.ndarray) -> Any:
-    """What a function of the model and a batch says of n examples, compiled once for any n."""
+    """Apply a function of the model and a batch to n examples, compiled once for any n."""
     n = len(arrays[0])
     found = [function(model, *(array[at % n] for array in arrays)) for at in _batches(n)]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
@@ -251,7 +251,7 @@ def _logits(model: zoo.BertForSequenceClassification, tokens: jax.Array) -> jax.
 def _elements(
     model: zoo.BertForSequenceClassification, tokens: jax.Array, labels: jax.Array
 ) -> Any:
-    """The elements of the entropy at each position of each example."""
+    """Return the elements of the entropy at each position of each example."""
 
     def of_one(tokens: Any, label: Any) -> Any:
         def loss(tokens: Any) -> jax.Array:
@@ -286,7 +286,7 @@ def _trained(
     folder: str | os.PathLike[str] | None,
     tick: Callable[[int], Any],
 ) -> zoo.BertForSequenceClassification:
-    """The model trained on some data: read if it is in the folder, or else trained and written."""
+    """Return the model trained on some data: read from the folder, or else trained and written."""
     n = len(data.labels)
     if folder is not None:
         try:
@@ -329,18 +329,18 @@ def _train(
 
 
 def _steps(n: int) -> int:
-    """How many batches there are in an epoch."""
+    """Count the batches in an epoch."""
     return -(-n // BATCH_SIZE)
 
 
 def _batches(n: int) -> np.ndarray:
-    """The places of n examples, int ``[steps, BATCH_SIZE]``; those from n on only fill the last."""
+    """Return the places of n examples, int ``[steps, BATCH_SIZE]``; those from n on fill it up."""
     return np.arange(_steps(n) * BATCH_SIZE).reshape(-1, BATCH_SIZE)
 
 
 @jax.jit(static_argnums=0)
 def _step(structure: Any, state: Any, rest: Any, batch: zoo.Dataset, weights: jax.Array) -> Any:
-    """The parameters and the optimizer's state after a batch, of the examples of weight 1."""
+    """Return the parameters and the optimizer's state after a batch's examples of weight 1."""
     params, moments = state
 
     def loss(params: Any) -> jax.Array:
@@ -367,7 +367,7 @@ def _append(record: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the grid of Figure 5, or some of it.
+    """Run the grid of Figure 5, or some of it.
 
     Args:
         argv: the command line's arguments; by default those of the process.

@@ -1,4 +1,4 @@
-"""Do the gradient's paths to the feature that matters differ? Fig. 6b of Du et al. (2023)."""
+"""The paths to the feature that matters, against those to others: Fig. 6b of Du et al. (2023)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLISHED = {
     64: (5.10, 4.95),
     128: (5.79, 5.60),
 }
-"""Entropies in nats by hidden units, of the relevant and of the irrelevant features; read off."""
+"""The entropies read off the figure, in nats by hidden units: relevant, irrelevant features."""
 
 
 class FeatureEntropies(NamedTuple):
@@ -48,7 +48,7 @@ class MLP(nnx.Module):
         self.down = _linear(hidden, 2, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps float ``[..., 4]`` to logits ``[..., 2]``."""
+        """Map float ``[..., 4]`` to logits ``[..., 2]``."""
         return self.down(jax.nn.leaky_relu(self.up(x), 0.01))
 
 
@@ -63,7 +63,7 @@ def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def sample(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws points whose label is whether their first coordinate is above one half.
+    """Draw points whose label says whether their first coordinate is above one half.
 
     Args:
         n: how many.
@@ -77,7 +77,7 @@ def sample(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, max_in_graph: bool = True) -> jax.Array:
-    """The mean cross-entropy, with the graph of the released code or with JAX's.
+    """Compute the mean cross-entropy, with the graph of the released code or with JAX's.
 
     Args:
         logits: float ``[n, classes]``.
@@ -99,10 +99,10 @@ def feature_entropies(
     max_in_graph: bool = True,
     points: int = POINTS,
 ) -> FeatureEntropies:
-    """Trains an MLP on points of which one feature matters, and measures each feature's entropy.
+    """Train an MLP on points of which one feature matters, and measure each feature's entropy.
 
-    That of the distribution of the paths from one input element to the mean cross-entropy of a
-    batch (Du et al. 2023, Eq. 6), averaged over the batch. Training is for one epoch, with Adam.
+    It is that of the distribution of the paths from one input element to the mean cross-entropy of
+    a batch (Du et al. 2023, Eq. 6), averaged over the batch. Training is for one epoch, with Adam.
 
     Args:
         hidden: the number of hidden units.

@@ -1,4 +1,4 @@
-"""Fig. 2: does a transformer find a repeated token through its keys and queries?"""
+"""Fig. 2: a test whether a transformer finds a repeated token through its keys and queries."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CONFIG = zoo.BertConfig(
 )
 
 KINDS = ("first", "repeat", "other")
-"""What a token may be: the first of its sequence, its repetition, or another."""
+"""The kinds of tokens: the first of its sequence, its repetition, or another."""
 
 
 def untrained_model(seed: int = 0) -> zoo.BertForSequenceClassification:
-    """The paper's classifier of one layer and width 16, with random weights."""
+    """Make the paper's classifier of one layer and width 16, with random weights."""
     return zoo.BertForSequenceClassification(CONFIG, rngs=nnx.Rngs(seed))
 
 
@@ -45,14 +45,14 @@ def trained_model(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[zoo.BertForSequenceClassification, zoo.History]:
-    """Trains it until all validation examples are right, or ``epochs`` have passed.
+    """Train the classifier until all validation examples are right, or ``epochs`` have passed.
 
     Not every seed gets there: some stay where the loss has a plateau, at 62% of the examples.
 
     Args:
         splits: the data.
         seed: of the weights and of the order of the batches.
-        epochs: at most so many.
+        epochs: the largest number of epochs.
         checkpoint: where to keep the training, as for ``zoo.train``.
         progress: show a progress bar.
 
@@ -75,12 +75,12 @@ def trained_model(
 
 
 def correct_logit(model: zoo.BertForSequenceClassification, example: zoo.Dataset) -> jax.Array:
-    """The logit of the correct class of one example, tokens ``[length]`` and a label."""
+    """Return the logit of the correct class of one example, tokens ``[length]`` and a label."""
     return model(example.tokens)[example.labels]
 
 
 def kinds(data: zoo.Dataset) -> np.ndarray:
-    """What each token is, one of ``KINDS``: str ``[n, length]``."""
+    """Name each token's kind, one of ``KINDS``: str ``[n, length]``."""
     found = np.where(data.tokens == data.tokens[:, :1], "repeat", "other").astype(object)
     found[:, 0] = "first"
     return found
@@ -94,7 +94,7 @@ def branch_values(
     granularities: tuple[str, ...] = GRANULARITIES,
     progress: bool = False,
 ) -> sj.Study:
-    """Which branch the strongest paths to the correct class's logit take, by kind of token.
+    """Find the branch of the strongest paths to the correct class's logit, by kind of token.
 
     Args:
         model: the classifier.
@@ -104,7 +104,7 @@ def branch_values(
         progress: show a progress bar.
 
     Returns:
-        What ``branch_study`` does; ``branch_table`` makes a table of it.
+        The study of ``branch_study``; ``branch_table`` makes a table of it.
     """
 
     def batches() -> Iterator[zoo.Dataset]:
@@ -122,7 +122,7 @@ def branch_values(
 
 
 def with_maximum_in_softmax(model: Any) -> Any:
-    """A copy of a BERT with the softmax of the paper's code, for the same graph as there.
+    """Copy a BERT with the softmax of the paper's code, for the same graph as there.
 
     No value changes, but paths lead through the maximum as well, see ``log_softmax``.
     """

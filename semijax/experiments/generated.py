@@ -1,7 +1,7 @@
 """A masked language model of a generated language, as files, for want of the real ones.
 
-The folder it is saved to is a checkpoint in Hugging Face's format, its sentences are written as
-Linzen et al.'s: ``semijax.experiments.agreement`` reads both.
+The folder it is saved to is a checkpoint in Hugging Face's format, and its sentences are written
+like Linzen et al.'s: ``semijax.experiments.agreement`` reads both.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from semijax import zoo
 from semijax.experiments.agreement import Batch, batches, encodable, margin
 
 LENGTH = 36
-"""Tokens that a model has positions for; the longest sentence has 35."""
+"""The number of tokens that a model has positions for; the longest sentence has 35."""
 
 
 def config(grammar: zoo.Grammar, *, layers: int = 4, width: int = 64) -> zoo.BertConfig:
-    """The sizes of a BERT that learns the language in a minute or two on two cores."""
+    """Return the sizes of a BERT that learns the language in a minute or two on two cores."""
     return zoo.BertConfig(
         vocab_size=grammar.tokenizer().get_vocab_size(),
         hidden_size=width,
@@ -44,7 +44,7 @@ def train(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[zoo.BertForMaskedLM, zoo.History]:
-    """Trains a BERT to fill in masked verbs, and saves it as a checkpoint with its tokenizer.
+    """Train a BERT to fill in masked verbs, and save it as a checkpoint with its tokenizer.
 
     It sees sentences of 0 to 4 nouns between subject and verb, of either number, and stops when it
     gets all of 500 other sentences with 1 attractor right, or after ``epochs``. Called again, it
@@ -55,7 +55,7 @@ def train(
         sentences: to train on.
         layers: of the BERT.
         width: of its hidden states.
-        epochs: at most so many.
+        epochs: the largest number of epochs.
         seed: of the sentences, the weights and the batches.
         progress: show a progress bar.
 
@@ -87,14 +87,14 @@ def train(
 
 
 def encoded_batch(sentences: Sequence[zoo.AgreementSentence], grammar: zoo.Grammar) -> Batch:
-    """Sentences of the language as one batch."""
+    """Encode sentences of the language as one batch."""
     _, encoded, _ = encodable(sentences, grammar.tokenizer())
     (batch,) = batches(encoded, len(encoded), buckets=[LENGTH])
     return batch
 
 
 def masked_verb_loss(model: zoo.BertForMaskedLM, batch: Batch) -> jax.Array:
-    """The mean cross-entropy of the masked verbs, in nats."""
+    """Compute the mean cross-entropy of the masked verbs, in nats."""
     hidden = model.bert(batch.ids, batch.attention_mask)
     at_mask = jnp.take_along_axis(hidden, batch.mask[:, None, None], axis=1)[:, 0]
     logits = model.predict(at_mask)
@@ -102,6 +102,6 @@ def masked_verb_loss(model: zoo.BertForMaskedLM, batch: Batch) -> jax.Array:
 
 
 def accuracy(model: zoo.BertForMaskedLM, batch: Batch) -> jax.Array:
-    """How many of the right forms of verbs have a larger logit than the wrong ones, from 0 to 1."""
+    """Return the fraction of verbs whose right form has a larger logit than the wrong one."""
     margins = jax.vmap(lambda example: margin(model, example))(batch)
     return jnp.mean(margins > 0)

@@ -1,11 +1,11 @@
-"""The softmax of the paper's code, whose maximum is a part of the graph."""
+"""The softmax of the paper's code, whose maximum is part of the graph."""
 
 import jax
 import jax.numpy as jnp
 
 
 def log_softmax(x: jax.Array, *, max_in_graph: bool = True) -> jax.Array:
-    """The logarithm of the softmax over the last axis, with the graph of the released code.
+    """Compute the logarithm of the softmax over the last axis, with the released code's graph.
 
     It subtracts the largest entry inside of the log-sum-exp and adds it outside, as JAX does. The
     gradients through it cancel, but the paths through it are paths; JAX cuts them.

@@ -1,4 +1,4 @@
-"""Where a gradient goes inside of a model: through which arrays, which branches, which modules."""
+"""The flow of a gradient inside a model: through its arrays, its branches, its modules."""
 
 from semijax.flow.ablation import ablate, ablation_effects, site_values
 from semijax.flow.at_sites import SiteValues, site_flow, site_grads

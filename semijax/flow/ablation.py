@@ -1,4 +1,4 @@
-"""What happens without it: a function run with some of its arrays replaced."""
+"""Ablation: a function run with some of its arrays replaced."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from semijax.sites.site import Site
 from semijax.trace import scope_names
 
 VALUES = ("zero", "mean")
-"""What an array can be replaced with by name."""
+"""The replacements that have a name."""
 
 
 def site_values(
     fun: Callable[..., Any], sites: str | Sequence[str], traced: Argnums = None
 ) -> Callable[..., dict[str, jax.Array]]:
-    """The values of intermediate arrays of a function: its activations.
+    """Read the values of intermediate arrays of a function: its activations.
 
     Args:
         fun: a function of arrays, or pytrees of arrays.
@@ -64,19 +64,19 @@ def ablate(
     *,
     where: Any = None,
 ) -> Callable[..., Any]:
-    """A function with some of its intermediate arrays replaced; all that reads them is run anew.
+    """Replace some intermediate arrays of a function; everything that reads them is run anew.
 
     Args:
         fun: a function of arrays, or pytrees of arrays.
         sites: names or globs, see ``list_sites``; ``"*/layer_3"`` is what comes out of a module.
         value: what to replace them with: ``"zero"``; ``"mean"``, the mean over all axes of the
             array but the last, in the same call: of every hidden unit over examples, tokens and
-            iterations; an array that broadcasts to the site, as a mean over a data set; or a
+            iterations; an array that broadcasts to the site, such as a mean over a data set; or a
             mapping from names to any of these.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
-            What decides the control flow in Python must not be among them.
-        where: what to replace of them: a boolean array, or a mapping from names to such, whose axes
-            are the site's first; True where to replace. Everything by default.
+            Arguments that decide Python's control flow must not be among them.
+        where: which elements to replace: a boolean array whose axes are the site's first, True
+            where to replace, or a mapping from names to such arrays. Everything by default.
 
     Returns:
         A function with the arguments and the result of ``fun``, under every JAX transformation.
@@ -177,7 +177,7 @@ def ablation_effects(
 
 
 def replacements(call: Program, sites: Sequence[Site], values: Sequence[Any]) -> list[jax.Array]:
-    """The arrays to put in place of sites, of their shape or with axes of size 1.
+    """Return the arrays to put in place of sites, of their shape or with axes of size 1.
 
     Raises:
         ValueError: if one does not fit, or there is nothing to average.
@@ -217,7 +217,7 @@ def _is(value: Any, name: str) -> bool:
 def run_ablated(
     call: Program, sites: Sequence[Site], arrays: Sequence[jax.Array], masks: Sequence[Any]
 ) -> Any:
-    """The output of a call with sites replaced by arrays, where masks say so (None: everywhere)."""
+    """Run a call with arrays in place of sites, where masks say so (None: everywhere)."""
     checked = [
         None if mask is None else _mask(mask, site) for mask, site in zip(masks, sites, strict=True)
     ]
@@ -253,7 +253,7 @@ def _values(call: Program, sites: Sequence[Site]) -> list[jax.Array]:
 
 
 def check_value(value: Any) -> None:
-    """Raise unless it is what ``ablate`` can put in place of an array."""
+    """Raise unless ``ablate`` can put the value in place of an array."""
     for each in value.values() if isinstance(value, Mapping) else [value]:
         if isinstance(each, str):
             if each not in VALUES:
@@ -266,10 +266,10 @@ def check_value(value: Any) -> None:
 
 
 def of_sites(given: Any, sites: Sequence[Site], what: str) -> list[Any]:
-    """What a mapping has for each site, by its name with or without its number; else the same.
+    """Look up each site in a mapping, by name with or without number; else repeat what is given.
 
     Raises:
-        ValueError: if it has nothing for a site, or something for none.
+        ValueError: if the mapping lacks a site, or has a name that is none of the sites.
     """
     if not isinstance(given, Mapping):
         return [given] * len(sites)
@@ -286,7 +286,7 @@ def of_sites(given: Any, sites: Sequence[Site], what: str) -> list[Any]:
 
 
 def _mask(mask: Any, site: Site) -> jax.Array:
-    """A mask with an axis for each loop at least."""
+    """Return a mask with at least an axis for each loop."""
     shape = site.place.shape
     loops = len(site.place.loop_shape)
     array = jnp.asarray(mask)

@@ -64,17 +64,17 @@ class SiteValues(Result):
 
     @property
     def total(self) -> Any:
-        """What the semiring reads of all complete paths, for ``site_flow``; else None."""
+        """The semiring's reading of all complete paths, for ``site_flow``; else None."""
         total = self.total_elements
         return None if total is None else self.semiring.readout(total)
 
     def share(self) -> dict[str, jax.Array]:
-        """How much of all complete paths pass each element: of the mass, of their number.
+        """Return the fraction of all complete paths that pass each element: of mass, or of number.
 
-        For ``AbsSumProduct``, ``Entropy`` and the expectations the share of the gradient's mass, at
-        any depth; for max-like semirings the best path through each element over the best of all.
-        Where there is no path all shares are 0; where what all paths have together is infinite or
-        not a number they are NaN.
+        For ``AbsSumProduct``, ``Entropy`` and the expectations this is the share of the gradient's
+        mass, at any depth; for max-like semirings, the best path through each element over the
+        best of all. Where there is no path, all shares are 0; where the total of all paths is
+        infinite or not a number, they are NaN.
 
         Raises:
             ValueError: for the result of ``site_grads``, whose paths are not complete.
@@ -90,7 +90,7 @@ class SiteValues(Result):
         }
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame`` with a row per number: ``site``, ``index``, ``value``."""
+        """Return a ``pandas.DataFrame`` with a row per number: ``site``, ``index``, ``value``."""
         import pandas
 
         return pandas.DataFrame(
@@ -104,7 +104,7 @@ class SiteValues(Result):
     def plot(
         self, tokens: Sequence[str] | None = None, *, share: bool = False, **options: Any
     ) -> pictures.Picture:
-        """A heat map: a row per site, in a loop per iteration, and a column per token, or head.
+        """Draw a heat map: a row per site (in a loop, per iteration), a column per token or head.
 
         Args:
             tokens: their labels; numbers by default.
@@ -114,7 +114,7 @@ class SiteValues(Result):
         Raises:
             ValueError: if the sites do not all have one number per token, as with
                 ``aggregate=-1`` (leading axes of size 1 don't matter); or a number is infinite
-                though there is a path: what is infinite is drawn as no path.
+                though there is a path: infinite numbers are drawn as no path.
         """
         drawn = self.share() if share else self
         values = [np.asarray(drawn[name]) for name in self.names]
@@ -180,7 +180,7 @@ class SiteValues(Result):
 
 
 def _behind(total: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """With axes of size 1 behind those that vmap added in front."""
+    """Append axes of size 1 to those that vmap added in front."""
     return total.reshape(*total.shape, *(1,) * (len(shape) - total.ndim))
 
 
@@ -196,7 +196,7 @@ def site_grads(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """The semiring gradient at intermediate arrays of a function, which is not touched for it.
+    """Compute the semiring gradient at intermediate arrays of a function, without editing it.
 
     For every element of the sites: the ⊕ over all paths from it to the output. Nothing needs to be
     differentiable before them: the arguments may be the integers that an embedding looks up.
@@ -206,7 +206,7 @@ def site_grads(
         semiring: a ``Semiring``, or a tuple, list or dict of them.
         sites: names or globs, see ``list_sites``; ``"*/layer/*"`` are the outputs of the layers.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
-            What decides the control flow in Python must not be among them.
+            Arguments that decide Python's control flow must not be among them.
         aggregate: axes of every site to ⊕-combine, as for ``semiring_grad``; -1 for a number per
             token instead of one per hidden unit.
         by: in place of ``aggregate``, what each number is to stand for: ``"head"``, ``"token"`` or
@@ -225,7 +225,7 @@ def site_grads(
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``, and ValueError where a
             name or glob matches nothing, ``by`` and ``aggregate`` are both given, or a site has no
-            axis that is known by the name.
+            axis known by that name.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -265,7 +265,7 @@ def site_flow(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """What flows through intermediate arrays on its whole way from the inputs to the output.
+    """Compute what flows through intermediate arrays on its way from the inputs to the output.
 
     For every element of the sites: the ⊕ over all complete paths that pass it, from any element of
     the arguments at ``argnums``, or of the arrays that are named as ``source``, to the output. By
@@ -278,9 +278,9 @@ def site_flow(
         sites: names or globs, see ``list_sites``.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these arguments, which may be integers then:
-            ``"*/embeddings"``, see ``top_paths``. Paths start at each element of each of these
-            arrays, which all of them pass; those from one array may pass another, from where others
-            start. What is computed before has no paths. In a loop, paths start in each iteration.
+            ``"*/embeddings"``, see ``top_paths``. Every path starts at an element of one of these
+            arrays; it may pass another, where others start. What is computed before has no paths.
+            In a loop, paths start in each iteration.
         traced: as for ``site_grads``.
         aggregate: axes to ⊕-combine, as for ``site_grads``.
         by: what each number is to stand for, as for ``site_grads``: ``by="head"`` says what flows
@@ -328,7 +328,7 @@ def site_flow(
 
 @dataclasses.dataclass(frozen=True)
 class _Combined:
-    """What is ⊕-combined of a site: some axes of its array, or of a view of it.
+    """The axes of a site that are ⊕-combined: of its array, or of a view of it.
 
     Attributes:
         axes: which.
@@ -341,7 +341,7 @@ class _Combined:
     view: Shape
 
     def of(self, semiring: Semiring, elements: Elements) -> Elements:
-        """The elements that are left."""
+        """Return the elements that are left."""
         if not self.axes:
             return elements
         return semiring.sum(el.reshape(elements, self.shape, self.view), self.axes)
@@ -354,7 +354,7 @@ def _combined(
     by: str | Sequence[str] | None,
     axes: StatedAxes,
 ) -> list[_Combined]:
-    """What is combined of each site."""
+    """Choose the axes to combine at each site."""
     if by is not None and aggregate is not None:
         raise ValueError("by says which axes stay and aggregate which do not: give one of them.")
     shapes = [
@@ -371,7 +371,9 @@ def _combined(
         loops = len(site.place.loop_shape)
         kept = [names.axis(site, name) for name in dict.fromkeys(wanted)]
         if len({named.axis for named in kept}) < len(kept):
-            raise ValueError(f"In {site.name!r} one axis is of several of {wanted}: ask for one.")
+            raise ValueError(
+                f"In {site.name!r} one axis belongs to several of {wanted}: ask for one."
+            )
         view, gone = list(shape[:loops]), []
         for axis in range(loops, len(shape)):
             named = next((k for k in kept if k.axis == axis), None)
@@ -410,6 +412,6 @@ def _results(
 
 
 def _loops_left(site: Site, combined: _Combined) -> tuple[bool, ...]:
-    """Which of a site's axes are those of loops, when others are combined."""
+    """Tell, of the axes that are left at a site, which are those of loops."""
     loops = len(site.place.loop_shape)
     return tuple(a < loops for a in range(len(combined.view)) if a not in combined.axes)

@@ -1,4 +1,4 @@
-"""What each consumer of an intermediate array contributes to its semiring gradient."""
+"""The contribution of each consumer of an intermediate array to its semiring gradient."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from semijax.trace.scope_names import REST
 from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 
 OUTPUT = "(output)"
-"""The consumer of what a function, or one iteration of a loop, returns."""
+"""The name of a consumer: the output of a function, or of one iteration of a loop."""
 
 NOBODY = "(nobody)"
 """The only branch of an array that nothing reads."""
 
 SHOWN = 40
-"""How many rows are printed."""
+"""The number of rows that are printed."""
 
 
 @result("elements")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class BranchFlow(Result):
-    """What each consumer of some arrays contributes to the semiring gradient there.
+    """The contribution of each consumer of some arrays to the semiring gradient there.
 
     A mapping from the names of the sites to mappings from the names of their branches to arrays, of
     the shape of the site less its last axis. It passes through ``jit`` and ``vmap``, which adds
@@ -78,15 +78,15 @@ class BranchFlow(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The sites."""
+        """The names of the sites."""
         return tuple(site for site, _ in self.branches)
 
     def share(self) -> dict[str, dict[str, jax.Array]]:
-        """The fraction of each branch, by site and branch: its size over the sum of all sizes.
+        """Return each branch's fraction, by site and branch: its size over the sum of all sizes.
 
         The size is the absolute value of a weight; for ``Entropy`` and the expectations the mass,
-        for ``PathCount`` the number of paths, see ``Semiring.log_size``. Where there is no path all
-        shares are 0; where the sum is infinite or not a number they are NaN.
+        for ``PathCount`` the number of paths, see ``Semiring.log_size``. Where there is no path,
+        all shares are 0; where the sum is infinite or not a number, they are NaN.
 
         Raises:
             TypeError: if the semiring has no shares.
@@ -99,15 +99,15 @@ class BranchFlow(Result):
         return shares
 
     def winner(self) -> dict[str, np.ndarray]:
-        """Which branch has the best paths, by site: an array of names; ``""`` where there is none.
+        """Name the branch with the best paths, by site: an array of names; ``""`` for none.
 
-        That is the branch whose contribution is the largest (for ``MinProduct`` the smallest), of
-        masses and counts the largest too; of equal ones the first. For a max it attains the
-        gradient's own value: the branch through which the top path of the best hidden unit goes.
-        Outside of ``jit`` only; ``only_winners`` works inside too.
+        That is the branch with the largest contribution (for ``MinProduct`` the smallest), of
+        masses and counts too; the first of equal ones. For a max it attains the gradient's own
+        value: it is the branch through which the top path of the best hidden unit goes. Outside of
+        ``jit`` only; ``only_winners`` works inside too.
 
-        No branch is named where no path leads on, and none where numbers cannot be compared: one
-        of them is NaN, or the best are several that are infinite. There ``only_winners`` is NaN.
+        No branch is named where no path leads on, or where the numbers cannot be compared, since
+        one is NaN or several of the best are infinite. There ``only_winners`` is NaN.
         """
         check_concrete(self.elements, "winner()")
         names = {}
@@ -118,10 +118,10 @@ class BranchFlow(Result):
         return names
 
     def only_winners(self) -> dict[str, dict[str, jax.Array]]:
-        """The values of the winners alone, 0 for the other branches; NaN where nobody knows.
+        """Return the values of the winners alone: 0 for other branches, NaN where none is known.
 
         That is the branch value of Du et al. 2023, §5: the hidden unit with the largest gradient
-        gives its value to the branch it came through, the others get none.
+        gives its value to the branch it came through, and the others get none.
         """
         kept = {}
         for site in self:
@@ -134,11 +134,11 @@ class BranchFlow(Result):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What it was computed with: the semiring, the granularity, the reduction, …, versions."""
+        """The semiring, granularity, weighting, reduction and versions it was computed with."""
         return super().provenance | {"reduce": self.reduce}
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame`` with a row per number.
+        """Return a ``pandas.DataFrame`` with a row per number.
 
         Its columns: ``site``, ``token`` (an index, or a tuple of indices where there are several
         axes), ``branch``, ``value``, and, where the semiring has them, ``share`` and ``winner``.
@@ -148,10 +148,10 @@ class BranchFlow(Result):
         return pandas.DataFrame([row for rows in self._rows() for row in rows])
 
     def plot(self, **options: Any) -> pictures.Picture:
-        """Shares as stacked bars: one per site, or per token if there is one site.
+        """Draw the shares as stacked bars: one per site, or per token if there is one site.
 
         Shares of several tokens are averaged. Needs matplotlib; the options are those of
-        ``pictures.stacked_bars``, as ``groups`` for labels.
+        ``pictures.stacked_bars``, such as ``groups`` for labels.
 
         Raises:
             TypeError: if the semiring has no shares.
@@ -190,7 +190,7 @@ class BranchFlow(Result):
         return pictures.stacked_bars(heights, **(given | options))
 
     def _branch_names(self) -> list[str]:
-        """Those of all sites."""
+        """Return the names of the branches of all sites."""
         return list(dict.fromkeys(branch for _, own in self.branches for branch in own))
 
     def _table(self) -> tables.Table:
@@ -218,7 +218,7 @@ class BranchFlow(Result):
         return jax.tree.map(total, self.semiring.readout(elements))
 
     def _log_size(self, elements: Elements) -> jax.Array:
-        """The logarithm of a branch's size."""
+        """Return the logarithm of a branch's size."""
         sizes = self.semiring.log_size(elements)
         if self.reduce == "oplus":
             return sizes
@@ -229,12 +229,12 @@ class BranchFlow(Result):
         return jnp.where(none, -jnp.inf, jnp.log(jnp.abs(value)))
 
     def _log_sizes(self, site: str) -> jax.Array:
-        """Those of all branches, along a first axis."""
+        """Return the logarithms of all branches' sizes, along a first axis."""
         own = self.elements[site]
         return jnp.stack([self._log_size(own[branch]) for branch in dict(self.branches)[site]])
 
     def _best(self, site: str) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The number of the winning branch, where any path leads on, and where that is known."""
+        """Return the winning branch's number, where any path leads on, and where it is known."""
         best = self.semiring.best
         if best == "size":
             scores = self._log_sizes(site)
@@ -256,7 +256,7 @@ class BranchFlow(Result):
             yield from ((site, index) for index in np.ndindex(shape))
 
     def _rows(self) -> Iterator[list[dict[str, Any]]]:
-        """For every site and token a row per branch."""
+        """Yield the rows of every site and token, one per branch."""
         try:
             shares, winners = self.share(), self.winner()
         except TypeError:  # there are values then, and no comparison
@@ -308,7 +308,7 @@ def branch_flow(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """Which way the gradient leaves an intermediate array: by the skip, the query, the key?
+    """Split the semiring gradient at an intermediate array by consumer: skip, query, key.
 
     For an array with several consumers: the ⊕ over the paths to the output whose first edge lies
     in each of them. Together (⊕) the branches have all paths: the semiring gradient at the array.
@@ -319,10 +319,10 @@ def branch_flow(
         sites: names or globs of arrays, see ``list_sites``: ``"*/layer/*:input"`` are the inputs of
             the layers, ``"hidden"`` a ``tap``.
         branches: how consumers are grouped: a mapping from names to globs over the modules that
-            read the array, as ``{"query": "*/query", "key": "*/key", "skip": sj.REST}``, the first
-            that matches counts. What none matches goes to the branch of ``REST``, or one that is
-            called so. By default each module is a branch, called by its path as seen from the
-            array; equations in one module, if there is no other, each by itself.
+            read the array, such as ``{"query": "*/query", "key": "*/key", "skip": sj.REST}``,
+            where the first match counts. Consumers that none matches go to the branch of
+            ``REST``, or to one of that name. By default each module is a branch, named by its path
+            as seen from the array; if there is only one module, its equations are a branch each.
         reduce: how the last axis, the hidden units, is combined: ``"oplus"`` for the ⊕, or
             ``"sum"`` for the sum of what the semiring reads per unit.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
@@ -400,11 +400,11 @@ def branch_flow(
 
 
 Groups = dict[str, list[tuple[int, int]]]
-"""By branch, the consumers: the position of each, and which of its inputs the array is."""
+"""The consumers by branch: the position of each, and which of its inputs the array is."""
 
 
 def _named(site: Site) -> Groups:
-    """Each module that reads the array a branch of its own."""
+    """Make each module that reads the array a branch of its own."""
     equations = dict.fromkeys(equation for equation, *_ in site.consumers if equation)
     scopes = list(dict.fromkeys(equation.scope for equation in equations))
     # As seen from what they have in common; a single one as seen from the array.
@@ -428,7 +428,7 @@ def _named(site: Site) -> Groups:
 def _matched(
     sites: Sequence[Site], branches: Mapping[str, str | Sequence[str]]
 ) -> Callable[[Site], Groups]:
-    """Grouped as told."""
+    """Return a function that groups the consumers as told."""
     known = {_full_name(equation): None for site in sites for equation, *_ in site.consumers}
     matchers: dict[str, list[Callable[[str], bool]]] = {}
     rest = REST

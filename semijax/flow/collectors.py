@@ -1,4 +1,4 @@
-"""What two sweeps find of the arrays that were asked for, inside of regions too."""
+"""Collectors of what two sweeps find at the arrays asked for, inside regions too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from semijax.trace.graph import Equation, Graph, Variable
 def from_sites(
     graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[int, Elements]:
-    """⊕ over all paths from a marked array to the outputs, by its numbers; 0̄ is missing."""
+    """Collect the ⊕ over all paths from marked arrays to the outputs, by number, but no 0̄."""
     del tangents
     found: dict[int, Elements] = {}
     for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, at, cotangents):
@@ -70,7 +70,7 @@ class Swept:
                 self._regions.append((equation, jacobian, arrived))
 
     def passing(self, v: Variable) -> Elements | None:
-        """All complete paths that pass an array, forward ⊗ backward; None for 0̄."""
+        """Return the ⊕ over all complete paths through an array, forward ⊗ backward; None for 0̄."""
         if v not in self.before or v not in self.after:
             return None
         return self._semiring.mul(self.before[v], _like(self._semiring, v, self.after[v]))
@@ -78,7 +78,7 @@ class Swept:
     def inside(
         self, collect: Collector, wanted: Callable[[Equation], bool]
     ) -> Iterator[tuple[Equation, dict[Any, Elements]]]:
-        """What ``collect`` finds in each of the regions that complete paths lead through."""
+        """Yield what ``collect`` finds in each region that complete paths lead through."""
         for equation, jacobian, arrived in self._regions:
             into = {i: e for i, e in enumerate(self.visits[equation].arrived) if e is not None}
             if wanted(equation) and (into or equation.starts_inside):
@@ -88,9 +88,9 @@ class Swept:
 def through_sites(
     graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[int, Elements]:
-    """⊕ over all complete paths that pass a marked array, by its numbers; 0̄ is missing.
+    """Collect the ⊕ over all complete paths that pass marked arrays, by number, but no 0̄.
 
-    A path is complete that leads to the outputs from where paths start, or from an input with a
+    A path is complete if it leads to the outputs from where paths start, or from an input with a
     tangent.
     """
     swept = Swept(graph, semiring, at, tangents, cotangents)
@@ -109,14 +109,13 @@ def _like(semiring: Semiring, variable: Variable, elements: Elements) -> Element
 
 
 Consumed = tuple[int, int, int]
-"""The number of a site, the position of the equation that reads it (−1 for an output), and which
-of its inputs (or of the outputs) it is."""
+"""The number of a site, of its reader (−1: the outputs), and of the input or output it is."""
 
 
 def to_consumers(
     graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[Consumed, Elements]:
-    """What each reader of a marked array contributes to its elements."""
+    """Collect what each reader of a marked array contributes to its elements."""
     numbers = {equation: n for n, equation in enumerate(graph.equations)}
     found: dict[Consumed, Elements] = {}
     for n, (v, element) in enumerate(zip(graph.outputs, cotangents, strict=True)):
@@ -137,7 +136,7 @@ def to_consumers(
 
 
 def zero_at(semiring: Semiring, place: Place | None) -> Elements:
-    """0̄ of an array, as large as what would be found there."""
+    """Return the 0̄ of an array, as large as what would be found there."""
     if place is None:
         return semiring.zero((), jnp.float32)
     variable = place.variable
@@ -148,7 +147,7 @@ def zero_at(semiring: Semiring, place: Place | None) -> Elements:
 def at_places(
     semiring: Semiring, places: Sequence[Place | None], found: Mapping[int, Elements]
 ) -> list[Elements]:
-    """What was found at arrays, by their numbers, with the axes as the model's author sees them."""
+    """List what was found at arrays, or 0̄, with the axes as the model's author sees them."""
     elements = [
         found[n] if n in found else zero_at(semiring, place) for n, place in enumerate(places)
     ]

@@ -1,4 +1,4 @@
-"""How much flows through each module, and how many edges of a path lie in it."""
+"""The flow through each module, and the number of a path's edges that lie in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 @result("elements", "total_elements", "edges")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ComponentFlow(Result):
-    """What flows through the components of a function; scalars by name of the component.
+    """The flow through the components of a function: scalars, by name of the component.
 
     A mapping from names to what the semiring reads of all complete paths that enter the component.
     It passes through ``jit`` and ``vmap``, which adds axes; it prints as a table.
@@ -59,15 +59,15 @@ class ComponentFlow(Result):
 
     @property
     def total(self) -> Any:
-        """What the semiring reads of all complete paths."""
+        """The semiring's reading of all complete paths."""
         return self.semiring.readout(self.total_elements)
 
     def share(self) -> dict[str, jax.Array]:
-        """The fraction of all complete paths that enter each component: of the mass, of the number.
+        """Return the fraction of all complete paths that enter each component: of mass, or number.
 
         A path enters many components: the shares do not sum to 1. For max-like semirings it is the
-        best path through the component over the best of all. Where there is no path all shares are
-        0; where what all paths have together is infinite or not a number they are NaN.
+        best path through the component over the best of all. Where there is no path, all shares
+        are 0; where the total of all paths is infinite or not a number, they are NaN.
 
         Raises:
             TypeError: if the semiring has no shares, see ``Semiring.log_size``.
@@ -79,7 +79,7 @@ class ComponentFlow(Result):
         }
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame``: ``component``, ``flow``, ``edges``, and ``share`` if any."""
+        """Return a ``pandas.DataFrame``: ``component``, ``flow``, ``edges``, ``share`` if any."""
         import pandas
 
         columns = {
@@ -138,7 +138,7 @@ def component_flow(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """What flows through each module on its way from the inputs to the output.
+    """Compute what flows through each module on its way from the inputs to the output.
 
     For each component: the ⊕ over all complete paths that enter it, each once however often it
     comes back, and the expected number of edges in it per path: DuSell's importance of a component
@@ -147,8 +147,8 @@ def component_flow(
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them.
-        depth: components are modules, told apart by so many names of their scope, counted from the
-            outside; by all names for None. Each edge lies in one: the module whose equation makes
+        depth: components are modules, told apart by this many names of their scope from the
+            outside in; by all for None. Each edge lies in one: the module whose equation makes
             the node it leads to. What lies in none is ``"(outside)"``.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these arguments, see ``site_flow``.

@@ -1,4 +1,4 @@
-"""Which components complete paths enter, and where in a program the components lie."""
+"""The components that complete paths enter, and where in a program they lie."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from semijax.trace import scope_names
 from semijax.trace.graph import Equation, Graph, Module, Variable
 
 Path = tuple[tuple[int, int], ...]
-"""Which graph of a program, see ``Graph.path``."""
+"""The place of a graph in a program, see ``Graph.path``."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -40,12 +40,12 @@ class Component:
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """In which component the edges of an equation lie.
+    """The rule that says in which component the edges of an equation lie.
 
     Attributes:
         depth: by how many names of a scope components are told apart; None for all.
         iterations: whether each iteration of a loop is another component.
-        together: the scopes of which it is not, as of modules that two loops run.
+        together: the scopes where it is not, such as those of modules that two loops run.
     """
 
     depth: int | None
@@ -53,7 +53,7 @@ class Naming:
     together: frozenset[str] = frozenset()
 
     def component(self, equation: Equation) -> Component:
-        """It."""
+        """Return the component in which the equation's edges lie."""
         module = self.module(equation)
         if module is None:
             return Component(scope_names.OUTSIDE, 0)
@@ -61,14 +61,14 @@ class Naming:
         return Component(module.scope, module.loops if apart else 0)
 
     def module(self, equation: Equation) -> Module | None:
-        """The module that the component is named after; None for what lies in none."""
+        """Return the module that the component is named after; None for what lies in none."""
         modules = equation.module.enclosing[: self.depth]
         return modules[-1] if modules else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Home:
-    """Where all edges of a component lie.
+    """The place where all edges of a component lie.
 
     Attributes:
         path: the innermost graph that has all of them.
@@ -110,7 +110,7 @@ class Components:
             self.homes[component] = Home(path, lengths, regions, naming.module(equation))
 
     def living_in(self, graph: Graph, *, regions: bool) -> list[Component]:
-        """Those whose home a graph is, with or without edges in regions."""
+        """List the components whose home is a graph, with or without edges in regions."""
         return [
             component
             for component, home in self.homes.items()
@@ -118,7 +118,7 @@ class Components:
         ]
 
     def any_within(self, region: Equation) -> bool:
-        """Whether the home of any lies in a region."""
+        """Tell whether the home of any component lies in a region."""
         path = region.path
         return any(
             home.path[: len(path)] == path
@@ -130,12 +130,12 @@ class Components:
     def by_name(
         self, semiring: Semiring, found: Mapping[Component, Elements]
     ) -> dict[str, Elements]:
-        """Elements by the names of components, one iteration after the other.
+        """Return elements by the names of components, one iteration after the other.
 
         Args:
             semiring: whose elements.
-            found: them, with an axis for each loop in which iterations are told apart; of a
-                component that no path enters there are none.
+            found: the elements, with an axis for each loop in which iterations are told apart;
+                none for a component that no path enters.
         """
         together: dict[Path, list[Component]] = {}
         for component, home in self.homes.items():
@@ -157,7 +157,7 @@ class Components:
 
 
 def _home(equation: Equation, loops: int) -> Path:
-    """The graph of one iteration of the first loops around an equation."""
+    """Find the graph of one iteration of the first loops around an equation."""
     path: Path = ()
     for region, body in equation.within:
         if not loops:
@@ -175,7 +175,7 @@ def _lengths(equation: Equation) -> tuple[int, ...]:
 def all_paths(
     graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
 ) -> dict[str, Elements]:
-    """⊕ over all paths to the outputs, from where they start and from inputs with tangents."""
+    """Collect the ⊕ over all paths to the outputs, from their starts and inputs with tangents."""
     found: dict[str, Elements] = {}
     for equation, jacobian, arrived, _ in sweep.backward(graph, semiring, at, cotangents):
         variables = graph.inputs if equation is None else equation.outputs
@@ -197,14 +197,14 @@ def all_paths(
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """A collector: ⊕ over the edges of each component, and all complete paths that cross them."""
+    """A collector of the ⊕ over each component's edges and all complete paths that cross them."""
 
     components: Components
 
     def __call__(
         self, graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
     ) -> dict[Component, Elements]:
-        """By component, with an axis for each loop in which iterations are told apart."""
+        """Collect by component, with an axis for each loop in which iterations are told apart."""
         swept = Swept(graph, semiring, at, tangents, cotangents)
         found: dict[Component, Elements] = {}
         for equation, inside in swept.inside(self, lambda _: True):
@@ -220,10 +220,10 @@ class Crossing:
 
 @dataclasses.dataclass(frozen=True)
 class Entering:
-    """A collector: ⊕ over all complete paths that enter each component.
+    """A collector of the ⊕ over all complete paths that enter each component.
 
     Attributes:
-        components: them.
+        components: the components.
         apart: the semiring for paths through and around a component, see ``AroundThrough``.
     """
 
@@ -233,7 +233,7 @@ class Entering:
     def __call__(
         self, graph: Graph, semiring: Semiring, at: Any, tangents: Any, cotangents: Any
     ) -> dict[Component, Elements]:
-        """By component, with an axis for each loop in which iterations are told apart."""
+        """Collect by component, with an axis for each loop in which iterations are told apart."""
         found: dict[Component, Elements] = {}
         swept = Swept(graph, semiring, at, tangents, cotangents)
         for equation, inside in swept.inside(self, self.components.any_within):
@@ -253,10 +253,10 @@ class Entering:
     def _first_entering(
         self, component: Component, graph: Graph, semiring: Semiring, at: Any, swept: Swept
     ) -> Elements | None:
-        """⊕ over all complete paths that enter a component that lies in no region.
+        """Return the ⊕ over all complete paths that enter a component that lies in no region.
 
-        A path enters for the first time by one edge: up to there it is among those that have kept
-        outside, from there on it is any.
+        A path enters for the first time by one edge: up to there it has kept outside, from there
+        on it may go anywhere.
         """
         naming, found = self.components.naming, {}
         members = {
@@ -286,7 +286,7 @@ class Entering:
 
 @dataclasses.dataclass(frozen=True)
 class _Inside:
-    """Whether an equation lies in a component."""
+    """The test whether an equation lies in a component."""
 
     component: Component
     naming: Naming
@@ -296,7 +296,7 @@ class _Inside:
 
 
 def _not_yet(semiring: AroundThrough, elements: Elements | None) -> Parts | None:
-    """The elements of paths that have not been in the component."""
+    """Return elements as those of paths that have not been in the component."""
     if elements is None:
         return None
     of = semiring.of
@@ -304,7 +304,7 @@ def _not_yet(semiring: AroundThrough, elements: Elements | None) -> Parts | None
 
 
 def _whole(semiring: Semiring, elements: Elements) -> Elements:
-    """⊕ over all axes."""
+    """Return the ⊕ over all axes."""
     return semiring.sum(elements, tuple(range(len(semiring.shape(elements)))))
 
 

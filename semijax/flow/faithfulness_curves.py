@@ -1,4 +1,4 @@
-"""Is it true? What a ranking of components says, against what happens without them."""
+"""Faithfulness: a ranking of components against what happens without them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Faithfulness(tables.Printed):
     value: str
 
     def auc(self) -> dict[str, dict[str, float]]:
-        """The area under each curve, by curve and ranking: the mean value on the way.
+        """Return the area under each curve, by curve and ranking: the mean value on the way.
 
         Source: Petsiuk, Das and Saenko 2018, §3.
         """
@@ -57,7 +57,7 @@ class Faithfulness(tables.Printed):
         }
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame``: ``curve``, ``ranking``, ``fraction``, ``value``."""
+        """Return a ``pandas.DataFrame``: ``curve``, ``ranking``, ``fraction``, ``value``."""
         import pandas
 
         return pandas.DataFrame(
@@ -70,7 +70,7 @@ class Faithfulness(tables.Printed):
         )
 
     def plot(self, curve: str = "deletion", **options: Any) -> pictures.Picture:
-        """One of the curves, ``"deletion"`` or ``"insertion"``, of each ranking."""
+        """Draw one of the curves, ``"deletion"`` or ``"insertion"``, of each ranking."""
         if curve not in ("deletion", "insertion"):
             raise ValueError(f"curve must be 'deletion' or 'insertion', got {curve!r}.")
         what = "replaced" if curve == "deletion" else "left, the others replaced"
@@ -108,20 +108,20 @@ def faithfulness(
     seed: int = 0,
     traced: Argnums = None,
 ) -> Callable[..., Faithfulness]:
-    """Whether what a ranking calls important is: the function's value without it, step by step.
+    """Test a ranking: the function's value without what it calls important, step by step.
 
     Components are replaced in the order of the ranking (deletion), or all but the first of it
-    (insertion), and the function is run anew at each step. Beside the ranking stand the one by the
-    absolute gradient and random ones: a curve that is no better than these says that the ranking is
-    no news. Another question is whether it depends on what the model has learned:
+    (insertion), and the function is run anew at each step. The ranking is compared with the one by
+    the absolute gradient and with random ones: if its curve is no better than theirs, it says
+    nothing new. Whether it depends on what the model has learned is another question:
     ``randomization_test``.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         ranking: scores, the highest first, by site: names or globs as for ``ablate``, all of whose
             arrays are one component, or as many as the scores have elements: an array whose axes
-            are the first of the site's, as a number per token. A ``SiteValues`` is one. Or just
-            names, the most important first.
+            are the first of the site's, such as a number per token. A ``SiteValues`` is one. Or
+            just names, the most important first.
         value: what to replace with, as for ``ablate``.
         steps: how many steps from nothing to everything; not more than there are components.
         n_random: how many random rankings to average.
@@ -214,20 +214,20 @@ class _Part:
         for site in sites:
             if site.place.shape[: self.scores.ndim] != self.scores.shape:
                 raise ValueError(
-                    f"The scores of {name!r} have shape {self.scores.shape}, which is not how the "
-                    f"shape {site.place.shape} of site {site.name!r} begins."
+                    f"The scores of {name!r} have shape {self.scores.shape}, but the shape "
+                    f"{site.place.shape} of site {site.name!r} does not begin with it."
                 )
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    """The place of each in the order of descending scores; of equal ones the first is first."""
+    """Return the place of each by descending score; equal scores keep their order."""
     ranks = np.empty(len(scores), int)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
     return ranks
 
 
 def _gradients(call: Program, parts: Sequence[_Part]) -> np.ndarray:
-    """Σ |gradient| over the elements of each component."""
+    """Compute Σ |gradient| over the elements of each component."""
     sites = [site for part in parts for site in part.sites]
     places = [site.place for site in sites]
     graph = call.graph(places, dict.fromkeys(places))
@@ -244,7 +244,7 @@ def _gradients(call: Program, parts: Sequence[_Part]) -> np.ndarray:
 def _curves(
     call: Program, parts: Sequence[_Part], value: Any, ranks: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The function's values, ``[rankings, counts]``, by deletion and by insertion."""
+    """Compute the function's values, ``[rankings, counts]``, by deletion and by insertion."""
     sites = [site for part in parts for site in part.sites]
     arrays = replacements(call, sites, of_sites(value, sites, "value"))
     ends = np.cumsum([part.size for part in parts])[:-1]

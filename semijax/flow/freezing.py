@@ -1,4 +1,4 @@
-"""A function that no path leads through in some places."""
+"""A function with some of its arrays closed to paths."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from semijax.sites.program import Argnums, Program
 def freeze(
     fun: Callable[..., Any], sites: str | Sequence[str], traced: Argnums = None
 ) -> Callable[..., Any]:
-    """A function whose paths do not lead through some arrays, which keep their values.
+    """Close some arrays of a function to paths; they keep their values.
 
-    It is ``jax.lax.stop_gradient`` by name, in a model that is not touched for it. With the
-    patterns of attention frozen and the scales of norms, paths lead through values only and every
-    layer is linear but for its activations, as in attribution graphs (Ameisen et al. 2025), AttnLRP
-    (Achtibat et al. 2024) and RelP (Jafari et al. 2025).
+    It is ``jax.lax.stop_gradient`` by name, without editing the model. With attention patterns and
+    the scales of norms frozen, paths lead through values only and every layer is linear but for
+    its activations, as in attribution graphs (Ameisen et al. 2025), AttnLRP (Achtibat et al. 2024)
+    and RelP (Jafari et al. 2025).
 
     Args:
         fun: a function of arrays, or pytrees of arrays.
         sites: names or globs, see ``list_sites``: ``"*/attention/softmax"``, a ``tap``'s name.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
-            What decides the control flow in Python must not be among them.
+            Arguments that decide Python's control flow must not be among them.
 
     Returns:
         A function with the arguments and the result of ``fun``, under every JAX transformation. Its
-        arrays have the same names. Between two runs (``Contrast``), what is frozen is the same in
-        both, that of the point; what that leaves of the difference ``residuals`` reports.
+        arrays have the same names. Between two runs (``Contrast``), what is frozen has the point's
+        values in both; ``residuals`` reports what that leaves of the difference.
 
     Raises:
         TypeError, ValueError: if a name or glob matches nothing.

@@ -1,4 +1,4 @@
-"""Does an analysis depend on what the model has learned?"""
+"""A test whether an analysis depends on what the model has learned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from semijax.trace import scope_names
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class RandomizationTest(tables.Printed):
-    """How much an analysis has changed when parameters were shuffled.
+    """The change of an analysis when parameters are shuffled.
 
     Attributes:
         shuffled: the groups of parameters, in the order of shuffling; each with all before it.
@@ -33,7 +33,7 @@ class RandomizationTest(tables.Printed):
     size: int
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame``: ``shuffled``, ``correlation``, ``absolute``."""
+        """Return a ``pandas.DataFrame``: ``shuffled``, ``correlation``, ``absolute``."""
         import pandas
 
         names = ("shuffled", "correlation", "absolute")
@@ -54,26 +54,26 @@ def randomization_test(
     *,
     seed: int = 0,
 ) -> Callable[..., RandomizationTest]:
-    """Whether an analysis depends on what the model has learned: the model parameter randomization.
+    """Test by model parameter randomization whether an analysis depends on what was learned.
 
     The entries of each parameter array are shuffled, group after group, and the analysis is
-    compared with that of the true model. One that hardly changes shows the architecture.
+    compared with that of the true model. An analysis that hardly changes shows the architecture.
 
     Args:
         analysis: a function of parameters and further arguments that returns numbers: arrays,
-            ``SiteValues``, ``BranchFlow`` or ``ComponentFlow``, or a pytree of such.
+            ``SiteValues``, ``BranchFlow`` or ``ComponentFlow``, or a pytree of these.
         params: the parameters, a pytree; only its floating point arrays are shuffled.
-        groups: globs over the names of parameters, which are their keys joined by ``/``, as
-            ``"params/layer_1/kernel"``; a glob that matches a part of the name from its beginning
-            is enough: ``"params/layer_1"``. In the order in which they are shuffled: from the
-            output to the input. All at once by default.
+        groups: globs over the names of parameters, which are their keys joined by ``/``, as in
+            ``"params/layer_1/kernel"``; a glob may match just the first keys of a name:
+            ``"params/layer_1"``. They are shuffled in this order: give them from the output to the
+            input. All at once by default.
         seed: of the shuffling.
 
     Returns:
         A function of the further arguments that returns a ``RandomizationTest``.
 
     Raises:
-        TypeError: if the analysis is not callable, a group is no string, or a result is not real.
+        TypeError: if the analysis is not callable, a group no string, or a result not real.
         ValueError: if a group has no parameters, there are fewer than two numbers to compare, or
             their number depends on the parameters.
 
@@ -131,7 +131,7 @@ def _shuffled(rng: np.random.Generator, leaf: Any) -> Any:
 
 
 def _numbers(result: Any) -> np.ndarray:
-    """All numbers of a result, in one row."""
+    """Return all numbers of a result, in one row."""
     parts = []
     for node in jax.tree.leaves(result, is_leaf=lambda node: isinstance(node, Mapping)):
         if isinstance(node, Mapping):

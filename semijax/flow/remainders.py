@@ -1,4 +1,4 @@
-"""What a weighting leaves of the difference: the part that no path carries."""
+"""The remainders of a weighting: the part of the difference that no path carries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from semijax.trace.graph import Equation, Graph, Variable
 from semijax.weighting import Contrast, Derivative, Weighting, check_weighting
 
 Key = tuple[Any, int, str]
-"""The regions that an equation lies in, its number, and which figure it is."""
+"""The regions that an equation lies in, its number, and the name of the figure."""
 
 LOCAL, EFFECT = "local", "effect"
 
@@ -32,9 +32,9 @@ LOCAL, EFFECT = "local", "effect"
 def remainders(
     graph: Graph, semiring: Semiring, at: Evaluation, tangents: Any, cotangents: Any
 ) -> dict[Key, Elements]:
-    """What each equation leaves: its largest remainder, and the effect of all on the outputs.
+    """Collect, by equation, the largest remainder and the effect of all on the outputs.
 
-    A collector, for ``SumProduct``. A region's own effect is that of all of it less those inside.
+    A collector, for ``SumProduct``. A region's own effect is that of the whole less those inside.
     """
     del tangents
     found: dict[Key, Elements] = {}
@@ -74,7 +74,7 @@ def _remainder(
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """What one equation leaves of the difference.
+    """The part of the difference that one equation leaves.
 
     Attributes:
         primitive: the equation's name.
@@ -93,7 +93,7 @@ class Residual:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Residuals(tables.Printed, Sequence[Residual]):
-    """What equations leave of a difference, the largest effect first; prints as a table.
+    """The parts of a difference that equations leave, largest effect first; prints as a table.
 
     ``whole`` is ``contributed`` and all effects together, up to rounding.
 
@@ -115,7 +115,7 @@ class Residuals(tables.Printed, Sequence[Residual]):
 
     @property
     def remainder(self) -> float:
-        """The part of the whole that no path has."""
+        """The part of the whole that no path carries."""
         return self.whole - self.contributed
 
     def _table(self) -> tables.Table:
@@ -138,13 +138,13 @@ class Residuals(tables.Printed, Sequence[Residual]):
 
 
 SHOWN = 20
-"""How many rows are printed."""
+"""The number of rows that are printed."""
 
 ROUNDING = 1e-5
-"""Effects are not printed that are smaller, as a part of the whole."""
+"""The largest effect that is not printed, as a part of the whole."""
 
 HELD = "stop_gradient"
-"""What stands for everything that is the same in both runs."""
+"""The name of the row for everything that is held the same in both runs."""
 
 
 def residuals(
@@ -156,19 +156,19 @@ def residuals(
     source: Any = None,
     traced: Argnums = None,
 ) -> Residuals:
-    """Which equations keep a part of the difference between two runs, and how much of it.
+    """List the equations that keep a part of the difference between two runs, and how much.
 
-    Every equation's inputs should account for the difference of its outputs. Where that cannot be,
-    no path has the rest: an integer index that differs between the runs, a branch that only one of
-    them took, a jump (``floor``, a ``where`` between values that do not meet), an array that moves
-    though no path leads to it, what ``stop_gradient`` keeps from moving, an integral that is too
-    steep for its points.
+    Every equation's inputs should account for the difference of its outputs. Where they cannot, no
+    path carries the rest: an integer index that differs between the runs, a branch that only one
+    of them took, a jump (``floor``, a ``where`` between values that do not meet), an array that
+    moves though no path leads to it, what ``stop_gradient`` keeps from moving, an integral that is
+    too steep for its points.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         args: its arguments, a tuple.
-        reference: those of the second run; or a weighting, as ``Relevance()``, which leaves what
-            equations are at 0.
+        reference: those of the second run; or a weighting, such as ``Relevance()``, which leaves
+            the values of equations at 0.
         argnums: the positional argument(s) where paths start; by default all that are floating.
         source: where they start in place of these, see ``site_flow``.
         traced: as for ``site_grads``.
@@ -177,7 +177,7 @@ def residuals(
         ``Residuals``, a sequence of ``Residual`` that prints as a table.
 
     Raises:
-        TypeError: if the arguments are no tuples, or the weighting carries nothing.
+        TypeError: if the arguments are not tuples, or the weighting carries nothing.
         ValueError, NotImplementedError: as ``site_flow``.
         jax.errors.ConcretizationTypeError: under ``jit``, ``vmap`` or ``grad``.
 
@@ -221,7 +221,7 @@ def _all_floating(args: Sequence[Any], argnum: int) -> bool:
 
 
 def _whole(at: Evaluation, runs: Runs, graph: Graph) -> tuple[float, float]:
-    """The difference of the outputs, and how much of it is kept back by what is held."""
+    """Return the difference of the outputs, and how much of it is held back."""
     ends = [output_values(graph, values)[0] for values in at.runs]
     whole = float(at.weighting.at_start(*map(jnp.asarray, ends)))
     if len(runs.inputs) == 1 or not holds(graph):

@@ -17,7 +17,7 @@ from semijax.trace.regions import Found
 from semijax.trace.scope_names import Given
 
 Change = Callable[[int, tuple[Any, ...], jax.Array], jax.Array]
-"""``change(number, iterations, value)``: what to go on with in place of a marked array's value.
+"""A function, ``change(number, iterations, value)``, that replaces a marked array's value.
 
 The iterations are those of the scans that it lies in, from the outside in.
 """
@@ -26,9 +26,9 @@ The iterations are those of the scans that it lies in, from the outside in.
 def replay(
     graph: Graph, inputs: Sequence[Any], change: Change, iterations: tuple[Any, ...] = ()
 ) -> tuple[list[Any], Found]:
-    """Run a graph; what it returns, and what its marked arrays were before they were changed.
+    """Run a graph; return its outputs, and its marked arrays as they were before the change.
 
-    The latter by number, with a first axis for each scan they lie in.
+    The latter are by number, with a first axis for each scan they lie in.
     """
     values: dict[Variable, Any] = {**graph.constants}
     found: dict[int, jax.Array] = {}
@@ -57,14 +57,14 @@ def replay(
 
 
 def run_changed(call: Program, graph: Graph, change: Change) -> Any:
-    """What a call returns when its marked arrays are changed."""
+    """Run a call with its marked arrays changed."""
     outputs, _ = replay(graph, call.leaves, change)
     tree = jax.tree.structure(call.out_shapes)
     return jax.tree.unflatten(tree, [jnp.asarray(output) for output in outputs])
 
 
 class _Scopes:
-    """The scopes of the equations that run, so that who traces them finds the modules again."""
+    """The scopes of the equations that run, so that a trace of them finds the modules again."""
 
     def __init__(self, outside: Module) -> None:
         self._outside = len(outside.enclosing)
@@ -77,7 +77,7 @@ class _Scopes:
         self._leave(0)
 
     def enter(self, module: Module) -> None:
-        """Be in this use of a module: leave and enter what that takes."""
+        """Enter this use of a module, leaving and entering what that takes."""
         wanted = module.enclosing[self._outside :]
         both = zip(self._entered, wanted, strict=False)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0][0] is pair[1], both))
@@ -95,7 +95,7 @@ class _Scopes:
 def _region(
     equation: Equation, operands: Sequence[Any], change: Change, iterations: tuple[Any, ...]
 ) -> tuple[list[Any], Found]:
-    """A region whose bodies are run again in the same way."""
+    """Run a region, whose bodies are run again in the same way."""
     assert equation.region is not None
     graphs: dict[int | None, Graph] = dict(enumerate(build_bodies(equation, active=False)))
 

@@ -1,4 +1,4 @@
-"""What the results of an analysis have in common: elements under names, and where they are from."""
+"""The base of an analysis's results: elements under names, and their provenance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Result = TypeVar("_Result", bound=type)
 
 
 def result(*arrays: str) -> Callable[[_Result], _Result]:
-    """Declare a result a pytree of these fields, so that it passes through ``jit`` and ``vmap``."""
+    """Make a result a pytree of these fields, so that it passes through ``jit`` and ``vmap``."""
 
     def register(kind: _Result) -> _Result:
         static = [f.name for f in dataclasses.fields(kind) if f.name not in arrays]
@@ -65,7 +65,7 @@ class Result(tables.Printed, Mapping[str, Any]):
         return len(self.names)
 
     def checked(self, name: str) -> str:
-        """A name that is there; a KeyError that names those that are, if it is not."""
+        """Return a name if it is there; else raise a KeyError that lists those that are."""
         if name not in self.elements:
             raise KeyError(f"nothing is called {name!r}; there are: {scope_names.listed(self)}")
         return name
@@ -79,18 +79,18 @@ class Result(tables.Printed, Mapping[str, Any]):
 
     @property
     def conditions(self) -> str:
-        """The granularity, and what the edges weigh if it is no derivative, for legends."""
+        """The granularity, and the weighting if it is not the derivative, for legends."""
         derivative = self.weighting == str(DERIVATIVE)
         weights = "" if derivative else f", weights of {self.weighting}"
         return f"granularity {self.granularity!r}{weights}"
 
 
 TOTAL = ""
-"""The key of what is summed over everything; nothing else is called so."""
+"""The key of the sum over everything; nothing else has this name."""
 
 
 def fraction(logs: jax.Array, log_total: jax.Array) -> jax.Array:
-    """Shares, from logarithms: 0 of nothing at all, NaN of a total that is not finite."""
+    """Compute shares from logarithms: 0 of nothing at all, NaN of a total that is not finite."""
     nothing = log_total == -jnp.inf
     share = jnp.exp(logs - jnp.where(nothing, 0, log_total))
     return jnp.where(nothing | jnp.isfinite(log_total), share, jnp.nan)
@@ -101,7 +101,7 @@ def for_each_member(
     build: Callable[[Semiring, dict[Any, Elements]], Any],
     found: Mapping[Any, Elements],
 ) -> Any:
-    """``build(semiring, found)``, for a container of semirings in that container."""
+    """Return ``build(semiring, found)``; for a container of semirings, that container of them."""
     if not isinstance(semiring, Product):
         return build(semiring, dict(found))
     parts = {key: semiring.split(elements) for key, elements in found.items()}
@@ -114,7 +114,7 @@ def for_each_member(
 
 
 def is_traced(tree: Any) -> bool:
-    """Whether the numbers are not known yet, as under ``jit``."""
+    """Tell whether the numbers are not known yet, as under ``jit``."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
@@ -128,17 +128,17 @@ def check_concrete(tree: Any, caller: str) -> None:
 
 
 def shown(value: Any, log_size: Any = None) -> str:
-    """A number in a table; one that is too large for its dtype by the logarithm of its size."""
+    """Format a number for a table; one too large for its dtype by the logarithm of its size."""
     if log_size is not None and np.isposinf(value) and math.isfinite(log_size):
         return f"exp({log_size:.4g})"
     return f"{value:.4g}"
 
 
 def reads_logs(semiring: Semiring) -> bool:
-    """Whether the weights it reads are carried as logarithms, so that only reading overflows."""
+    """Tell whether a semiring carries weights as logarithms, so that only reading overflows."""
     return semiring.units == "weight" and semiring.size_of is not None
 
 
 def of_what(semiring: Semiring) -> str:
-    """What shares are shares of, for a legend."""
+    """Say what shares are shares of, for a legend."""
     return semiring.size_of or f"the absolute value of {semiring}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BRANCHES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
-"""Colours of branches that colour-blind people tell apart: Okabe and Ito's."""
+"""The colours of branches, which colour-blind people can tell apart: Okabe and Ito's."""
 
 ERROR_BAR: dict[str, Any] = {"fmt": "none", "ecolor": "0.15", "elinewidth": 1, "capsize": 2}
 
@@ -42,7 +42,7 @@ def stacked_bars(
     errors: Mapping[str, Any] | None = None,
     title: str | None = None,
 ) -> Picture:
-    """The branches' shares in each layer, stacked in the order given, as Fig. 4 of the paper.
+    """Stack the branches' shares in each layer, in the order given, as in Fig. 4 of the paper.
 
     Args:
         shares: of each branch, real ``[len(groups)]``, finite, not negative.
@@ -104,7 +104,7 @@ def grouped_bars(
     title: str | None = None,
     of: str = "branch",
 ) -> Picture:
-    """The branches' values in each group side by side, as Fig. 2 of the paper.
+    """Draw the branches' values in each group side by side, as in Fig. 2 of the paper.
 
     Args:
         values: of each branch, real ``[len(groups)]``, not infinite; NaN for no bar.
@@ -114,7 +114,7 @@ def grouped_bars(
         group_label: what the groups are.
         errors: of branches, half the length of an error bar; NaN for none.
         title: above the bars.
-        of: what a bar is of, a branch or something else.
+        of: what a bar stands for, a branch or something else.
 
     Returns:
         The picture.
@@ -133,7 +133,7 @@ def grouped_bars(
     heights = _numbers("values", values, len(names))
     bars = _numbers("errors", {} if errors is None else errors, len(names))
     if not heights or not bars.keys() <= heights.keys():
-        raise ValueError("values is empty, or errors has branches that values has not.")
+        raise ValueError("values is empty, or errors has branches that values lacks.")
     for branch, numbers in heights.items():
         if np.isinf(numbers).any():
             raise ValueError(
@@ -159,7 +159,7 @@ def grouped_bars(
 
 
 def _style(number: int) -> dict[str, Any]:
-    """How the bars of a branch are filled."""
+    """Choose how the bars of a branch are filled."""
     turn, colour = divmod(number, len(BRANCHES))
     # An edge, though hatches have its colour, would hide thin branches.
     filling: dict[str, Any] = {"color": BRANCHES[colour], "hatch": ("", "//", "..", "xx")[turn % 4]}
@@ -176,7 +176,7 @@ def _label(
     note: str,
     of: str = "branch",
 ) -> None:
-    """Say what bars are of, what they measure and how."""
+    """Say what the bars stand for, what they measure and how."""
     axes.spines[["top", "right"]].set_visible(False)
     label_ticks(axes.xaxis, names, width, 0.16, rotation=90 if max(map(len, names)) > 7 else 0)
     axes.set_ylabel(wrapped(unit, 2.6, 9))
@@ -188,7 +188,7 @@ def _label(
         bbox_to_anchor=(1, 1),
         title=in_one_line(of),
     )
-    # The legend is as long as there are branches; the layout needs a figure that it fits in.
+    # The legend grows with the branches; the layout needs a figure that it fits in.
     height = max(2.6, 0.18 * (len(drawn) + 1))
     longest = max(len(str(branch)) for branch in drawn)
     figure.set_size_inches(width + 1.5 + 0.09 * longest, height + 1.5)
@@ -226,7 +226,7 @@ def curves(
     errors: Mapping[str, Any] | None = None,
     title: str | None = None,
 ) -> Picture:
-    """Curves over one axis, with a band for what is uncertain.
+    """Draw curves over one axis, with a band for what is uncertain.
 
     Args:
         x: real ``[n]``.
@@ -251,7 +251,7 @@ def curves(
     places = as_numbers("x", x, 1)
     bands = {} if errors is None else dict(errors)
     if not values or not bands.keys() <= values.keys():
-        raise ValueError("values is empty, or errors has curves that values has not.")
+        raise ValueError("values is empty, or errors has curves that values lacks.")
     check_texts(x_label=x_label, unit=unit, normalisation=normalisation)
     with drawing(*values, x_label, unit, normalisation, title):
         figure, axes = new_figure(4.0, 2.6, title, labels=(None, x_label))

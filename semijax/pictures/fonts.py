@@ -1,4 +1,4 @@
-"""Which installed fonts have the glyphs of a text, and which characters no font has."""
+"""The installed fonts that have the glyphs of a text, and the characters that none has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BASE = "DejaVu Sans"
-"""Comes with matplotlib."""
+"""The font that comes with matplotlib."""
 
 PREFERRED = (
     "Noto Sans CJK SC",
@@ -25,17 +25,17 @@ PREFERRED = (
     "Microsoft YaHei",
     "Noto Emoji",
 )
-"""Are asked first for what ``BASE`` has no glyphs for."""
+"""The fonts that are asked first for what ``BASE`` has no glyphs for."""
 
 PLACEHOLDERS = ("Last Resort", "LastResort", "Adobe Blank", ".")
-"""How fonts are called that have some glyph for everything, or are for the system alone."""
+"""The beginnings of names of fonts with a glyph for everything, or for the system alone."""
 
 ENCODED = ("cmb10", "cmex10", "cmmi10", "cmr10", "cmss10", "cmsy10", "cmtt10")
-"""Matplotlib's fonts for formulas: their glyphs are not those of the characters' numbers."""
+"""Matplotlib's fonts for formulas, whose glyphs do not match the characters' numbers."""
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """Fonts to draw texts in: ``BASE``, and installed ones that have what it lacks."""
+    """Choose fonts to draw texts in: ``BASE``, and installed ones that have what it lacks."""
     found = [BASE]
     wanted = _lacking(texts, found)
     for name in _others() if wanted else ():
@@ -49,7 +49,7 @@ def families(texts: Iterable[str]) -> list[str]:
 
 
 def undrawn(figure: Figure) -> frozenset[str]:
-    """The characters of a figure's texts that their fonts have no glyphs for."""
+    """Return the characters of a figure's texts that their fonts have no glyphs for."""
     texts: dict[tuple[str, ...], list[str]] = {}
     for text in figure.findobj(Text):
         if isinstance(text, Text):
@@ -58,7 +58,7 @@ def undrawn(figure: Figure) -> frozenset[str]:
 
 
 def advice(characters: Iterable[str]) -> str:
-    """What to say of characters that no font has."""
+    """Say what to do about characters that no font has."""
     named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in sorted(characters))
     return (
         f"No installed font has a glyph for {named}: the picture shows a box or the like in its "
@@ -68,7 +68,7 @@ def advice(characters: Iterable[str]) -> str:
 
 
 def _lacking(texts: Iterable[str], names: Iterable[str]) -> frozenset[str]:
-    """The characters of texts that no font of these names draws."""
+    """Return the characters of texts that no font of these names draws."""
     characters = frozenset(c for text in texts for c in text if c != "\n")
     for path, index in _files(names):
         characters -= _drawn(path, index, characters)
@@ -76,7 +76,7 @@ def _lacking(texts: Iterable[str], names: Iterable[str]) -> frozenset[str]:
 
 
 def _others() -> Iterator[str]:
-    """The names of the other fonts, the best first."""
+    """Yield the names of the other fonts, the best first."""
     installed = set(font_manager.fontManager.get_font_names())
     yield from (name for name in PREFERRED if name in installed)
     for name in sorted(installed.difference(PREFERRED, ENCODED, [BASE])):
@@ -85,11 +85,11 @@ def _others() -> Iterator[str]:
 
 
 def _files(names: Iterable[str]) -> list[tuple[str, int]]:
-    """The files of fonts, with the place in each; that of ``BASE`` if there is none of any."""
+    """Find the files of fonts, with the place in each; that of ``BASE`` if there are none."""
     files = []
     log = logging.getLogger(font_manager.__name__)
     level = log.level
-    log.setLevel(logging.ERROR)  # of fonts that are only looked at, no one needs to know the weight
+    log.setLevel(logging.ERROR)  # no one needs to know the weight of fonts that are only looked at
     try:
         for name in names:
             properties = font_manager.FontProperties(family=[name])
@@ -105,7 +105,7 @@ def _files(names: Iterable[str]) -> list[tuple[str, int]]:
 
 @functools.lru_cache(maxsize=1024)
 def _drawn(path: str, index: int, characters: frozenset[str]) -> frozenset[str]:
-    """The characters that a font draws: not those that it has as bitmaps or in colour alone."""
+    """Return the characters that a font draws, not those it has only as bitmaps or in colour."""
     try:
         font = FT2Font(path, face_index=index) if index else FT2Font(path)
     except (OSError, RuntimeError):
@@ -117,7 +117,7 @@ def _drawn(path: str, index: int, characters: frozenset[str]) -> frozenset[str]:
 
 
 def _is_seen(font: FT2Font, character: str) -> bool:
-    if unicodedata.category(character) in ("Zs", "Cf", "Mn"):  # as a space: nothing to see
+    if unicodedata.category(character) in ("Zs", "Cf", "Mn"):  # such as a space: nothing to see
         return True
     glyph = font.load_char(ord(character))
     return glyph.width > 0 and glyph.height > 0

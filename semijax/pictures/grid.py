@@ -39,23 +39,24 @@ def path_grid(
     token_axis: int | Callable[[Node], int | None] | None = None,
     title: str | None = None,
 ) -> Picture:
-    """Paths of the gradient over the grid of layers and tokens, from the input at the bottom up.
+    """Draw the gradient's paths over the grid of layers and tokens, the input at the bottom.
 
-    A node lies in the first layer whose glob matches its scope or, of a residual connection outside
-    of all layers, the scope that it leads around. Other nodes lie in the layer of the node before:
-    in the input's row before the first layer, in the output's after the last. Within its row, a
-    path rises from node to node. A node without a token stays in the column of the one before.
+    A node lies in the first layer whose glob matches its scope or, for a residual connection
+    outside all layers, the scope that it leads around. Other nodes lie in the layer of the one
+    before: in the input's row before the first layer, in the output's after the last. Within its
+    row, a path rises from node to node. A node without a token stays in the column of the one
+    before.
 
     Args:
         path_or_paths: as ``top_paths`` finds them.
         tokens: the tokens' texts.
         layers: from a layer's label to a glob over the modules' scopes, in order from the input to
             the output; or globs, which are labels then. By default the modules that have numbers,
-            as ``layer_0`` and ``layers[1]``: the outermost of which there are several.
+            such as ``layer_0`` and ``layers[1]``: the outermost of which there are several.
         token_axis: the arrays' axis that counts the tokens, where it is ``len(tokens)`` long, or a
             function from a node to its token's number, or None if it has no token. By default what
-            the paths know, see ``Node.along``; and where they know nothing the first axis so long:
-            the query's of attention scores ``[heads, query, key]``.
+            the paths know, see ``Node.along``, or else the first axis of that length: the query's,
+            of attention scores ``[heads, query, key]``.
         title: above the grid.
 
     Returns:
@@ -110,7 +111,7 @@ def path_grid(
 
 
 FEW = 8
-"""So many paths are drawn each by itself; more are bundled."""
+"""The number of paths up to which each is drawn by itself; more are bundled."""
 
 
 def _draw_each(
@@ -142,7 +143,7 @@ def _bundles(
     rows: Sequence[Sequence[int]],
     columns: Sequence[Sequence[tuple[int, bool]]],
 ) -> dict[tuple[Station, Station], list[float]]:
-    """Of each way from a station to the next what its paths contribute, over the largest of all."""
+    """List, for each way between stations, its paths' contributions, over the largest of all."""
     found: dict[tuple[Station, Station], list[float]] = {}
     largest = max(path.log_abs_contribution for path in paths)
     for path, of_row, of_column in zip(paths, rows, columns, strict=True):
@@ -230,7 +231,7 @@ def _scale(paths: Sequence[Path]) -> str:
 def _layers(
     paths: Sequence[Path], layers: Mapping[str, str] | Sequence[str] | None
 ) -> dict[str, str]:
-    """From a layer's label to its glob."""
+    """Map each layer's label to its glob."""
     if layers is None:
         arounds = (around for path in paths for edge in path.edges for around in edge.around)
         scopes = {node.scope for path in paths for node in path.nodes}.union(arounds)
@@ -248,7 +249,7 @@ def _layers(
 
 
 def _rows(paths: Sequence[Path], globs: Sequence[str]) -> list[list[int]]:
-    """The rows of the paths' nodes: 0 is the input's."""
+    """Find the rows of the paths' nodes: 0 is the input's."""
     matchers = [scope_names.matcher(glob) for glob in globs]
     rows = []
     for path in paths:
@@ -272,7 +273,7 @@ def _rows(paths: Sequence[Path], globs: Sequence[str]) -> list[list[int]]:
 def _token_finder(
     path: Path, axis: int | Callable[[Node], int | None] | None, length: int
 ) -> Callable[[Node], int | None]:
-    """A function that finds the token of a path's node."""
+    """Return a function that finds the token of a path's node."""
     if callable(axis):
         return axis
     if axis is None and any(node.along("token") is not None for node in path.nodes):
@@ -288,7 +289,7 @@ def _token_finder(
 
 
 def _columns(path: Path, find: Callable[[Node], int | None], length: int) -> list[tuple[int, bool]]:
-    """The nodes' columns, and whether they have a token."""
+    """Find the nodes' columns, and whether they have a token."""
     found = [find(node) for node in path.nodes]
     known = [token for token in found if token is not None]
     if not known:
@@ -308,9 +309,9 @@ def _columns(path: Path, find: Callable[[Node], int | None], length: int) -> lis
 def _points(
     path: Path, rows: Sequence[int], columns: Sequence[tuple[int, bool]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the nodes lie, ``[nodes, 2]``, and whether they have a token."""
+    """Return the nodes' places, ``[nodes, 2]``, and whether they have a token."""
     column = [c for c, _ in columns]
-    # Where something is to be seen, there is room: at residual connections and between tokens.
+    # More room where there is something to see: at residual connections and between tokens.
     lengths = [1.0] + [
         4.0 if edge.around or column[n] != column[n + 1] else 1.0
         for n, edge in enumerate(path.edges)
@@ -331,7 +332,7 @@ def _draw_path(
         (_sign_colour(edge.weight), _DOTTED if not has else _DASHED if edge.around else "solid")
         for edge, has in zip(path.edges, tokened[1:], strict=True)
     ]
-    # Edges that look the same are one line, lest each began its dashes anew.
+    # Edges that look the same are one line, or each would begin its dashes anew.
     runs = [[n for n, _ in run] for _, run in itertools.groupby(enumerate(looks), lambda x: x[1])]
     axes.add_collection(
         LineCollection(
@@ -359,7 +360,7 @@ def _sign_colour(weight: float) -> str:
 
 
 def _strengths(paths: Sequence[Path]) -> list[float]:
-    """|weight| over the largest."""
+    """Return each |weight| over the largest."""
     largest = max(path.log_abs_weight for path in paths)
     return [math.exp(path.log_abs_weight - largest) if path.sign else 0.0 for path in paths]
 

@@ -1,4 +1,4 @@
-"""A figure with its caption, and what all pictures have in common."""
+"""A figure with its caption, and the parts that all pictures share."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ SETTINGS = {
     "ytick.labelsize": 9,
     "ytick.major.size": 0,
 }
-"""Those of matplotlib that are not its defaults."""
+"""The settings that differ from matplotlib's defaults."""
 
 
 SHORT = 24
-"""How many characters of a token are shown."""
+"""The number of characters of a token that are shown."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Picture:
         """Write a file: the same bytes for the same picture.
 
         Args:
-            path: ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``; the latter has the caption too,
+            path: ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``; the last has the caption too,
                 and needs no other file.
 
         Raises:
@@ -99,7 +99,7 @@ class Picture:
 
 @contextlib.contextmanager
 def drawing(*texts: str | None) -> Iterator[None]:
-    """Matplotlib as it comes, whatever is set, with fonts that have the glyphs of texts."""
+    """Set matplotlib to its defaults and ``SETTINGS``, with fonts that have the texts' glyphs."""
     try:
         style = importlib.import_module("matplotlib.style")
     except ModuleNotFoundError as error:
@@ -116,7 +116,7 @@ def drawing(*texts: str | None) -> Iterator[None]:
 def finished(
     figure: Figure, title: str | None, caption: str, numbers: np.ndarray | None = None
 ) -> Picture:
-    """The picture, with what is to be said of its title and of what is no number."""
+    """Make the picture; its caption gains the title, hatched cells and missing glyphs."""
     if numbers is not None and not np.isfinite(numbers).all():
         caption += f"; hatched: {no_path(numbers)}"
     undrawn = warn_of_undrawn(figure)
@@ -126,11 +126,11 @@ def finished(
 
 
 _warned_of: set[str] = set()
-"""The characters that were warned of: once is enough."""
+"""The characters that were warned about: once is enough."""
 
 
 def warn_of_undrawn(figure: Figure) -> frozenset[str]:
-    """The characters that a figure has no glyphs for, with a warning the first time."""
+    """Return the characters that a figure has no glyphs for, and warn of each once."""
     from semijax.pictures import fonts
 
     undrawn = fonts.undrawn(figure)
@@ -143,7 +143,7 @@ def warn_of_undrawn(figure: Figure) -> frozenset[str]:
 def new_figure(
     width: float, height: float, title: str | None, labels: tuple[str | None, str | None]
 ) -> tuple[Figure, Axes]:
-    """A figure with room for axes of so many inches, with labels for y and x."""
+    """Make a figure with room for axes of this size in inches, with labels for y and x."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width + 6, height + 6), layout="constrained")
@@ -157,7 +157,7 @@ def new_figure(
 def fit_around(
     figure: Figure, axes: Axes, width: float, height: float, *, numbered: Sequence[Axis] = ()
 ) -> None:
-    """Lay the figure out around axes of so many inches; drawing it again changes nothing.
+    """Lay a figure out around axes of this size in inches; drawing it again changes nothing.
 
     The numbers along the ``numbered`` axes are written out.
     """
@@ -176,14 +176,14 @@ def fit_around(
 
 
 def extent(count: int, each: float) -> float:
-    """Inches of ``count`` cells: no picture is larger than a page's width, twice."""
+    """Return the inches of ``count`` cells: at most about twice a page's width."""
     return min(max(count * each, 1.2), 14.0)
 
 
 def label_ticks(
     axis: Axis, labels: Sequence[str], inches: float, apart: float, *, first: float = 0, rotation=0
 ) -> None:
-    """A label per cell, or where these had less than ``apart`` inches, per several."""
+    """Label each cell, or every few cells where these had less than ``apart`` inches each."""
     step = math.ceil(len(labels) * apart / inches)
     places = np.arange(0, len(labels), step)
     axis.set_ticks(
@@ -192,12 +192,12 @@ def label_ticks(
 
 
 def no_path(numbers: np.ndarray) -> str:
-    """What to call numbers that are none."""
+    """Name the numbers that are infinite or NaN, for a legend."""
     return "no path, or NaN" if np.isnan(numbers).any() else "no path"
 
 
 def as_numbers(name: str, values: Any, ndim: int) -> np.ndarray:
-    """Real numbers with so many axes, as float64."""
+    """Return real numbers with ``ndim`` axes, as float64, or raise."""
     array = np.asarray(values)
     if array.dtype.kind in "cOSU":
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}.")
@@ -207,7 +207,7 @@ def as_numbers(name: str, values: Any, ndim: int) -> np.ndarray:
 
 
 def as_labels(name: str, labels: Sequence[str]) -> list[str]:
-    """Texts, at least one, that can be drawn."""
+    """Return texts that can be drawn, at least one, or raise."""
     if isinstance(labels, str):
         raise TypeError(f"{name} must be a sequence of strings, got the string {labels!r}.")
     found = [_printable(str(label)) for label in labels]
@@ -217,31 +217,31 @@ def as_labels(name: str, labels: Sequence[str]) -> list[str]:
 
 
 def check_texts(**texts: str) -> None:
-    """Raise unless all say something."""
+    """Raise unless every text says something."""
     for name, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} must say what it is, got {text!r}.")
 
 
 def _printable(text: str) -> str:
-    """A text without control characters, which neither a font nor SVG has: these as escapes."""
+    """Escape the control characters of a text, which neither a font nor SVG has."""
     return "".join(
         c if c.isprintable() or unicodedata.category(c) == "Cf" else repr(c)[1:-1] for c in text
     )
 
 
 def in_one_line(text: str) -> str:
-    """A text in one line."""
+    """Put a text on one line."""
     return _printable(" ".join(text.split()))
 
 
 def shortened(text: str) -> str:
-    """A text of at most so many characters."""
+    """Cut a text to at most ``SHORT`` characters."""
     return text if len(text) <= SHORT else text[: SHORT - 1] + "…"
 
 
 def wrapped(text: str, inches: float, points: float) -> str:
-    """A text in lines of at most so many inches, about, and all about as long."""
+    """Wrap a text in lines of about equal length, each at most about so many inches long."""
     columns = max(int(inches * 72 / (0.5 * points)), 12)
     text = in_one_line(text)
     lines = math.ceil(len(text) / columns)

@@ -9,20 +9,20 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 
 STEPS = (1, 2, 2.5, 5, 10)
-"""Those of matplotlib's own ticks."""
+"""The steps of matplotlib's own ticks."""
 
 APART = 3
-"""Points between two labels."""
+"""The least distance between two labels, in points."""
 
 
 class WrittenOut(ScalarFormatter):
-    """Writes 0.5e9 and 1.0e9, where matplotlib writes 0.5, 1.0 and, somewhere else, 1e9."""
+    """A formatter of 0.5e9 and 1.0e9, where matplotlib writes 0.5, 1.0 and, elsewhere, 1e9."""
 
     def __init__(self) -> None:
         super().__init__(useOffset=False)
 
     def format_ticks(self, values: Any) -> list[str]:
-        """A label for each number."""
+        """Return a label for each number."""
         labels = super().format_ticks(values)
         power = super().get_offset().removeprefix("1")
         return [
@@ -30,12 +30,12 @@ class WrittenOut(ScalarFormatter):
         ]
 
     def get_offset(self) -> str:
-        """Nothing."""
+        """Return no offset."""
         return ""
 
 
 def write_out(axis: Axis) -> None:
-    """Write the numbers of an axis out."""
+    """Write out the numbers of an axis."""
     axis.set_major_formatter(WrittenOut())
 
 
@@ -51,7 +51,7 @@ def make_room(axis: Axis) -> None:
 
 
 def _fit(axis: Axis) -> bool:
-    """Whether two labels or more are shown, and none touches the next."""
+    """Tell whether two labels or more are shown, and none touches the next."""
     low, high = sorted(axis.get_view_interval())
     labels: list[Any] = axis.get_majorticklabels()
     shown = [

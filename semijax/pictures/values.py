@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 SIGNED = (
     f"{page.NEGATIVE} #4393c3 #92c5de #d1e5f0 #f7f7f7 #fddbc7 #f4a582 #d6604d {page.POSITIVE}"
 ).split()
-"""The map of signed numbers, from blue to red: ColorBrewer's RdBu."""
+"""The colour map of signed numbers, from blue to red: ColorBrewer's RdBu."""
 
 
 WIDTH, LINE = 7.0, 25.0
-"""Inches of a strip of tokens, and points of its lines."""
+"""The width of a strip of tokens in inches, and the height of its lines in points."""
 
 NO_PATH = {"facecolor": "0.93", "edgecolor": "0.72", "hatch": "////", "linewidth": 0.5}
-"""How a number that is none is drawn."""
+"""The look of a number that is infinite or NaN."""
 
 
 def token_strip(
@@ -51,23 +51,23 @@ def token_strip(
     signed: bool | None = None,
     title: str | None = None,
 ) -> Picture:
-    """A sentence's tokens in boxes, each coloured by its number.
+    """Draw a sentence's tokens in boxes, each coloured by its number.
 
     Args:
         tokens: the tokens' texts.
         values: real ``[len(tokens)]``; infinite (no path) and NaN are hatched.
         unit: the numbers', as in ``"logit per unit of embedding"``.
         normalisation: what they were divided by, as in ``"sum over the sentence = 1"``.
-        signed: colours from blue (negative) over white to red (positive), symmetric about 0; else
-            from 0 on. By default whether any number is negative.
+        signed: colours from blue (negative) through white to red (positive), symmetric about 0;
+            else from 0 on. By default, whether any number is negative.
         title: above the boxes.
 
     Returns:
         The picture.
 
     Raises:
-        TypeError, ValueError: if there is not one real number per token, none is negative
-            where ``signed`` is False, or a text is missing.
+        TypeError, ValueError: if there is not one real number per token, one is negative where
+            ``signed`` is False, or a text is missing.
 
     Example:
         >>> token_strip(["[CLS]", "hi"], [0.2, -0.5], unit="logit", normalisation="none").caption
@@ -119,12 +119,12 @@ def heat_map(
     column_label: str = "token",
     title: str | None = None,
 ) -> Picture:
-    """A number per layer and token, as colours; the first layer at the bottom.
+    """Draw a number per layer and token as a colour, the first layer at the bottom.
 
     Args:
         values: real ``[len(rows), len(columns)]``; infinite (no path) and NaN are hatched.
         rows: their labels.
-        columns: theirs.
+        columns: their labels.
         unit: the numbers', as for ``token_strip``.
         normalisation: what they were divided by.
         signed: as for ``token_strip``.
@@ -205,7 +205,7 @@ def _boxes(
 
 
 def _readable_on(rgba: np.ndarray) -> str:
-    """Black or white, whichever has more contrast to a colour (WCAG 2)."""
+    """Return black or white, whichever contrasts more with a colour (WCAG 2)."""
     linear = np.where(rgba <= 0.04045, rgba / 12.92, ((rgba + 0.055) / 1.055) ** 2.4)
     luminance = linear[:3] @ [0.2126, 0.7152, 0.0722]
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
@@ -214,7 +214,7 @@ def _readable_on(rgba: np.ndarray) -> str:
 def _colours(
     numbers: np.ndarray, signed: bool | None, unit: str, normalisation: str
 ) -> tuple[ScalarMappable, str]:
-    """The map from numbers to colours, and what it means."""
+    """Return the map from numbers to colours, and what it means."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 

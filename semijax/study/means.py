@@ -1,4 +1,4 @@
-"""Means and their standard errors, by statistic and group: what a study finds."""
+"""The findings of a study: means and their standard errors, by statistic and group."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = (
 )
 
 OBSERVED = ("statistic", "group", "batch", "example", "value")
-"""What is known of an observation."""
+"""The columns of an observation."""
 
 LEGEND = "stderr: clustered by example; dropped: NaN, in no mean"
 
@@ -64,7 +64,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray, examples: np.ndarray | None = None) -> Moments:
-        """The moments of a vector of numbers, in which NaN is none.
+        """Compute the moments of a vector of numbers, in which NaN is none.
 
         Args:
             values: float64 ``[n]``.
@@ -89,10 +89,10 @@ class Moments:
         )
 
     def merged(self, other: Moments) -> Moments:
-        """The moments of both; no example may be in both.
+        """Return the moments of both; no example may be in both.
 
-        The sums are about a mean, as those of Chan, Golub and LeVeque (1983), and are moved to the
-        new one. Unlike plain sums of squares, they do not cancel where the mean is large.
+        The sums are about a mean, like those of Chan, Golub and LeVeque (1983), and are moved to
+        the new one. Unlike plain sums of squares, they do not cancel where the mean is large.
         """
         count = self.count + other.count
         share = other.count / count if count else 0.0
@@ -111,13 +111,13 @@ class Moments:
         )
 
     def _about(self, step: float) -> tuple[float, float]:
-        """The squares and the products about the centre + step."""
+        """Return the squares and the products about the centre + step."""
         squares = self.squares + step * (step * self.sizes - 2 * self.products)
         return max(squares, 0.0), self.products - step * self.sizes
 
     @property
     def mean(self) -> float:
-        """The mean; NaN of no numbers."""
+        """The mean; NaN if there are no numbers."""
         return self.centre if self.count else math.nan
 
     @property
@@ -135,7 +135,7 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Study(tables.Printed):
-    """What ``run_study`` found: ``study["entropy"]["nouns"].mean``.
+    """The findings of ``run_study``: ``study["entropy"]["nouns"].mean``.
 
     Attributes:
         statistics: for every statistic the ``Moments`` by group: ``count``, ``mean``, ``stderr``,
@@ -143,8 +143,8 @@ class Study(tables.Printed):
         batches: how many batches were seen.
         provenance: what made the numbers: versions, the names of the functions and the reducers,
             the padding, ``compiled`` (how many distinct shapes the batches had, once padded), what
-            the function's outputs say of themselves (``semiring``, ``granularity``), and your own.
-        observations: of a study that keeps them every number that is in a mean: statistic, group,
+            the outputs say about themselves (``semiring``, ``granularity``), and your own.
+        observations: if the study keeps them, every number that is in a mean: statistic, group,
             batch, example (its number in the batch), value.
     """
 
@@ -154,15 +154,15 @@ class Study(tables.Printed):
     observations: tuple[tuple[str, Label, int, int, float], ...] = ()
 
     def __getitem__(self, statistic: str) -> Mapping[Label, Moments]:
-        """The moments of a statistic, by group."""
+        """Return the moments of a statistic, by group."""
         if statistic not in self.statistics:
             raise KeyError(f"No statistic {statistic!r}, there are {list(self.statistics)}.")
         return self.statistics[statistic]
 
     def rows(self) -> list[tuple[str, Label, int, int, float, float, int, int]]:
-        """A row for each statistic and group: statistic, group, then those of its ``Moments``.
+        """Return a row per statistic and group: these two, then the numbers of their ``Moments``.
 
-        These are count, examples, mean, stderr, dropped and dropped_examples.
+        The numbers are count, examples, mean, stderr, dropped and dropped_examples.
         """
         return [
             (name, group, *(getattr(groups[group], column) for column in COLUMNS[2:]))
@@ -171,7 +171,7 @@ class Study(tables.Printed):
         ]
 
     def to_dataframe(self, *, observations: bool = False) -> Any:
-        """The rows as a ``pandas.DataFrame``, or one row for each observation.
+        """Return the rows as a ``pandas.DataFrame``, or one row for each observation.
 
         Raises:
             ValueError: if observations are asked for that the study has not kept.
@@ -193,7 +193,7 @@ class Study(tables.Printed):
         unit: str = "mean",
         title: str | None = None,
     ) -> Picture:
-        """Bars of the means, one for each group of each statistic, with their standard errors.
+        """Draw the means as bars, one for each group of each statistic, with their standard errors.
 
         Args:
             statistics: which; all by default.
@@ -236,12 +236,12 @@ class Study(tables.Printed):
         return tables.Table(COLUMNS, cells, right=right, title=title, legend=LEGEND)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a JSON file, whole or not at all."""
+        """Write the study to a JSON file, whole or not at all."""
         write_json(pathlib.Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Study:
-        """Read what ``save`` wrote; it is equal to what was saved.
+        """Read a study that ``save`` wrote; it is equal to the one saved.
 
         Raises:
             ValueError: if the file holds something else, or was written in another layout.
@@ -250,8 +250,8 @@ class Study(tables.Printed):
         return read_json(pathlib.Path(path), "a saved Study", keys, cls.from_json)
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields in JSON's types."""
-        # Moments, where mean and stderr may be NaN: these are finite, which is all that JSON has.
+        """Return the fields in JSON's types."""
+        # Moments, not mean and stderr, which may be NaN: JSON has finite numbers only.
         # Lists of groups, as the keys of JSON's objects are strings and a group may be 1 or True.
         statistics = [
             [name, [[group, *dataclasses.astuple(m)] for group, m in groups.items()]]
@@ -266,7 +266,7 @@ class Study(tables.Printed):
 
     @classmethod
     def from_json(cls, data: Any) -> Study:
-        """The study that ``to_json`` gave."""
+        """Rebuild a study from what ``to_json`` returned."""
         fields = [field.name for field in dataclasses.fields(Moments)]
         statistics = {
             name: {
@@ -282,7 +282,7 @@ class Study(tables.Printed):
 def read_json(
     path: pathlib.Path, what: str, keys: Collection[str], parse: Callable[[Any], Any]
 ) -> Any:
-    """What ``write_json`` wrote, parsed; a ValueError if it is not ``what`` it should be.
+    """Parse what ``write_json`` wrote; raise a ValueError if it is not ``what`` it should be.
 
     An object that has all the keys is what it should be, perhaps in another layout.
     """
@@ -301,7 +301,7 @@ def read_json(
 
 
 def write_json(path: pathlib.Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file and its layout, as ``write_whole``."""
+    """Write a JSON file with its layout, by ``write_whole``."""
     write_whole(path, json.dumps({"layout": LAYOUT, **data}, allow_nan=False).encode())
 
 

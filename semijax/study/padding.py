@@ -1,4 +1,4 @@
-"""Padding batches to a few lengths, and taking the padding off what a function makes of them."""
+"""The padding of batches to a few lengths, and its removal from a function's outputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import numpy as np
 from semijax import checks
 
 Observe = Callable[[Any], Mapping[str, np.ndarray]]
-"""From an output on the host to its numbers, by statistic."""
+"""A function from an output on the host to its numbers, by statistic."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Padding:
-    """How batches are padded.
+    """The way batches are padded.
 
     Attributes:
         pad: a pytree prefix of a batch: numbers, or None where a leaf stays as it is.
@@ -37,7 +37,7 @@ class Padding:
 
     @classmethod
     def checked(cls, pad: Any, axis: Any, buckets: Any) -> Padding:
-        """A padding, or the error that says what is wrong with it."""
+        """Return a padding, or raise the error that says what is wrong with it."""
         checked = cls(_check_pad(pad), operator.index(axis), _check_buckets(buckets))
         if checked.pads or buckets is None:
             return checked
@@ -48,11 +48,11 @@ class Padding:
 
     @property
     def pads(self) -> bool:
-        """Whether any leaf is padded."""
+        """True if any leaf is padded."""
         return bool(jax.tree.leaves(self.pad))
 
     def padded(self, batch: Any) -> tuple[Any, np.ndarray]:
-        """A batch padded to the smallest bucket that holds it, and which positions are its own.
+        """Pad a batch to the smallest bucket that holds it; also tell which positions are its own.
 
         A leaf without the axis stays as it is. Boolean leaves get False, unless ``pad`` is True.
 
@@ -60,7 +60,7 @@ class Padding:
             The batch, whose padded leaves are NumPy arrays, and bool ``[bucket]``.
 
         Raises:
-            ValueError: if ``pad`` is no prefix of the batch; a number is not one of its leaf's
+            ValueError: if ``pad`` is not a prefix of the batch; a number is not one of its leaf's
                 dtype; no leaf has the axis; or leaves to pad differ in length, or are longer than
                 the last bucket.
         """
@@ -118,7 +118,7 @@ class Padding:
 
 
 class Observed(NamedTuple):
-    """What a function ran on, what it returned, and the numbers of that by statistic."""
+    """The input that a function ran on, its output, and the output's numbers by statistic."""
 
     ran_on: Any
     output: Any
@@ -126,22 +126,22 @@ class Observed(NamedTuple):
 
 
 class Exact:
-    """Runs a function on batches as they are."""
+    """A runner of a function on batches as they are."""
 
     def __init__(self, run: Callable[..., Any]):
         self.run = run
 
     def __call__(self, batch: Any, observe: Observe) -> Observed:
-        """The batch, the output and its numbers."""
+        """Return the batch, the output and its numbers."""
         output = jax.device_get(self.run(batch))
         return Observed(batch, output, observe(output))
 
 
 class Padded:
-    """Runs a function on padded batches and gives what it returns for unpadded ones.
+    """A runner of a function on padded batches that gives its outputs for unpadded ones.
 
-    Which axes of the output are padded, and whether padding changes the numbers, is seen from one
-    batch that is run both padded and as it is.
+    One batch, run both padded and as it is, shows which axes of the output are padded, and whether
+    padding changes the numbers.
     """
 
     def __init__(self, run: Callable[..., Any], padding: Padding, tolerance: float):
@@ -149,7 +149,7 @@ class Padded:
         self.known: _Shapes | None = None
 
     def __call__(self, batch: Any, observe: Observe) -> Observed:
-        """The padded batch, the output without the padding's positions, and its numbers."""
+        """Return the padded batch, the output without the padding's positions, and its numbers."""
         padded, mask = self.padding.padded(batch)
         output = jax.device_get(self.run(padded, mask=mask))
         length, bucket = int(mask.sum()), mask.size
@@ -171,7 +171,7 @@ class Padded:
     def _compared(
         self, batch: Any, output: Any, length: int, bucket: int, observe: Observe
     ) -> tuple[Any, Mapping[str, np.ndarray]]:
-        """An output without padding and its numbers; an error if padding changes these."""
+        """Return an output without padding, and its numbers; raise if padding changes these."""
         exact = jax.device_get(self.run(batch, mask=np.ones(length, bool)))
         self.known = _Shapes.of(output, exact, bucket, length)
         output = self.known.without_padding(output, bucket - length)
@@ -186,8 +186,8 @@ class _Shapes:
 
     Attributes:
         tree: the output's structure.
-        leaves: of each leaf, of each axis: whether it grows with the batch, and its size less the
-            batch's length if it does, its size if not.
+        leaves: for each axis of each leaf, whether it grows with the batch, and its size, less the
+            batch's length if it does.
     """
 
     tree: Any
@@ -195,7 +195,7 @@ class _Shapes:
 
     @classmethod
     def of(cls, padded: Any, exact: Any, bucket: int, length: int) -> _Shapes:
-        """From what a function returns for a batch padded and as it is."""
+        """Infer the shapes from a function's outputs for a batch padded and as it is."""
         tree = jax.tree.structure(padded)
         if tree != jax.tree.structure(exact):
             raise ValueError(
@@ -212,7 +212,7 @@ class _Shapes:
             ):
                 raise ValueError(
                     f"output{jax.tree_util.keystr(path)} has shape {sizes} where the batch is "
-                    f"padded and {own} where it is not. Which of it is padding can be told only if "
+                    f"padded and {own} where it is not. Which part is padding can be told only if "
                     f"an axis is longer by the padding, {bucket - length}, or not at all."
                 )
             found.append(
@@ -221,14 +221,14 @@ class _Shapes:
         return cls(tree, tuple(found))
 
     def describe(self, output: Any, bucket: int) -> bool:
-        """Whether it is an output of these shapes, of a batch padded to a bucket."""
+        """Tell whether an output, of a batch padded to a bucket, has these shapes."""
         shapes = tuple(tuple(size + bucket * grows for grows, size in axes) for axes in self.leaves)
         return self.tree == jax.tree.structure(output) and shapes == tuple(
             map(np.shape, jax.tree.leaves(output))
         )
 
     def without_padding(self, output: Any, extra: int) -> Any:
-        """An output without the last positions of the axes that grow with the batch."""
+        """Return an output without the last positions of the axes that grow with the batch."""
         cropped = [
             leaf[tuple(slice(-extra if grows else None) for grows, _ in axes)]
             if any(grows for grows, _ in axes)
@@ -255,7 +255,7 @@ def _check_same(
             )
         with np.errstate(over="ignore"):
             change = np.abs(found[name] - numbers)
-            # What adds up to nothing, as some gradients do, is all rounding.
+            # What adds up to nothing, like some gradients, is all rounding.
             allowed = tolerance * np.nansum(np.maximum(np.abs(numbers), largest / 1000))
         if (np.isnan(found[name]) != np.isnan(numbers)).any() or np.nansum(change) > allowed:
             before, after = (np.array2string(x, threshold=8) for x in (numbers, found[name]))
@@ -283,14 +283,14 @@ def check_takes_mask(fn: Callable[..., Any]) -> None:
 
 
 def check_tolerance(tolerance: Any) -> float:
-    """A number that is not negative; infinity too."""
+    """Return a number that is not negative, perhaps infinity, or raise."""
     if isinstance(tolerance, (int, float, np.number)) and tolerance >= 0:
         return float(tolerance)
     raise ValueError(f"pad_tolerance must be a number of at least 0, got {tolerance!r}.")
 
 
 def _check_pad(pad: Any) -> Any:
-    """A pytree of Python's numbers and None."""
+    """Return a pytree of Python's numbers and None, or raise."""
     for leaf in jax.tree.leaves(pad):
         if not isinstance(leaf, (int, float, np.number, np.bool_)):
             raise TypeError(f"pad must be a pytree of numbers and None, got {leaf!r} in it.")
@@ -298,7 +298,7 @@ def _check_pad(pad: Any) -> Any:
 
 
 def _check_buckets(buckets: Any) -> tuple[int, ...] | None:
-    """Increasing positive integers, or None."""
+    """Return increasing positive integers, or None, or raise."""
     if buckets is None:
         return None
     try:

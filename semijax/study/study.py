@@ -46,7 +46,7 @@ def run_study(
     keep: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Study:
-    """Means, with standard errors, of what a function says of many batches of any lengths.
+    """Compute means, with standard errors, of a function's outputs for batches of any lengths.
 
     ``jax.jit(fn)`` runs on one batch after another, and compiles once for every new shape. A fresh
     lambda compiles anew in every study, a named function only once.
@@ -68,8 +68,8 @@ def run_study(
 
     Args:
         fn: a function of one batch, and with ``pad`` of a ``mask``, that returns any pytree of
-            arrays. With ``pad``, an axis of these must be as many positions longer as the batch is,
-            at its end, or no longer at all.
+            arrays. With ``pad``, an axis of these must be longer, at its end, by as many positions
+            as the batch, or no longer at all.
         batches: any iterable of pytrees of arrays: sentences, or groups of them.
         reducers: by the statistics' names, functions of ``(output, batch)``: what ``fn`` returns
             for the batch, and the batch, both without padding and on the host as NumPy arrays. They
@@ -81,28 +81,28 @@ def run_study(
             their first axes, so that labels ``[tokens]`` do for observations ``[tokens, layers]``.
             By default all are in one group, ``"all"``.
         cluster_by: a function of the batch as given that returns the number or name of its example
-            (int, str or bool), or an array of them, as ``group_by``. Each batch has examples of its
-            own: names are not compared between batches.
+            (int, str or bool), or an array of them, as for ``group_by``. Each batch has examples
+            of its own: names are not compared between batches.
         progress: whether to show a bar (of tqdm).
         checkpoint: the path of a file to write the state to, and to resume from if it exists. It
             grows by 16 bytes a batch. Two studies must not share one.
-        checkpoint_every: after how many batches to write it. It is written at the end too, also
-            when that is an exception.
+        checkpoint_every: after how many batches to write it. It is written at the end too, even
+            if that is an exception.
         pad: what to pad with at the end of ``axis``, a pytree prefix of a batch: numbers, or None
-            where a leaf is not to be padded, as a label. A leaf without the axis never is. Boolean
-            leaves, as masks of your own, are padded with False (with ``pad=True``, True).
+            where a leaf is not to be padded, such as a label. A leaf without the axis never is.
+            Boolean leaves, such as your own masks, are padded with False (with ``pad=True``, True).
         axis: the axis in which leaves differ in length.
         buckets: the lengths to pad to, increasing; powers of two from 8 by default.
         pad_tolerance: how much padding may change the observations of a statistic, in the batch
             where this is compared: Σ |change| as a share of Σ |observation|, where each counts as
             no less than a thousandth of the largest of all statistics. It is there for rounding;
             ``math.inf`` allows everything.
-        jit: whether to compile ``fn``; False if it has compiled all of its work itself, as one that
-            calls a jitted function with a model's parameters, for several studies to share.
+        jit: whether to compile ``fn``; False if it compiles all of its work itself, such as one
+            that calls a jitted function with a model's parameters, which several studies share.
         keep: whether to keep every observation, and not only the means. Then a checkpoint grows by
             about 60 bytes for each.
-        provenance: what else to remember of where the numbers come from, as the model's name. A
-            checkpoint knows functions by name only: this tells changed ones apart.
+        provenance: what else to remember about where the numbers come from, such as the model's
+            name. A checkpoint knows functions by name only: this tells changed ones apart.
 
     Returns:
         A ``Study``, accumulated in float64.
@@ -114,9 +114,9 @@ def run_study(
             in an output; leaves to pad differ in length or are longer than the last bucket; labels
             do not fit the observations; outputs differ in provenance; or the checkpoint is of
             another study, of other batches or of another layout.
-        FloatingPointError: if an observation is infinite, as the log of 0, and with it the mean; a
-            reducer leaves it out by NaN. Also if moments overflow float64.
-        ModuleNotFoundError: if there is to be a bar, but no tqdm.
+        FloatingPointError: if an observation is infinite, such as the log of 0, and with it the
+            mean; a reducer leaves it out by NaN. Also if moments overflow float64.
+        ModuleNotFoundError: if there is to be a bar, but tqdm is missing.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, semijax as sj
@@ -189,7 +189,7 @@ def run_study(
 
 @dataclasses.dataclass(frozen=True)
 class _State:
-    """All that it takes to go on with a study."""
+    """Everything that it takes to go on with a study."""
 
     settings: Mapping[str, Any]
     study: Study
@@ -215,7 +215,7 @@ def _after(
     cluster_by: Callable[[Any], Any] | None,
     keep: bool,
 ) -> _State:
-    """The state after one more batch."""
+    """Return the state after one more batch."""
     digest = _digest(batch)
     host = jax.device_get(batch)
     observe = functools.partial(_observations, reducers, host)
@@ -243,7 +243,7 @@ def _after(
 
 
 def _observations(reducers: Reducers, batch: Any, output: Any) -> dict[str, np.ndarray]:
-    """The observations of every statistic, as arrays of float64; NaN is none."""
+    """Return the observations of every statistic, as arrays of float64; NaN is none."""
     found: dict[str, np.ndarray] = {}
     for name, reducer in reducers.items():
         value = reducer(output, batch)
@@ -268,14 +268,14 @@ def _numbers(statistic: str, value: Any) -> np.ndarray:
     if infinite := int(np.isinf(numbers).sum()):
         raise FloatingPointError(
             f"{infinite} of {numbers.size} observations of {statistic!r} are infinite, and so "
-            "would be the mean. If they are none, let the reducer return NaN for them: the study "
-            "counts what it drops."
+            "would be the mean. If they are not observations, let the reducer return NaN for them: "
+            "the study counts what it drops."
         )
     return numbers
 
 
 def _labels(what: str, found: Any) -> np.ndarray:
-    """Labels as an array of str, int and bool."""
+    """Return labels as an array of str, int and bool."""
     labels = np.asarray(found, dtype=object)
     plain = np.empty(labels.shape, object)
     for place, label in np.ndenumerate(labels):
@@ -312,7 +312,7 @@ class _Observed:
     examples: np.ndarray
 
     def rows(self, batch: int) -> list[tuple[str, Label, int, int, float]]:
-        """A row for each that is a number, see ``Study``."""
+        """Return a row for each value that is a number, see ``Study``."""
         columns = self.groups, self.examples.tolist(), self.values.tolist()
         return [
             (self.statistic, group, batch, example, value)
@@ -336,7 +336,7 @@ def _added(
     observed: Iterable[_Observed],
     labels: np.ndarray,
 ) -> dict[str, dict[Label, Moments]]:
-    """The statistics with more observations added to their groups."""
+    """Return the statistics with more observations added to their groups."""
     added = {name: dict(groups) for name, groups in statistics.items()}
     for each in observed:
         groups = added.setdefault(each.statistic, {})
@@ -352,14 +352,14 @@ def _added(
 
 
 def _numbered(labels: np.ndarray) -> np.ndarray:
-    """A number for each label, the same for the same."""
+    """Number the labels, equal ones alike."""
     keys = [(type(label), label) for label in labels.flat]  # 1 and True are two
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], int).reshape(labels.shape)
 
 
 def _for_each(what: str, labels: np.ndarray, name: str, values: np.ndarray) -> np.ndarray:
-    """A vector of labels, one for each observation."""
+    """Return a vector of labels, one for each observation."""
     if labels.shape == values.shape[: labels.ndim]:
         spread = labels.reshape(labels.shape + (1,) * (values.ndim - labels.ndim))
         return np.broadcast_to(spread, values.shape).ravel()
@@ -372,7 +372,7 @@ def _for_each(what: str, labels: np.ndarray, name: str, values: np.ndarray) -> n
 
 
 def _provenance_of(output: Any) -> dict[str, Any]:
-    """What the nodes of an output say of themselves; a list where they differ."""
+    """Collect the provenance of an output's nodes; a list where they differ."""
     found: dict[str, list[Any]] = {}
     for node in jax.tree.leaves(output, is_leaf=lambda node: hasattr(node, "provenance")):
         for key, value in _plain(getattr(node, "provenance", {})).items():
@@ -391,7 +391,7 @@ def _settings(
     keep: bool,
     own: Any,
 ) -> dict[str, Any]:
-    """What a study must have in common with the one it resumes."""
+    """Return the settings that a study must share with the one it resumes."""
     from semijax import __version__  # set only when the package has imported this module
 
     settings = {
@@ -415,7 +415,7 @@ def _settings(
 
 
 def _plain(value: Any) -> Any:
-    """In JSON's types; what it has not, as infinity, by its repr."""
+    """Convert a value to JSON's types; what JSON lacks, such as infinity, becomes its repr."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Small models to look at, what they are trained on, and their trainer.
+"""Small models to look at, their training data, and their trainer.
 
 Needs the ``zoo`` extra (Flax, Optax, tokenizers, …); the rest of semijax doesn't import it.
 """

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 KINDS = ("special", "other", "subject", "attractor", "mask")
-"""What a token of an encoded sentence is, by its number; padding with 0 is special, too."""
+"""The kinds of tokens in an encoded sentence, by number; padding with 0 is special, too."""
 
 COLUMNS = (
     *("sentence", "orig_sentence", "pos_sentence", "subj", "verb", "subj_pos", "has_rel"),
@@ -25,13 +25,13 @@ COLUMNS = (
 """The columns of Linzen et al.'s file."""
 
 READ = ("orig_sentence", "pos_sentence", "subj_index", "verb_index")
-"""Those that say everything about a sentence."""
+"""The columns that say everything about a sentence."""
 
 CHECKED = (
     *("subj", "verb", "subj_pos", "verb_pos"),
     *("n_intervening", "last_intervening", "n_diff_intervening", "distance"),
 )
-"""Those that repeat it, and must agree."""
+"""The columns that repeat it, and must agree."""
 
 NOUNS = ("NN", "NNS")
 VERB_OF = {"NN": "VBZ", "NNS": "VBP"}  # what agrees with a singular and with a plural noun
@@ -104,16 +104,16 @@ class AgreementSentence:
 
     @property
     def attractors(self) -> tuple[int, ...]:
-        """Those of the intervening nouns whose number is not the subject's."""
+        """The positions of the intervening nouns whose number is not the subject's."""
         number = self.tags[self.subject]
         return tuple(n for n in self.intervening if self.tags[n] != number)
 
 
 def read_linzen(path: str | Path) -> Iterator[AgreementSentence]:
-    """Reads the sentences of Linzen, Dupoux and Goldberg (2016), one by one.
+    """Read the sentences of Linzen, Dupoux and Goldberg (2016), one by one.
 
     Their file ``agr_50_mostcommon_10K.tsv`` holds 1.6 million sentences of Wikipedia. All words are
-    read, also those that its column ``sentence`` replaces by their tags.
+    read, including those that its column ``sentence`` replaces by their tags.
 
     Args:
         path: tab-separated values in UTF-8 with their header; compressed if it ends in ``.gz``.
@@ -144,7 +144,7 @@ def read_linzen(path: str | Path) -> Iterator[AgreementSentence]:
 
 
 def write_linzen(sentences: Iterable[AgreementSentence], path: str | Path) -> None:
-    """Writes sentences as ``read_linzen`` reads them.
+    """Write sentences in the format that ``read_linzen`` reads.
 
     The columns ``has_rel``, ``has_nsubj`` and ``max_depth``, which need a parse, stay empty, and
     ``sentence`` holds all words.
@@ -175,7 +175,7 @@ def _open(path: str | Path, mode: str) -> TextIO:
 
 def _sentence(row: Mapping[str, str | None]) -> AgreementSentence:
     if None in row or None in row.values():
-        raise ValueError("it has not as many columns as the header.")
+        raise ValueError("it does not have as many columns as the header.")
     given = cast(Mapping[str, str], row)
     # Only at spaces: a word of the corpus may hold other white space.
     words, tags = (tuple(given[column].split(" ")) for column in READ[:2])
@@ -217,7 +217,7 @@ def _row(sentence: AgreementSentence) -> dict[str, str]:
 def sample_by_attractors(
     sentences: Iterable[AgreementSentence], counts: Mapping[int, int], *, seed: int = 0
 ) -> list[AgreementSentence]:
-    """Draws sentences without replacement, so many with each number of attractors.
+    """Draw sentences without replacement, a given count for each number of attractors.
 
     Args:
         sentences: what to draw from, read once; no more is kept in memory than is drawn.
@@ -274,14 +274,14 @@ _SINGULARS = {plural: singular for singular, plural in _PAIRS}
 
 @functools.cache
 def other_number(verb: str, tag: str) -> str | None:
-    """The form of a verb in the present tense that agrees with nouns of the other number.
+    """Return the form of a present-tense verb that agrees with nouns of the other number.
 
     Args:
         verb: the verb, in lower case.
-        tag: ``"VBZ"`` if it is in the third person singular, as *likes*; ``"VBP"`` for *like*.
+        tag: ``"VBZ"`` if it is in the third person singular, like *likes*; ``"VBP"`` for *like*.
 
     Returns:
-        The other form; None if it isn't known, as for *'s*, which is *is* or *has*.
+        The other form; None if it isn't known, such as for *'s*, which is *is* or *has*.
 
     Raises:
         ValueError: if the tag is another one.
@@ -310,7 +310,7 @@ def _third_person(verb: str) -> str:
 
 
 def plural_noun(noun: str) -> str:
-    """The plural of a noun in the singular."""
+    """Return the plural of a noun in the singular."""
     return _english().plural_noun(noun)
 
 
@@ -342,15 +342,15 @@ class Encoded(NamedTuple):
 def encode(
     sentence: AgreementSentence, tokenizer: Tokenizer, *, split_nouns: bool = False
 ) -> Encoded | str:
-    """Encodes a sentence with its verb masked.
+    """Encode a sentence with its verb masked.
 
     Args:
         sentence: the sentence.
         tokenizer: one of BERT's kind, as `load_tokenizer` returns it: it has ``[MASK]`` and
             ``[UNK]``, and neither pads nor truncates. Words are given to it one by one, so that
             every token is known to belong to one of them.
-        split_nouns: whether the subject and the attractors may be of several tokens, which are all
-            labelled so. By default, as in Du et al. (2023), they may not.
+        split_nouns: whether the subject and the attractors may consist of several tokens, which
+            then all have that label. By default, as in Du et al. (2023), they may not.
 
     Returns:
         The tokens; or, where the sentence can't be used, why: one of a few fixed texts.

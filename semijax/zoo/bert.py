@@ -4,10 +4,10 @@ The architecture is that of Devlin, Chang, Lee and Toutanova 2019 (BERT: Pre-tra
 Bidirectional Transformers). Modules and attributes are called as in Hugging Face's implementation,
 as are the tensors in its checkpoints, which ``load_checkpoint`` reads.
 
-All is written in plain operations, each a node of the gradient's graph; only an activation that
+Everything is plain operations, each a node of the gradient's graph; only an activation that
 JAX composes of several (``gelu``, ``silu``) is one node, by ``semijax.atomic``, as in the graph of
-Du et al. (2023). The gradient's flow is asked for by the names of the modules, in
-``semijax.scopes(model)``.
+Du et al. (2023). In ``semijax.scopes(model)``, the gradient's flow is asked for by the names of the
+modules.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from semijax.transforms import atomic
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The product of x and the normal distribution's cumulative function there."""
+    """Multiply x by the normal distribution's cumulative function at x."""
     return jax.nn.gelu(x, approximate=False)
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
-    """An approximation of `gelu` by a tanh."""
+    """Approximate `gelu` by a tanh."""
     return jax.nn.gelu(x, approximate=True)
 
 
@@ -43,7 +43,7 @@ ACTIVATIONS = {
     "swish": atomic(jax.nn.silu),
     "tanh": jnp.tanh,
 }
-"""By Hugging Face's names."""
+"""The activations, by Hugging Face's names."""
 
 
 SIZES = (
@@ -87,7 +87,7 @@ class BertConfig:
         dtype: of the parameters, and so of what is computed; ``"float32"``, ``"bfloat16"``, ….
 
     Raises:
-        ValueError: if a size, a rate or an option is none that there can be.
+        ValueError: if a size, a rate or an option is impossible.
     """
 
     vocab_size: int = 30522
@@ -166,7 +166,7 @@ def _dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
 
 
 class BertEmbeddings(nnx.Module):
-    """Words, positions and token types, summed and normalised."""
+    """The embeddings of words, positions and token types, summed and normalised."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.word_embeddings = _embed(config, config.vocab_size, rngs)
@@ -179,7 +179,7 @@ class BertEmbeddings(nnx.Module):
             words[...] = words[...].at[config.pad_token_id].set(0)
 
     def __call__(self, input_ids: ArrayLike, token_type_ids: ArrayLike | None = None) -> jax.Array:
-        """Embeds tokens.
+        """Embed tokens.
 
         Args:
             input_ids: int ``[..., length]``.
@@ -205,7 +205,7 @@ class BertEmbeddings(nnx.Module):
 
 
 def _check_length(name: str, given: jax.Array, length: int) -> None:
-    """Raise for what would broadcast over the tokens."""
+    """Raise for an array that would broadcast over the tokens."""
     if given.shape[-1:] != (length,):
         raise ValueError(f"{name} must have shape [..., {length}], got {given.shape}.")
 
@@ -222,7 +222,7 @@ class BertSelfAttention(nnx.Module):
         self.softmax = jax.nn.softmax  # to be replaced where another graph is wanted
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
-        """Maps ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
+        """Map ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
         length, hidden_size = x.shape[-2:]
         per_head = hidden_size // self.heads
         query, key, value = (
@@ -233,7 +233,7 @@ class BertSelfAttention(nnx.Module):
         if attention_mask is not None:
             mask = jnp.asarray(attention_mask) != 0
             _check_length("attention_mask", mask, length)
-            # Not -inf, whose softmax is NaN where all tokens are masked, and so its derivative is.
+            # Not -inf: its softmax, and so the derivative, is NaN where all tokens are masked.
             lowest = jnp.finfo(scores.dtype).min
             scores = jnp.where(mask[..., None, None, :], scores, lowest)
         weights = self.dropout(self.softmax(scores))
@@ -241,7 +241,7 @@ class BertSelfAttention(nnx.Module):
 
 
 class BertOutput(nnx.Module):
-    """What a block adds to its input, normalised."""
+    """The end of a block: what it adds to its input, and the sum normalised."""
 
     def __init__(self, config: BertConfig, inputs: int, *, rngs: nnx.Rngs) -> None:
         self.dense = _linear(config, inputs, config.hidden_size, rngs)
@@ -249,7 +249,7 @@ class BertOutput(nnx.Module):
         self.dropout = _dropout(config.hidden_dropout_prob, rngs)
 
     def __call__(self, hidden: jax.Array, x: jax.Array) -> jax.Array:
-        """Maps ``[..., inputs]`` and the block's input, ``[..., hidden_size]``, to the latter."""
+        """Map ``[..., inputs]`` and the block's input, ``[..., hidden_size]``, to the latter."""
         return self.LayerNorm(x + self.dropout(self.dense(hidden)))
 
 
@@ -261,7 +261,7 @@ class BertAttention(nnx.Module):
         self.output = BertOutput(config, config.hidden_size, rngs=rngs)
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
-        """Maps ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
+        """Map ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
         return self.output(self.self(x, attention_mask), x)
 
 
@@ -273,7 +273,7 @@ class BertIntermediate(nnx.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[..., hidden_size]`` to ``[..., intermediate_size]``."""
+        """Map ``[..., hidden_size]`` to ``[..., intermediate_size]``."""
         return self.activation(self.dense(x))
 
 
@@ -286,7 +286,7 @@ class BertLayer(nnx.Module):
         self.output = BertOutput(config, config.intermediate_size, rngs=rngs)
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
-        """Maps ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
+        """Map ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
         x = self.attention(x, attention_mask)
         return self.output(self.intermediate(x), x)
 
@@ -298,7 +298,7 @@ class BertEncoder(nnx.Module):
         self.layer = nnx.List(BertLayer(config, rngs=rngs) for _ in range(config.num_hidden_layers))
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
-        """Encodes embeddings.
+        """Encode embeddings.
 
         Args:
             x: float ``[..., length, hidden_size]``.
@@ -320,12 +320,12 @@ class BertPooler(nnx.Module):
         self.dense = _linear(config, config.hidden_size, config.hidden_size, rngs)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        """Maps ``[..., length, hidden_size]`` to ``[..., hidden_size]``."""
+        """Map ``[..., length, hidden_size]`` to ``[..., hidden_size]``."""
         return jnp.tanh(self.dense(hidden[..., 0, :]))
 
 
 class BertModel(nnx.Module):
-    """The encoder: tokens to hidden states.
+    """The encoder, from tokens to hidden states.
 
     A new model is in evaluation mode: there is dropout after ``model.train()``, and none again
     after ``model.eval()``.
@@ -362,7 +362,7 @@ class BertModel(nnx.Module):
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> jax.Array:
-        """Embeds and encodes tokens.
+        """Embed and encode tokens.
 
         Args:
             input_ids: int ``[..., length]``.
@@ -388,7 +388,7 @@ class BertPredictionHeadTransform(nnx.Module):
         self.LayerNorm = _layer_norm(config, rngs)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        """Maps ``[..., hidden_size]`` to the same shape."""
+        """Map ``[..., hidden_size]`` to the same shape."""
         return self.LayerNorm(self.activation(self.dense(hidden)))
 
 
@@ -405,19 +405,19 @@ class BertLMPredictionHead(nnx.Module):
             )
 
     def __call__(self, hidden: jax.Array, words: jax.Array) -> jax.Array:
-        """Maps ``[..., hidden_size]``, with the word embeddings, to ``[..., vocab_size]``."""
+        """Map ``[..., hidden_size]``, with the word embeddings, to ``[..., vocab_size]``."""
         hidden = self.transform(hidden)
         return (hidden @ words.T if self.tied else self.decoder(hidden)) + self.bias[...]
 
 
 class BertOnlyMLMHead(nnx.Module):
-    """Where Hugging Face's names have a masked-LM head alone."""
+    """The level that Hugging Face's names have around a lone masked-LM head."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.predictions = BertLMPredictionHead(config, rngs=rngs)
 
     def __call__(self, hidden: jax.Array, words: jax.Array) -> jax.Array:
-        """Maps ``[..., hidden_size]``, with the word embeddings, to ``[..., vocab_size]``."""
+        """Map ``[..., hidden_size]``, with the word embeddings, to ``[..., vocab_size]``."""
         return self.predictions(hidden, words)
 
 
@@ -450,7 +450,7 @@ class BertForMaskedLM(nnx.Module):
         self.cls = BertOnlyMLMHead(config, rngs=rngs)
 
     def predict(self, hidden: jax.Array) -> jax.Array:
-        """Maps hidden states ``[..., hidden_size]`` to logits ``[..., vocab_size]``."""
+        """Map hidden states ``[..., hidden_size]`` to logits ``[..., vocab_size]``."""
         return self.cls(hidden, self.bert.embeddings.word_embeddings.embedding[...])
 
     def __call__(
@@ -459,7 +459,7 @@ class BertForMaskedLM(nnx.Module):
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> jax.Array:
-        """Predicts a token at each position: logits ``[..., length, vocab_size]``.
+        """Predict a token at each position: logits ``[..., length, vocab_size]``.
 
         Arguments and errors are those of `BertModel`.
         """
@@ -498,7 +498,7 @@ class BertForSequenceClassification(nnx.Module):
         self.classifier = _linear(config, config.hidden_size, config.num_labels, rngs)
 
     def classify(self, hidden: jax.Array) -> jax.Array:
-        """Maps hidden states ``[..., length, hidden_size]`` to logits ``[..., num_labels]``."""
+        """Map hidden states ``[..., length, hidden_size]`` to logits ``[..., num_labels]``."""
         return self.classifier(self.dropout(self.bert.pooler(hidden)))
 
     def __call__(
@@ -507,7 +507,7 @@ class BertForSequenceClassification(nnx.Module):
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
     ) -> jax.Array:
-        """Classifies sequences by their first token: logits ``[..., num_labels]``.
+        """Classify sequences by their first token: logits ``[..., num_labels]``.
 
         Arguments and errors are those of `BertModel`.
         """

@@ -1,4 +1,4 @@
-"""Reads and writes BERTs in Hugging Face's format: a folder with a config and named tensors."""
+"""BERTs on disk in Hugging Face's format: a folder with a config and named tensors."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FIXED = {
     "is_decoder": False,
     "add_cross_attention": False,
 }
-"""Options that a config may give, with one value here."""
+"""The options that a config may give, each with the one value it may have here."""
 
 OMITTED: dict[str, Any] = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-"""What a config means that doesn't say, where that is not the default of ``BertConfig``."""
+"""The values of options that a config leaves out, where ``BertConfig`` has other defaults."""
 
 PRETRAINING = ("pooler.", "cls.predictions.", "cls.seq_relationship.", "embeddings.position_ids")
-"""How the names of what pretraining leaves begin, without the ``bert.`` before them."""
+"""The beginnings of names of what pretraining leaves, without the ``bert.`` before them."""
 
 ALIASES = {
     "LayerNorm.gamma": "LayerNorm.weight",  # in old checkpoints
@@ -40,7 +40,7 @@ ALIASES = {
 """Other names of the same parameters."""
 
 TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight"}
-"""And those that ``tie_word_embeddings`` makes the same."""
+"""The names that ``tie_word_embeddings`` makes the same, too."""
 
 Model = TypeVar("Model", BertModel, BertForMaskedLM, BertForSequenceClassification)
 Place = tuple[Any, ...]
@@ -54,14 +54,14 @@ def load_checkpoint(
     dtype: Any = "float32",
     rngs: nnx.Rngs | None = None,
 ) -> Model:
-    """Loads a BERT from a folder with ``config.json`` and ``model.safetensors``.
+    """Load a BERT from a folder with ``config.json`` and ``model.safetensors``.
 
-    What pretraining leaves in a checkpoint may be there though the model has no use for it: the
-    masked-LM and the next-sentence head, the pooler, and position ids. Anything else that the model
-    doesn't have is an error, and so is anything that it lacks.
+    A checkpoint may hold what pretraining leaves even if the model has no use for it: the masked-LM
+    and the next-sentence head, the pooler, and position ids. Anything else that the model doesn't
+    have is an error, and so is anything that the checkpoint lacks.
 
-    A model may be put together from parts that are loaded, as a new classifier on a pretrained
-    encoder is::
+    A model may be put together from loaded parts, such as a new classifier on a pretrained
+    encoder::
 
         bert = zoo.load_checkpoint(zoo.BertModel, folder)
         config = dataclasses.replace(bert.config, num_labels=3)
@@ -127,7 +127,7 @@ def save_checkpoint(
     model: BertModel | BertForMaskedLM | BertForSequenceClassification,
     folder: str | os.PathLike[str],
 ) -> None:
-    """Writes a BERT to a folder, as ``config.json`` and ``model.safetensors``.
+    """Write a BERT to a folder, as ``config.json`` and ``model.safetensors``.
 
     ``load_checkpoint`` reads it back, bit by bit; so does the ``from_pretrained`` of Hugging Face's
     class of the same name. Whenever the writing is killed, the folder holds the old checkpoint, the
@@ -189,18 +189,18 @@ def _parameters(model: nnx.Module) -> dict[Place, nnx.Param]:
 
 
 def _tensor_name(place: Place) -> str:
-    """What a parameter is called in the checkpoint of its model."""
+    """Return the name of a parameter in the checkpoint of its model."""
     *modules, leaf = map(str, place)
     return ".".join([*modules, "bias" if leaf == "bias" else "weight"])
 
 
 def _turned(place: Place, array: np.ndarray) -> np.ndarray:
-    """From a parameter to its tensor, and back: PyTorch's matrices are ``[outputs, inputs]``."""
+    """Turn a parameter into its tensor, or back: PyTorch's matrices are ``[outputs, inputs]``."""
     return array.T if place[-1] == "kernel" else array
 
 
 def _one_name(name: str, tied: bool) -> str:
-    """The name of a parameter in all checkpoints: that of an encoder has no ``bert.`` before it."""
+    """Return a parameter's name in all checkpoints: an encoder's has no ``bert.`` before it."""
     name = name.removeprefix("bert.")
     for alias, of in (ALIASES | TIED if tied else ALIASES).items():
         name = name.replace(alias, of)
@@ -210,7 +210,7 @@ def _one_name(name: str, tied: bool) -> str:
 def _match(
     parameters: Mapping[Place, nnx.Param], tensors: Mapping[str, np.ndarray], tied: bool
 ) -> tuple[dict[Place, str], list[str]]:
-    """The name of each parameter's tensor, and all that is wrong with them."""
+    """Find the name of each parameter's tensor, and all that is wrong with them."""
     places = {_one_name(_tensor_name(place), tied): place for place in parameters}
     found: dict[Place, str] = {}
     unexpected, shapes, different = [], [], []

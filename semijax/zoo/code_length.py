@@ -1,4 +1,4 @@
-"""How hard a task is: in how few bits its labels are sent, by a model that learns on the way."""
+"""The difficulty of a task: the bits to send its labels by a model that learns on the way."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from semijax import checks
 from semijax.zoo.tasks import Dataset
 
 SHARES = (1, 1, 2, 2, 4, 8, 18, 36, 36, 72, 144, 288, 288, 900)
-"""What Du et al.'s blocks have of the data, in eighteenths of a percent."""
+"""The shares of the data that Du et al.'s blocks have, in eighteenths of a percent."""
 
 Predict = Callable[[np.ndarray], Any]
-"""Tokens, int32 ``[n, length]``, to logits or log-probabilities, float ``[n, classes]``."""
+"""A map from int32 tokens ``[n, length]`` to float logits or log-probabilities ``[n, classes]``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CodeLength:
-    """What it took to send the labels, block by block.
+    """The cost of sending the labels, block by block.
 
     Attributes:
         classes: how many labels there could have been.
         sizes: how many examples each block has.
         losses: the mean of -log p(label) over each block, in nats, for the model trained on the
-            blocks before it; of the first, log(``classes``).
+            blocks before it; for the first, log(``classes``).
     """
 
     classes: int
@@ -38,7 +38,7 @@ class CodeLength:
 
     @property
     def bits(self) -> float:
-        """The length of the code; infinite if a model held a label for impossible."""
+        """The length of the code; infinite if a model thought a label impossible."""
         nats = sum(size * loss for size, loss in zip(self.sizes, self.losses, strict=True))
         return nats / math.log(2)
 
@@ -49,7 +49,7 @@ class CodeLength:
 
     @property
     def compression(self) -> float:
-        """``uniform_bits / bits``: about 1 if nothing is learnt, and high if all is, and soon."""
+        """The ratio ``uniform_bits / bits``: about 1 if nothing is learnt, high if all is soon."""
         return self.uniform_bits / self.bits
 
     @property
@@ -69,7 +69,7 @@ def online_code_length(
     classes: int,
     blocks: Sequence[int] | None = None,
 ) -> CodeLength:
-    """The length of the labels in the online code, given the tokens.
+    """Compute the length of the labels in the online code, given the tokens.
 
     The data is cut into blocks. The labels of the first are sent in a uniform code over the
     classes; those of each further one in the code of a model θᵢ that was trained on all blocks
@@ -78,24 +78,24 @@ def online_code_length(
         L = n₁ log₂ K − Σᵢ log₂ p(labels of block i + 1 | its tokens; θᵢ)
 
     A task that is learnt from few examples has a short code. Blocks are sent in the order of the
-    data: should the first small ones hold all classes, ``interleave`` it before.
+    data: ``interleave`` it first if the small blocks at its beginning are to hold all classes.
 
     Where training takes long, let ``fit`` keep each model under the number of examples it was
     trained on: a run that starts again then goes on where it was killed. No model is trained on all
     the data; if it is wanted, ``fit(data)`` trains it.
 
     Args:
-        fit: trains a new model on tokens and labels, and returns what predicts from tokens, int32
-            ``[n, length]``, the logits (or log-probabilities) of the labels, float
-            ``[n, classes]``. A model that is called so will do.
+        fit: trains a new model on tokens and labels, and returns a function from tokens, int32
+            ``[n, length]``, to the logits (or log-probabilities) of the labels, float
+            ``[n, classes]``. A model that is called this way will do.
         data: tokens ``[n, length]`` and labels ``[n]``.
         classes: the number of labels that the model and the uniform code know, at least 2. It may
             be more than the data has; these cost bits until the model has learnt to leave them out.
-        blocks: how many examples each block has, in all ``n``; by default ``paper_blocks(n)``.
+        blocks: how many examples each block has, ``n`` in all; by default ``paper_blocks(n)``.
 
     Raises:
-        ValueError: if the blocks aren't the data, labels aren't classes, or predictions have
-            another shape or are NaN.
+        ValueError: if the blocks don't add up to the data, labels aren't classes, or predictions
+            have another shape or are NaN.
 
     Source: the prequential code of Rissanen 1984 and Dawid 1984; for deep networks Blier and
     Ollivier 2018; as a measure of effort Voita and Titov 2020 ("online code").
@@ -132,7 +132,7 @@ def online_code_length(
 
 
 def paper_blocks(n: int) -> tuple[int, ...]:
-    """The sizes of the 14 growing blocks of Du et al. (2023) for ``n`` examples.
+    """Return the sizes of the 14 growing blocks of Du et al. (2023) for ``n`` examples.
 
     They are 1/18, 1/18, 1/9, 1/9, 2/9, 4/9, 1, 2, 2, 4, 8, 16, 16 and 50 % of ``n``, rounded up;
     the last is what is left.
@@ -152,11 +152,11 @@ def paper_blocks(n: int) -> tuple[int, ...]:
 
 
 def interleave(data: Dataset) -> Dataset:
-    """Sorts examples so that one of each class comes after the other, while there are any.
+    """Sort examples so that the classes take turns, while there are any of them.
 
     So even the first blocks of a code hold many classes, as in the released code of Du et al.
-    (2023). Within a class the order stays. Note that it then depends on the labels: strictly, one
-    would have to send it too.
+    (2023). Within a class the order stays. Note that the order of all then depends on the labels:
+    strictly, one would have to send it too.
 
     Args:
         data: tokens ``[n, length]`` and labels ``[n]``.
@@ -177,7 +177,7 @@ def interleave(data: Dataset) -> Dataset:
 
 
 def _mean_loss(logits: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """The mean of -log p(label), in nats."""
+    """Return the mean of -log p(label), in nats."""
     if logits.shape != (len(labels), classes):
         raise ValueError(
             f"Expected logits of shape {(len(labels), classes)}. Got shape {logits.shape}."

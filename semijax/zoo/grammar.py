@@ -1,4 +1,4 @@
-"""A small language, generated, in which verbs agree with subjects across other nouns."""
+"""A small generated language in which verbs agree with subjects across other nouns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tagged = tuple[str, str]  # a word and its tag
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """Sentences like *today , the fox behind our goats that my dog chases is old*.
+    """A grammar of sentences like *today , the fox behind our goats that my dog chases is old*.
 
     The language, with ``a?`` for an optional part::
 
@@ -37,12 +37,12 @@ class Grammar:
 
     The verb agrees with the noun of its phrase. In a relative clause, the verb of ``that phrase
     transitive`` agrees with the noun after *that*, and that of ``that transitive phrase`` with the
-    noun before, whose number it so shows a second time. Nothing else shows a number: determiners
+    noun before, whose number it thus shows a second time. Nothing else shows a number: determiners
     and adjectives are the same in both. Modifiers nest, and follow one another; all nouns between
     the subject and its verb are in them, and those in an opening or after the verb are not.
 
-    A sentence of so many intervening nouns has at most ``13 + 5 * intervening`` words, each a
-    token of `tokenizer`.
+    A sentence with ``intervening`` nouns between the subject and its verb has at most
+    ``13 + 5 * intervening`` words, each a token of `tokenizer`.
 
     Attributes:
         nouns: common nouns, in the singular.
@@ -52,8 +52,8 @@ class Grammar:
         determiners: words that go with both numbers.
         prepositions: prepositions.
         adjectives: adjectives.
-        adverbs: what an intransitive verb ends a sentence with.
-        openers: what a sentence may open with.
+        adverbs: words that end a sentence after an intransitive verb.
+        openers: words that a sentence may open with.
 
     Raises:
         ValueError: if there are no words of one kind, a noun or verb has no other form, or two
@@ -126,18 +126,18 @@ class Grammar:
         intervening: int | Sequence[int] | None = None,
         seed: int = 0,
     ) -> list[AgreementSentence]:
-        """Draws sentences with so many attractors.
+        """Draw sentences with given numbers of attractors.
 
-        As many subjects are plural as are singular, or one more or fewer, and all possible pairs of
-        numbers of attractors and of intervening nouns are as frequent. Words are uniform among
-        those of their kind, the order of the intervening nouns among all. To train on,
-        ``attractors=range(5), intervening=range(5)`` is such that the noun nearest to the verb says
-        nothing of the subject's number.
+        As many subjects are plural as singular, give or take one, and all possible pairs of numbers
+        of attractors and of intervening nouns are equally frequent. Words are uniform among those
+        of their kind, the order of the intervening nouns among all orders. For training,
+        ``attractors=range(5), intervening=range(5)`` has the noun nearest to the verb say nothing
+        about the subject's number.
 
         Args:
             n: the number of sentences.
             attractors: how many nouns between the subject and the verb have the other number; or
-                several such numbers, one of them the oftener the more often it is given.
+                several such numbers, each drawn as often, relatively, as it is given.
             intervening: how many nouns there are between the two, attractors and others, likewise;
                 by default, all are attractors.
             seed: equal grammars, arguments and seeds give equal sentences.
@@ -169,7 +169,7 @@ class Grammar:
         return [self._sentence(rng, *pair, plural) for pair, plural in drawn]
 
     def tokenizer(self) -> Tokenizer:
-        """A tokenizer with a token per word.
+        """Make a tokenizer with a token per word.
 
         The ids of ``[PAD]``, ``[UNK]``, ``[CLS]``, ``[SEP]`` and ``[MASK]`` are 0 to 4, those of
         `words` follow. Text is lower-cased and split at white space; ``[CLS]`` is put before it and
@@ -211,7 +211,7 @@ class Grammar:
                 return []
 
     def _phrase(self, rng: random.Random, numbers: list[bool]) -> list[Tagged]:
-        """With as many nouns, in this order, as there are numbers."""
+        """Draw a phrase with as many nouns, in this order, as there are numbers."""
         plural, *inner = numbers
         words = self._simple(rng, plural)
         while inner:
@@ -229,7 +229,7 @@ class Grammar:
         return [*words, (noun, NOUNS[plural])]
 
     def _modifier(self, rng: random.Random, plural: bool, numbers: list[bool]) -> list[Tagged]:
-        """Of a noun of this number, with as many nouns as there are numbers."""
+        """Draw a modifier of a noun of this number, with as many nouns as there are numbers."""
         phrase = self._phrase(rng, numbers)
         match rng.randrange(3):
             case 0:
@@ -261,7 +261,7 @@ class Grammar:
 def _pairs(
     attractors: int | Sequence[int], intervening: int | Sequence[int] | None
 ) -> list[tuple[int, int]]:
-    """All numbers of attractors with all numbers of intervening nouns that allow them."""
+    """Pair all numbers of attractors with all numbers of intervening nouns that allow them."""
     some = _counts("attractors", attractors)
     if intervening is None:
         return [(number, number) for number in some]

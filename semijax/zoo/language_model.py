@@ -26,7 +26,7 @@ class Gate(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array, state: jax.Array) -> jax.Array:
-        """Maps two arrays, float ``[..., width]``, to one of the same shape."""
+        """Map two arrays, float ``[..., width]``, to one of the same shape."""
         return self.activation(self.input(x) + self.state(state))
 
 
@@ -53,7 +53,7 @@ class LSTMCell(nnx.Module):
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], x: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """Maps the cell and the state before, and the input, to those after, and the state again.
+        """Map the old cell and state, and the input, to the new ones, and the new state again.
 
         All are float ``[..., width]``.
         """
@@ -68,7 +68,7 @@ class LSTMCell(nnx.Module):
 
 
 class LSTMLanguageModel(nnx.Module):
-    """Predicts each next word of a text: an embedding, layers of LSTM, a linear head.
+    """A model that predicts each next word of a text: an embedding, layers of LSTM, a linear head.
 
     The layers run in ``jax.lax.scan``. In ``semijax.scopes(model)`` the modules are called
     ``"LSTMLanguageModel/embedding"``, ``"LSTMLanguageModel/layers/0/forget_gate/state"``,
@@ -104,11 +104,11 @@ class LSTMLanguageModel(nnx.Module):
         self.head = nnx.Linear(width, vocabulary, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Maps tokens, int ``[..., length]``, to logits, float ``[..., length, vocabulary]``."""
+        """Map tokens, int ``[..., length]``, to logits, float ``[..., length, vocabulary]``."""
         return self.predict(self.embedding(tokens))
 
     def predict(self, embedded: jax.Array) -> jax.Array:
-        """Maps embeddings, float ``[..., length, width]``, to logits of each next token.
+        """Map embeddings, float ``[..., length, width]``, to logits of each next token.
 
         Those at a position, float ``[..., length, vocabulary]``, depend on no later position.
         """
@@ -121,12 +121,12 @@ class LSTMLanguageModel(nnx.Module):
 
 
 def next_word_loss(model: LSTMLanguageModel, tokens: jax.Array, *, padding: int = 0) -> jax.Array:
-    """The mean cross-entropy of each next token, in nats: a loss for ``train``.
+    """Compute the mean cross-entropy of each next token, in nats: a loss for ``train``.
 
     Args:
         model: maps tokens to the logits of the next ones.
-        tokens: int ``[..., length]``, each text with its first token, at least one more, and what
-            fills it up.
+        tokens: int ``[..., length]``, each text with its first token, at least one more, and its
+            padding.
         padding: the token that fills texts up at their end; it is not predicted.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Synthetic tasks: labelled sequences of tokens, whose rule is known and whose classes are even."""
+"""Synthetic tasks: labelled sequences of tokens with a known rule and even classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semijax import checks
 
 
 class Dataset(NamedTuple):
-    """Token sequences and what they are labelled with.
+    """Token sequences and their labels.
 
     Attributes:
         tokens: int32 ``[n, length]``.
@@ -34,7 +34,7 @@ class Splits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What all tasks share: ``sample`` draws examples, ``label`` labels any sequence.
+    """The base of all tasks: ``sample`` draws examples, ``label`` labels any sequence.
 
     The tasks are those of Du et al. (2023), drawn from the distributions of their released code.
     "Uniform" is over the tokens ``1 .. vocabulary - 1``; 0 is reserved.
@@ -60,7 +60,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What a plot's legend calls it."""
+        """The name in a plot's legend."""
         return type(self).__name__
 
     @property
@@ -69,7 +69,7 @@ class Task:
         return 2
 
     def sample(self, n: int, *, seed: int = 0) -> Dataset:
-        """Draws examples, as many of each class, in random order.
+        """Draw examples, equally many of each class, in random order.
 
         Args:
             n: how many. If ``classes`` doesn't divide it, the lower classes have one more.
@@ -96,7 +96,7 @@ class Task:
         return Dataset(tokens.astype(np.int32), labels.astype(np.int32))
 
     def label(self, tokens: np.typing.ArrayLike) -> np.ndarray:
-        """Labels sequences, also such as ``sample`` doesn't draw.
+        """Label sequences, including those that ``sample`` doesn't draw.
 
         Args:
             tokens: int ``[..., length]``.
@@ -116,20 +116,20 @@ class Task:
         raise NotImplementedError
 
     def _examples(self, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-        """One sequence for each label."""
+        """Draw one sequence for each label."""
         raise NotImplementedError
 
     def _uniform(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.integers(1, self.vocabulary, (n, self.length))
 
     def _others(self, rng: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
-        """Sequences uniform over the tokens that differ from the given one, int ``[n, 1]``."""
+        """Draw sequences uniform over the tokens that differ from the given one, int ``[n, 1]``."""
         others = rng.integers(1, self.vocabulary - 1, (len(tokens), self.length))
         return others + (others >= tokens)
 
 
 class FirstTokenRepeatedOnce(Task):
-    """Whether the first token comes back exactly once.
+    """The task to tell whether the first token comes back exactly once.
 
     The other tokens are uniform over those that differ from the first. In a True example, it comes
     back at a uniform position; in a False one, never.
@@ -147,7 +147,7 @@ class FirstTokenRepeatedOnce(Task):
 
 
 class FirstTokenRepeatedImmediately(Task):
-    """Whether the second token is the first.
+    """The task to tell whether the second token is the first.
 
     The tokens after it are uniform; in a True example, over those that differ from the first.
     """
@@ -164,7 +164,7 @@ class FirstTokenRepeatedImmediately(Task):
 
 
 class FirstTokenRepeatedLast(Task):
-    """Whether the last token is the first. Those between are uniform."""
+    """The task to tell whether the last token is the first; those between are uniform."""
 
     def _label(self, tokens: np.ndarray) -> np.ndarray:
         return tokens[..., -1] == tokens[..., 0]
@@ -177,7 +177,7 @@ class FirstTokenRepeatedLast(Task):
 
 
 class AdjacentDuplicate(Task):
-    """Whether two neighbours are the same token.
+    """The task to tell whether two neighbours are the same token.
 
     A True example has a uniform token twice at a uniform position, and is uniform elsewhere; a
     False one is uniform over all sequences without equal neighbours.
@@ -200,7 +200,7 @@ class AdjacentDuplicate(Task):
 
 @dataclasses.dataclass(frozen=True)
 class ContainsTokenSet(Task):
-    """Whether all tokens of a set are there.
+    """The task to tell whether all tokens of a set are there.
 
     A True example holds each once, and is uniform elsewhere, in random order; a False one is
     uniform over all sequences that lack one or more of them.
@@ -227,7 +227,7 @@ class ContainsTokenSet(Task):
 
     @property
     def name(self) -> str:
-        """As ``"ContainsTokenSet(1..5)"``."""
+        """The name, such as ``"ContainsTokenSet(1..5)"``."""
         tokens = list(self.tokens)
         run = len(tokens) > 1 and tokens == list(range(tokens[0], tokens[-1] + 1))
         shown = f"{tokens[0]}..{tokens[-1]}" if run else ", ".join(map(str, tokens))
@@ -237,7 +237,7 @@ class ContainsTokenSet(Task):
         return self._absent(tokens) == 0
 
     def _absent(self, tokens: np.ndarray) -> np.ndarray:
-        """How many of the set's tokens each sequence lacks."""
+        """Count the set's tokens that each sequence lacks."""
         return np.sum([(tokens != token).all(axis=-1) for token in self.tokens], axis=0)
 
     def _examples(self, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
@@ -257,19 +257,19 @@ class ContainsTokenSet(Task):
 
 @dataclasses.dataclass(frozen=True)
 class Contains1(ContainsTokenSet):
-    """Whether the token 1 is there: ``ContainsTokenSet([1])``, which has its own name."""
+    """The task to tell whether the token 1 is there: ``ContainsTokenSet([1])`` by its own name."""
 
     tokens: Iterable[int] = dataclasses.field(default=(1,), init=False, repr=False)
 
     @property
     def name(self) -> str:
-        """``"Contains1"``."""
+        """The name ``"Contains1"``."""
         return "Contains1"
 
 
 @dataclasses.dataclass(frozen=True)
 class BinCountOnes(Task):
-    """How often the token 1 is there, in bins of equal width.
+    """The task to count the token 1, in bins of equal width.
 
     Class c has from ``c * length / bins + 1`` to ``(c + 1) * length / bins`` ones: every sequence
     has at least one. The bins are those that the released code lists and samples from. (With
@@ -298,7 +298,7 @@ class BinCountOnes(Task):
 
     @property
     def name(self) -> str:
-        """As ``"BinCountOnes(4)"``."""
+        """The name, such as ``"BinCountOnes(4)"``."""
         return f"BinCountOnes({self.bins})"
 
     @property
@@ -321,7 +321,7 @@ class BinCountOnes(Task):
 
 
 def figure_5_tasks() -> tuple[Task, ...]:
-    """The 20 tasks of Du et al. (2023), Figure 5: sequences of length 36, a vocabulary of 60."""
+    """Return the 20 tasks of Du et al. (2023), Figure 5: of length 36 and a vocabulary of 60."""
     sizes = {"length": 36, "vocabulary": 60}
     binary = (Contains1, FirstTokenRepeatedImmediately, FirstTokenRepeatedLast, AdjacentDuplicate)
     return (
@@ -332,7 +332,7 @@ def figure_5_tasks() -> tuple[Task, ...]:
 
 
 def split(data: Dataset, *, train: float = 0.7, validation: float = 0.1) -> Splits:
-    """Cuts a dataset, in the order it has, into training, validation and test data.
+    """Cut a dataset, in the order it has, into training, validation and test data.
 
     Args:
         data: tokens ``[n, length]`` and labels ``[n]``, already in random order.

@@ -1,4 +1,4 @@
-"""Reads the tokenizer of a BERT."""
+"""The tokenizer of a BERT, read from files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    r"""Loads a tokenizer from a folder of Hugging Face's: ``tokenizer.json``, or ``vocab.txt``.
+    r"""Load a tokenizer from a Hugging Face folder: ``tokenizer.json``, or ``vocab.txt``.
 
     A ``vocab.txt`` has a token in each line. With it, words are cut as Devlin et al. (2019) do
-    (WordPiece), after lower-casing and taking accents away, unless ``tokenizer_config.json`` says
+    (WordPiece), after lower-casing and removing accents, unless ``tokenizer_config.json`` says
     otherwise: ``do_lower_case``, ``strip_accents``, ``tokenize_chinese_chars``.
 
     Args:
@@ -51,7 +51,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
 
 
 def _word_piece(folder: pathlib.Path) -> Tokenizer:
-    """The tokenizer of a ``vocab.txt``."""
+    """Build the tokenizer of a ``vocab.txt``."""
     vocab = models.WordPiece.read_file(str(folder / "vocab.txt"))
     lacking = [token for token in SPECIAL if token not in vocab]
     if lacking:

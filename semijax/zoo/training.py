@@ -1,4 +1,4 @@
-"""Trains small Flax NNX models: Adam, a progress bar, seeds, and a checkpoint to resume from."""
+"""A trainer of small Flax NNX models: Adam, a progress bar, seeds, resumable checkpoints."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ FORMAT = 2  # of a checkpoint; counted up when its layout changes
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """How a training went.
+    """The course of a training.
 
     Attributes:
         losses: each epoch's mean loss.
@@ -50,7 +50,7 @@ def train(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> History:
-    """Trains a model in place, until a score is reached or ``epochs`` have passed.
+    """Train a model in place, until a score is reached or ``epochs`` have passed.
 
     With a ``checkpoint``, a training may be killed at any moment and called again with the same
     arguments: it goes on after the last epoch it has written down, and ends with the parameters of
@@ -59,15 +59,16 @@ def train(
     Args:
         model: a Flax NNX model. It is left in evaluation mode, as ``model.eval()`` sets.
         loss: a function of a model and a batch that returns a real scalar; the model is in
-            training mode. It may change the model's state, as dropout's keys, not its structure.
+            training mode. It may change the model's state, such as dropout's keys, but not its
+            structure.
         data: a pytree of arrays ``[n, ...]``. An epoch reads them in a fresh random order, in
             batches ``[batch_size, ...]``, and leaves out what doesn't fill one.
-        epochs: at most so many passes over the data.
+        epochs: the largest number of passes over the data.
         batch_size: examples per step.
         optimizer: of Optax; by default Adam with a step size of 1e-3.
         seed: of the order of the batches. The parameters' is the model's own.
         evaluate: a function of the model, in evaluation mode, that returns a real scalar after each
-            epoch, as a validation accuracy. It is compiled.
+            epoch, such as a validation accuracy. It is compiled.
         until: the score at which the training stops.
         checkpoint: the path of a file to write the state to after each epoch, and to resume from if
             it exists; missing folders are made.
@@ -166,19 +167,19 @@ def train(
 
 
 def cross_entropy(model: Any, data: Dataset) -> jax.Array:
-    """The mean cross-entropy of a classifier's labels, in nats: a loss for `train`."""
+    """Compute the mean cross-entropy of a classifier's labels, in nats: a loss for `train`."""
     logits = model(data.tokens)
     return optax.softmax_cross_entropy_with_integer_labels(logits, data.labels).mean()
 
 
 def accuracy(model: Any, data: Dataset) -> jax.Array:
-    """How many of the labels have the largest logit, from 0 to 1."""
+    """Return the fraction of labels that have the largest logit."""
     return jnp.mean(jnp.argmax(model(data.tokens), axis=-1) == data.labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """A training after some epochs."""
+    """The state of a training after some epochs."""
 
     state: Any  # parameters, other variables, the optimizer's
     losses: tuple[float, ...] = ()
@@ -201,7 +202,7 @@ class _Checkpoint:
         self._settings = settings | {"format": FORMAT, "start": digest.hexdigest()}
 
     def read(self, start: _Run) -> _Run:
-        """The run as far as it was written; ``start`` if it never was."""
+        """Return the run as far as it was written; ``start`` if it never was."""
         if not self._path.exists():
             return start
         try:
@@ -236,7 +237,7 @@ def _as_numpy(leaf: Any) -> np.ndarray:
 
 
 def _like(old: Any, leaf: np.ndarray) -> jax.Array:
-    """What was written of an array, or of random keys."""
+    """Restore an array, or random keys, from what was written."""
     if jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(old))
     return jnp.asarray(leaf)

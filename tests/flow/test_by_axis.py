@@ -223,5 +223,5 @@ def test_two_names_of_one_axis_are_refused():
 
     flat = sj.site_flow(f, sj.AbsSumProduct(), "flat", source="*gather", by="head")(IDS[0])["flat"]
     assert flat.shape == (HEADS,)
-    with pytest.raises(ValueError, match="one axis is of several"):
+    with pytest.raises(ValueError, match="one axis belongs to several"):
         sj.site_grads(f, sj.SumProduct(), "flat", by=("token", "head"))(IDS[0])

@@ -806,7 +806,7 @@ GRID = {"path_or_paths": small_path(), "layers": LAYERS, "tokens": ["x", "y", "z
             "grouped_bars",
             GROUPED | {"errors": {"c": [1]}},
             ValueError,
-            "errors has branches that values has not.",
+            "errors has branches that values lacks.",
         ),
         ("path_grid", GRID | {"path_or_paths": []}, ValueError, "path_or_paths is empty."),
         (

@@ -215,8 +215,8 @@ KEYS = "keys are NNS False False VBP 2 6 1 NN 1 4 1"
         ("cabinet are NN False False VBP 5 6 0 na 0 1 1", "it must be VBZ"),
         ("keys rusty NNS False False JJ 2 7 1 NN 1 5 1", "'rusty' is tagged JJ"),
         ("keys are NNS False False VBP two 6 1 NN 1 4 1", "'two'"),
-        ("keys are NNS", "not as many columns as the header"),
-        (KEYS + " 7 7", "not as many columns as the header"),
+        ("keys are NNS", "not have as many columns as the header"),
+        (KEYS + " 7 7", "not have as many columns as the header"),
     ],
 )
 def test_lines_that_contradict_themselves_are_refused(tmp_path, columns, message):
