@@ -18,7 +18,7 @@ from semijax.semirings.base import Semiring
 @arrays("weights", "present")
 @dataclasses.dataclass(frozen=True)
 class AlongAxis(LocalJacobian):
-    """∂o[…, k]/∂i[…, j] = w[…, k, j] along an axis; the other axes are carried along.
+    """Edges ∂o[…, k]/∂i[…, j] = w[…, k, j] along an axis; the other axes are carried along.
 
     Attributes:
         weights: array of the other axes, those before the axis and those after it, then ``[k, j]``.
@@ -51,7 +51,7 @@ class AlongAxis(LocalJacobian):
     def _combine(
         self, semiring: Semiring, elements: Elements, axes: tuple[int, ...], summed: int
     ) -> Elements:
-        """⊕ over an axis of the weights of the elements that lie along it, each ⊗ its weight."""
+        """Sum (⊕) the elements along an axis of the weights, each ⊗ its weight."""
         weights, rank = accumulated(self.weights), len(self.in_shape)
         last = (*(a for a in range(rank) if a != self.axis), self.axis)
         moved = el.transpose(elements, last)
@@ -63,11 +63,11 @@ class AlongAxis(LocalJacobian):
 
 
 def averaged_order(line: Line, axis: int, *, largest: int | None = None) -> jax.Array:
-    """The weights of a sort of the first of some operands, averaged along the line.
+    """Return the weights of a sort by the first operand, averaged along the line.
 
     Args:
         line: the operands.
-        axis: that is sorted.
+        axis: the one that is sorted.
         largest: how many are kept, of those sorted from the largest on; by default all, from the
             smallest on.
     """
@@ -80,7 +80,7 @@ def averaged_order(line: Line, axis: int, *, largest: int | None = None) -> jax.
 
 
 def averaged_extrema_so_far(x: jax.Array, r: jax.Array, axis: int, *, reverse: bool) -> jax.Array:
-    """The weights of a cumulative maximum, averaged along the line from r to x."""
+    """Return the weights of a cumulative maximum, averaged along the line from r to x."""
     n = x.shape[axis]
     triangle = jnp.tri(n, dtype=bool)
     before = triangle.T if reverse else triangle

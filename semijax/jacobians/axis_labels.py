@@ -1,4 +1,4 @@
-"""Which axes a function only carries along: the batch axes of its Jacobian.
+"""The axes that a function only carries along: the batch axes of its Jacobian.
 
 An axis of the input is a batch axis if some axis of the output has the same index for every edge:
 the Jacobian is then block diagonal, one block per index. Softmax over the last axis of an array of
@@ -17,16 +17,16 @@ from semijax.jacobians.base import AxisRule, declaration
 from semijax.trace.graph import Constant, Equation, Graph, Variable, build
 
 Labels = tuple[int | None, ...]
-"""A label for every axis of an array; None for one that holds nothing of the inputs' indices."""
+"""A label for every axis of an array; None for one that depends on no index of the inputs."""
 
 
 def batch_axes(pullback: Graph, argument: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The batch axes of a function's Jacobian: those of its input, and those of its output.
+    """Return the batch axes of a function's Jacobian: those of its input and those of its output.
 
     Args:
         pullback: the graph of a linear function from cotangents of outputs to the cotangent of one
             input. The axes are read off it, so that they hold for a custom derivative too.
-        argument: which of its inputs the cotangent of the output is.
+        argument: the position, among its inputs, of the output's cotangent.
     """
     analysis = AxisLabels()
     labels: list[Labels] = [(None,) * len(v.shape) for v in pullback.inputs]
@@ -38,7 +38,7 @@ def batch_axes(pullback: Graph, argument: int) -> tuple[tuple[int, ...], tuple[i
 class AxisLabels:
     """A label for every axis of the inputs, followed through the equations.
 
-    ``mixed`` has the labels along which different indices have met. An axis without a label holds
+    ``mixed`` holds the labels along which different indices have met. An axis without a label holds
     nothing that depends on an index of the inputs.
     """
 
@@ -58,7 +58,7 @@ class AxisLabels:
         return label
 
     def unify(self, *groups: Labels) -> Labels:
-        """Arrays that meet elementwise: axis by axis, their labels become one."""
+        """Merge, axis by axis, the labels of arrays that meet elementwise."""
         merged: list[int | None] = []
         for labels in zip(*groups, strict=True):
             known = [self.find(label) for label in labels if label is not None]
@@ -95,7 +95,7 @@ class AxisLabels:
         return [read(v) for v in graph.outputs]
 
     def step(self, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-        """From the labels of an equation's inputs to those of its outputs."""
+        """Map the labels of an equation's inputs to those of its outputs."""
         if equation.is_atomic:
             return self.run(build(equation.params["jaxpr"]), inputs)
         rule = declaration(equation.primitive).axes or all_mixed
@@ -107,20 +107,20 @@ class AxisLabels:
 
 
 def all_mixed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Any index may meet any other."""
+    """Let any index meet any other."""
     for own in inputs:
         labels.mix(own)
     return [(None,) * len(v.shape) for v in equation.outputs]
 
 
 def unchanged(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Output k has the axes of input k."""
+    """Give output k the axes of input k."""
     del labels, equation
     return inputs
 
 
 def elementwise(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Equal indices meet, the last axes aligned."""
+    """Let equal indices meet, with the last axes aligned."""
     rank = len(equation.outputs[0].shape)
     aligned = [
         _aligned(equation, i, own, range(rank - len(own), rank)) for i, own in enumerate(inputs)
@@ -129,32 +129,32 @@ def elementwise(labels: AxisLabels, equation: Equation, inputs: list[Labels]) ->
 
 
 def same_bits(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Elementwise, if the dtypes are equally wide."""
+    """Treat as elementwise if the dtypes are equally wide."""
     same_rank = len(inputs[0]) == len(equation.outputs[0].shape)
     return (elementwise if same_rank else all_mixed)(labels, equation, inputs)
 
 
 def broadcast(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """The axes go where ``broadcast_dimensions`` says."""
+    """Move the axes to where ``broadcast_dimensions`` says."""
     del labels
     return [_aligned(equation, 0, inputs[0], equation.params["broadcast_dimensions"])]
 
 
 def transposed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """The axes change places."""
+    """Permute the axes."""
     del labels
     return [tuple(inputs[0][a] for a in equation.params["permutation"])]
 
 
 def squeezed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Axes of size 1 go."""
+    """Drop the squeezed axes, of size 1."""
     del labels
     gone = equation.params["dimensions"]
     return [tuple(x for a, x in enumerate(inputs[0]) if a not in gone)]
 
 
 def reshaped(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Axes of size 1 come and go; the first and the last that are as before stay, others mix."""
+    """Drop and add axes of size 1, keep the first and last unchanged ones, and mix the others."""
     sizes, out = shapes(equation)[0], equation.outputs[0].shape
     old, new = list(zip(sizes, inputs[0], strict=True)), list(range(len(out)))
     found: list[int | None] = [None] * len(out)
@@ -172,16 +172,16 @@ def reshaped(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> li
 
 
 def reduced(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """What is reduced over mixes and goes."""
+    """Mix and drop the axes that are reduced over."""
     axes = equation.params["axes"]
     labels.mix([inputs[0][a] for a in axes])
     return [tuple(x for a, x in enumerate(inputs[0]) if a not in axes)]
 
 
 def contracted(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """The batch axes meet one by one, the contracted ones mix and go, the others are side by side.
+    """Pair the batch axes, mix and drop the contracted ones, and put the others side by side.
 
-    As for ``jax.lax.dot_general``.
+    As in ``jax.lax.dot_general``.
     """
     lhs, rhs = inputs
     (lhs_in, rhs_in), (lhs_batch, rhs_batch) = equation.params["dimension_numbers"]
@@ -193,7 +193,7 @@ def contracted(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> 
 
 
 def gathered(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """The axes of the indices, and those of the operand that are read whole; the others mix."""
+    """Keep the axes of the indices and those of the operand that are read whole; mix the others."""
     (operand, indices), numbers = inputs, equation.params["dimension_numbers"]
     out: list[int | None] = [None] * len(equation.outputs[0].shape)
     sizes, slices = shapes(equation)[0], equation.params["slice_sizes"]
@@ -212,20 +212,20 @@ def gathered(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> li
 
 
 def stacked(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """Equal indices of all inputs meet; there is a new axis."""
+    """Let equal indices of all inputs meet, and add an axis."""
     own, axis = labels.unify(*inputs), equation.params["axis"]
     return [(*own[:axis], None, *own[axis:])]
 
 
 def unstacked(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
-    """An axis goes."""
+    """Mix and drop an axis."""
     (own,), axis = inputs, equation.params["axis"]
     labels.mix([own[axis]])
     return [(*own[:axis], *own[axis + 1 :])] * len(equation.outputs)
 
 
 def called(parameter: str) -> AxisRule:
-    """As through the jaxpr in a parameter of the equation."""
+    """Make a rule that follows the jaxpr in a parameter of the equation."""
 
     def rule(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
         return labels.run(build(equation.params[parameter]), inputs)
@@ -234,7 +234,7 @@ def called(parameter: str) -> AxisRule:
 
 
 def mixing(axes_of: Callable[[Equation], Collection[int] | None]) -> AxisRule:
-    """Along some axes everything mixes (None: along all); the others, in order, meet one by one."""
+    """Make a rule that mixes some axes (None: all); the others meet one by one, in order."""
 
     def rule(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
         axes = axes_of(equation)
@@ -254,12 +254,12 @@ def mixing(axes_of: Callable[[Equation], Collection[int] | None]) -> AxisRule:
 
 
 def shapes(equation: Equation) -> list[Shape]:
-    """The shapes of an equation's inputs."""
+    """Return the shapes of an equation's inputs."""
     return [np.shape(v.value) if isinstance(v, Constant) else v.shape for v in equation.inputs]
 
 
 def mixing_where_resized(operand: int, other: int | None = None) -> AxisRule:
-    """Those axes mix along which an input is of another size than another input, or the output."""
+    """Make a rule that mixes axes where an input differs in size from another, or the output."""
 
     def axes_of(equation: Equation) -> set[int]:
         sizes = shapes(equation)
@@ -270,7 +270,7 @@ def mixing_where_resized(operand: int, other: int | None = None) -> AxisRule:
 
 
 def mixing_along(parameter: str) -> AxisRule:
-    """The axis, or the axes, in a parameter of the equation mix."""
+    """Make a rule that mixes the axis, or the axes, in a parameter of the equation."""
 
     def axes_of(equation: Equation) -> set[int]:
         axes = equation.params[parameter]
@@ -280,7 +280,7 @@ def mixing_along(parameter: str) -> AxisRule:
 
 
 def _aligned(equation: Equation, i: int, labels: Labels, dims: Sequence[int]) -> Labels:
-    """Labels of the output's axes; one that was stretched from size 1 has none."""
+    """Return labels of the output's axes; one that was stretched from size 1 has none."""
     out, sizes = equation.outputs[0].shape, shapes(equation)[i]
     at = {d: x for d, n, x in zip(dims, sizes, labels, strict=False) if n == out[d]}
     return tuple(at.get(a) for a in range(len(out)))

@@ -1,8 +1,8 @@
-"""What a local Jacobian is, and how the rule that makes one is found.
+"""The interface of local Jacobians, and the registry of the rules that make them.
 
 A rule maps an equation and its primal values to one ``LocalJacobian`` per pair of an input and an
 output. The semiring acts on it through two verbs, ``pull`` and ``push``; no rule knows a semiring
-and no semiring knows a primitive. Who follows paths asks for the edges ``leaving`` a node.
+and no semiring knows a primitive. To follow paths, ask for the edges ``leaving`` a node.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _Kind = TypeVar("_Kind", bound=type)
 
 
 def arrays(*names: str) -> Callable[[_Kind], _Kind]:
-    """Declare which fields of a kind of Jacobian hold arrays; the others are static, and hashable.
+    """Declare which fields of a kind of Jacobian hold arrays; the others are static and hashable.
 
-    What a semiring does with it is then compiled once for all that have the same static fields.
+    A semiring's operations on it are then compiled once for all with the same static fields.
     """
 
     def register(kind: _Kind) -> _Kind:
@@ -51,20 +51,20 @@ class LocalJacobian(abc.ABC):
 
     @abc.abstractmethod
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
-        """g_in[i] = ⊕ₒ lift(∂o/∂i) ⊗ g_out[o], over the edges i → o."""
+        """Compute g_in[i] = ⊕ₒ lift(∂o/∂i) ⊗ g_out[o], over the edges i → o."""
 
     @abc.abstractmethod
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
-        """t_out[o] = ⊕ᵢ t_in[i] ⊗ lift(∂o/∂i), over the edges i → o."""
+        """Compute t_out[o] = ⊕ᵢ t_in[i] ⊗ lift(∂o/∂i), over the edges i → o."""
 
     # Single edges, on concrete numbers. A kind that knows them need not ask its verbs.
 
     def leaving(self, index: np.ndarray) -> Edges:
-        """The edges from some elements of the input, different ones, by position when flattened."""
+        """Return the edges that leave distinct input elements, given by flattened position."""
         return probed(self, "push", index)
 
     def entering(self, index: np.ndarray) -> Edges:
-        """The edges to some elements of the output, different ones, by position when flattened."""
+        """Return the edges that enter distinct output elements, given by flattened position."""
         return probed(self, "pull", index)
 
     @property
@@ -74,11 +74,11 @@ class LocalJacobian(abc.ABC):
 
     @property
     def edges(self) -> int:
-        """How many edges there may be."""
+        """The number of possible edges."""
         return max(el.size(self.in_shape), el.size(self.out_shape))
 
     def dense(self) -> tuple[jax.Array, jax.Array]:
-        """The matrix of shape ``out_shape + in_shape``, and a mask of the edges that are there."""
+        """Return the matrix of shape ``out_shape + in_shape`` and a mask of the existing edges."""
         n = el.size(self.out_shape)
         rows = jnp.eye(n).reshape(n, *self.out_shape)
         shape = (*self.out_shape, *self.in_shape)
@@ -89,7 +89,7 @@ class LocalJacobian(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Structure(Semiring):
-    """Which edges exist, whatever they weigh."""
+    """The Boolean semiring: it tells which edges exist, whatever they weigh."""
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.zeros(shape, bool)
@@ -110,32 +110,32 @@ class Structure(Semiring):
 Collector = Callable[..., dict[Any, Elements]]
 """``collect(body, semiring, at, tangents, cotangents)``: elements found in a graph, by key.
 
-It is evaluated there; tangents and cotangents are the elements of its inputs and its outputs, None
-for 0̄.
+``at`` is the graph's evaluation; tangents and cotangents are the elements of its inputs and its
+outputs, None for 0̄.
 """
 
 
 class EquationJacobian(abc.ABC):
-    """All edges of one equation. ``None`` stands for 0̄ of whatever shape."""
+    """All edges of one equation. ``None`` stands for 0̄ of any shape."""
 
     @abc.abstractmethod
     def pull(
         self, semiring: Semiring, cotangents: Sequence[Elements | None]
     ) -> Mapping[int, Elements]:
-        """From one cotangent per output to the cotangents of the inputs that have any."""
+        """Map one cotangent per output to the cotangents of the inputs that have any."""
 
     @abc.abstractmethod
     def push(
         self, semiring: Semiring, tangents: Mapping[int, Elements]
     ) -> Sequence[Elements | None]:
-        """From the tangents of inputs to one per output."""
+        """Map the tangents of inputs to one tangent per output."""
 
     kind: str
     """The kinds of local Jacobian it consists of."""
 
     def leaving(self, position: int, index: np.ndarray) -> Iterator[tuple[int, Edges]]:
-        """The edges from elements of the input at a position: those to each output that has any."""
-        raise NotImplementedError(f"a {self.kind} has no edges of its own, those of its bodies")
+        """Yield the edges from elements of the input at a position to each output that has any."""
+        raise NotImplementedError(f"a {self.kind} has no edges of its own, only its bodies do")
 
     def inside(
         self,
@@ -144,28 +144,28 @@ class EquationJacobian(abc.ABC):
         cotangents: Sequence[Elements | None],
         collect: Collector,
     ) -> dict[Any, Elements]:
-        """What ``collect`` finds in the bodies of a region, between tangents and cotangents.
+        """Return what ``collect`` finds in the bodies of a region, between tangents and cotangents.
 
-        Without tangents it is not told what has come in before. Elements from every iteration of a
+        Without tangents, it is not told what came in before. Elements from every iteration of a
         loop are stacked along a new first axis; those of a branch that was not taken are 0̄.
         """
         raise NotImplementedError(f"a {self.kind} has no bodies to look into")
 
     @property
     def edges(self) -> int | None:
-        """How many edges there may be; None for a region, which has those of its bodies."""
+        """The number of possible edges; None for a region, which has those of its bodies."""
         return None
 
     @property
     def bodies(self) -> tuple[Graph, ...]:
-        """The graphs inside of a region."""
+        """The graphs inside a region."""
         return ()
 
 
 @arrays("entries")
 @dataclasses.dataclass(frozen=True)
 class Table(EquationJacobian):
-    """The local Jacobians of an equation by (position of the input, position of the output)."""
+    """The local Jacobians of an equation, by (position of the input, position of the output)."""
 
     entries: Mapping[tuple[int, int], LocalJacobian]
 
@@ -209,7 +209,7 @@ AxisRule = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """All that is known of one of JAX's primitives.
+    """All that is known about one of JAX's primitives.
 
     Attributes:
         rule: from an equation and its primal values to its local Jacobians; None for a primitive
@@ -218,7 +218,7 @@ class Declaration:
             ``jacobians.axis_labels``; None where everything mixes.
         same_for_both_parts: whether the real and the imaginary parts of complex numbers have the
             edges that real numbers have, each by itself.
-        knows_parts: whether the rule itself sees to the parts of complex numbers.
+        knows_parts: whether the rule itself handles the parts of complex numbers.
         linear_in: the operands that it is linear in, taken together, whatever the others are.
         bilinear: whether it is linear in each of its first two operands.
         average: the rule for its local Jacobians averaged along a line, see ``jacobians.line``;
@@ -234,14 +234,14 @@ class Declaration:
     average: Rule | None = None
 
     def is_linear_in(self, operands: Collection[int]) -> bool:
-        """Whether it is linear in these operands together."""
+        """Tell whether the primitive is linear in these operands, taken together."""
         if self.linear_in is None:
             return not operands
         return {*operands} <= {*range(max(operands, default=0) + 1)[self.linear_in]}
 
 
 EVERY, FIRST = slice(None), slice(0, 1)
-"""Operands that a primitive is linear in."""
+"""The operands that a primitive is linear in."""
 
 
 NOTHING_KNOWN = Declaration()
@@ -251,14 +251,14 @@ _USER_RULES: dict[Any, Rule] = {}
 
 
 def declare(*names: str, **facts: Any) -> None:
-    """Declare what is known of JAX's primitives of these names, the fields of ``Declaration``."""
+    """Declare facts, the fields of ``Declaration``, about the JAX primitives of these names."""
     for known in primitives(*names):
         assert known not in _DECLARED, known
         _DECLARED[known] = Declaration(**facts)
 
 
 def rule_for(*names: str, **facts: Any) -> Callable[[Rule], Rule]:
-    """Declare JAX's primitives of these names: a decorator for their rule."""
+    """Declare the JAX primitives of these names: return a decorator for their rule."""
 
     def decorate(rule: Rule) -> Rule:
         declare(*names, rule=rule, **facts)
@@ -268,7 +268,7 @@ def rule_for(*names: str, **facts: Any) -> Callable[[Rule], Rule]:
 
 
 def declaration(primitive: Any) -> Declaration:
-    """What is known of a primitive."""
+    """Return what is known about a primitive."""
     return _DECLARED.get(primitive, NOTHING_KNOWN)
 
 
@@ -315,12 +315,12 @@ def register_jacobian(primitive: Any) -> Callable[[Rule], Rule]:
 
 
 def user_rule(primitive: Any) -> Rule | None:
-    """The rule that ``register_jacobian`` declared."""
+    """Return the rule that ``register_jacobian`` declared, if any."""
     return _USER_RULES.get(primitive)
 
 
 def as_table(equation: Equation, jacobians: Any) -> EquationJacobian:
-    """What a rule returned, checked, with the edges nobody asked for left out."""
+    """Check what a rule returned, and drop the edges that nobody asked for."""
     if isinstance(jacobians, EquationJacobian):
         return jacobians
     if isinstance(jacobians, LocalJacobian):
@@ -345,7 +345,7 @@ def as_table(equation: Equation, jacobians: Any) -> EquationJacobian:
 
 
 def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
-    """What to raise where JAX has no derivative of a primitive."""
+    """Make the error for a primitive that JAX has no derivative of."""
     reason = str(error).strip().split("\n")[0]
     return NotImplementedError(
         f"No local Jacobian for primitive '{equation.name}' {equation.where()}: JAX could not "
@@ -361,7 +361,7 @@ def contract(
     elements: Elements,
     layout: native.ColumnsFirst = native.ColumnsFirst(),  # noqa: B008, it is a tuple
 ) -> Elements:
-    """``semiring.contract`` of operands in this layout, with a result in the same.
+    """Apply ``semiring.contract`` to operands in this layout, with a result in the same.
 
     The elements get at least the weights' dtype. Traced once for each shape.
     """
@@ -373,7 +373,7 @@ def _contract(
     semiring: Semiring, layout: native.ColumnsFirst, weights: jax.Array, elements: Elements
 ) -> Elements:
     if weights.dtype.itemsize < 2 or not jnp.issubdtype(weights.dtype, jnp.inexact):
-        weights = accumulated(weights)  # JAX promotes no numbers of 8 bits
+        weights = accumulated(weights)  # JAX does not promote 8-bit numbers
     dtype = jnp.promote_types(weights.dtype, semiring.dtype(elements))
 
     def cast(leaf: jax.Array) -> jax.Array:
@@ -388,6 +388,6 @@ def _contract(
 
 
 def accumulated(weights: Any) -> jax.Array:
-    """Weights in the dtype in which statistics are carried."""
+    """Return weights in the dtype in which statistics are carried."""
     weights = jnp.asarray(weights)
     return weights.astype(el.accumulation_dtype(weights.dtype))

@@ -6,7 +6,7 @@ collective, paths lead from one member to others, so the members exchange their 
 named axis is ``all_gather``, followed by the semiring's sum. The result is what a sweep through all
 members would find; for the sum, what ``jax.vmap(jax.grad(f), axis_name=…)`` returns.
 
-Where the axis is mapped *inside* of the function no collective is left: ``vmap`` has made it a sum,
+Where the axis is mapped *inside* the function, no collective is left: ``vmap`` has made it a sum,
 a transposition and so on, over a positional axis.
 """
 
@@ -38,10 +38,10 @@ Groups = tuple[tuple[int, ...], ...] | None
 
 
 class Collective(LocalJacobian):
-    """Edges from an array of each member of a named axis to arrays of all of them.
+    """Edges from an array of each member of a named axis to the arrays of all members.
 
     Attributes:
-        names: those of the axes, the first one outermost.
+        names: the names of the axes, outermost first.
     """
 
     names: Names
@@ -64,7 +64,7 @@ class Collective(LocalJacobian):
 def _gather(
     elements: Elements, names: Names, groups: Groups = None, *, common: bool = False
 ) -> Elements:
-    """The elements of all members, or of those of one's own group, along a new first axis."""
+    """Gather the elements of all members, or of one's own group, along a new first axis."""
 
     def gather(leaf: jax.Array) -> jax.Array:
         if groups is not None:
@@ -82,9 +82,9 @@ def over_members(
     *,
     common: bool = False,
 ) -> Elements:
-    """⊕ over the members of named axes, or over those of one's own group.
+    """Sum (⊕) over the members of named axes, or over those of one's own group.
 
-    With ``common``, ``shard_map`` is told that all members have the same then.
+    With ``common``, ``shard_map`` is told that all members then have the same.
     """
     return semiring.sum(_gather(elements, names, groups, common=common), (0,))
 
@@ -92,9 +92,9 @@ def over_members(
 def _exchange(
     elements: Elements, names: Names, split: int, concat: int, groups: Groups = None
 ) -> Elements:
-    """Slices along an axis for slices of the other members, which are joined along an axis."""
-    # What the members have in common has no axis for them under vmap, where JAX's all_to_all wants
-    # one and makes two.
+    """Trade slices along an axis for those of the other members, and join them along an axis."""
+    # Under vmap, what the members have in common has no axis for them; JAX's all_to_all wants one
+    # there, and makes two.
     own = lax.axis_index(names) >= 0
 
     def exchange(leaf: jax.Array) -> jax.Array:
@@ -112,7 +112,7 @@ class AllReduce(Collective):
     Attributes:
         local: the edges within a member: of the axes that the array itself loses.
         names: the axes.
-        groups: the members that are reduced together, where it is not all.
+        groups: the members that are reduced together, if not all.
         common: whether there is one o, which all members have in common: in ``shard_map`` with
             ``check_vma``.
     """
@@ -124,12 +124,12 @@ class AllReduce(Collective):
 
     @property
     def in_shape(self) -> Shape:
-        """Of one member."""
+        """The shape of one member's input."""
         return self.local.in_shape
 
     @property
     def out_shape(self) -> Shape:
-        """Of one member."""
+        """The shape of one member's output."""
         return self.local.out_shape
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
@@ -149,15 +149,15 @@ class AllReduce(Collective):
 @arrays()
 @dataclasses.dataclass(frozen=True)
 class AllGather(Collective):
-    """An edge of weight 1 from each member's i to the place it has in every member's output.
+    """An edge of weight 1 from each member's i to its place in every member's output.
 
     Attributes:
         in_shape: of one member.
-        axis: that of the output along which the members are.
-        size: how many of them there are.
+        axis: the axis of the output along which the members lie.
+        size: the number of members.
         tiled: whether the output's axis is one of the input's, which has grown.
         names: the axes.
-        groups: the members that are gathered together, where it is not all.
+        groups: the members that are gathered together, if not all.
     """
 
     in_shape: Shape
@@ -169,7 +169,7 @@ class AllGather(Collective):
 
     @property
     def out_shape(self) -> Shape:
-        """Of one member."""
+        """The shape of one member's output."""
         before, after = self.in_shape[: self.axis], self.in_shape[self.axis :]
         if not self.tiled:
             return (*before, self.size, *after)
@@ -190,14 +190,14 @@ class AllGather(Collective):
 
     @property
     def _stacked(self) -> Shape:
-        """The shape of the output with an axis for the members alone."""
+        """The shape of the output with a separate axis for the members."""
         return (*self.in_shape[: self.axis], self.size, *self.in_shape[self.axis :])
 
 
 @arrays()
 @dataclasses.dataclass(frozen=True)
 class Exchange(Collective):
-    """An edge of weight 1 to each element of a member from one of the member it is split off from.
+    """An edge of weight 1 from each element of a member to the place where some member receives it.
 
     Attributes:
         in_shape: of one member.
@@ -205,7 +205,7 @@ class Exchange(Collective):
         split: the axis of the input that is split among the members.
         concat: the axis of the output along which what arrives is joined.
         names: the axes.
-        groups: the members that exchange, where it is not all.
+        groups: the members that exchange, if not all.
     """
 
     in_shape: Shape
@@ -229,11 +229,11 @@ class Exchange(Collective):
 @arrays()
 @dataclasses.dataclass(frozen=True)
 class Permute(Collective):
-    """An edge of weight 1 from each element of a member to the same of the one it is sent to.
+    """An edge of weight 1 from each element of a member to the same element of the receiver.
 
     Attributes:
         in_shape: of one member.
-        pairs: of members, each with the one it is sent to; no two the same on a side.
+        pairs: members, each with the one it sends to; no member is twice on a side.
         names: the axes.
     """
 
@@ -243,7 +243,7 @@ class Permute(Collective):
 
     @property
     def out_shape(self) -> Shape:
-        """Of one member."""
+        """The shape of one member's output."""
         return self.in_shape
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
@@ -268,7 +268,7 @@ def _names(equation: Equation) -> Names:
 
 
 def _split_axes(axes: Sequence[Any]) -> tuple[Names, tuple[int, ...]]:
-    """The named axes and the positional ones."""
+    """Split axes into the named and the positional ones."""
     named = tuple(axis for axis in axes if not isinstance(axis, int))
     return named, tuple(axis for axis in axes if isinstance(axis, int))
 
@@ -284,19 +284,19 @@ def _all_reduce(equation: Equation, x: Any, weights: Any = None) -> list[LocalJa
 
 @rule_for("psum", same_for_both_parts=True, linear_in=EVERY)
 def psum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1, for the o of every member."""
+    """Return ∂o/∂i = 1, for the o of every member."""
     return _all_reduce(equation, x)
 
 
 def averaged_pmax(equation: Equation, line: Line) -> list[LocalJacobian]:
-    """∂o/∂i = for how much of the line i is the largest of all members."""
+    """Return ∂o/∂i, the share of the line on which i is the largest of all members."""
     x, r = line.ends(0)
     return _extremum_of_members(equation, x, r)
 
 
 @rule_for("pmax", "pmin", average=averaged_pmax)
 def pmax_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i is that of a reduction over all members; the n winners of a tie share, 1/n each."""
+    """Return the ∂o/∂i of a reduction over all members; n winners of a tie share, 1/n each."""
     return _extremum_of_members(equation, x, x)
 
 
@@ -324,19 +324,19 @@ def _all_gather(equation: Equation, part: Shape, axis: str) -> AllGather:
 
 @rule_for("all_gather", same_for_both_parts=True, linear_in=EVERY)
 def all_gather_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1, for the o of every member that is the i of this one."""
+    """Return ∂o/∂i = 1, for the o of every member that is this member's i."""
     return [_all_gather(equation, x.shape, "all_gather_dimension")]
 
 
 @rule_for("reduce_scatter", same_for_both_parts=True, linear_in=EVERY)
 def psum_scatter_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """The transpose of ``all_gather``'s: a sum over all members of which each has a part."""
+    """Return the transpose of ``all_gather``'s: a sum over all members, each having a part."""
     return [Transposed(_all_gather(equation, equation.outputs[0].shape, "scatter_dimension"))]
 
 
 @rule_for("all_to_all", same_for_both_parts=True, linear_in=EVERY)
 def all_to_all_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1, where o is what became of i."""
+    """Return ∂o/∂i = 1, for the o that i becomes."""
     params, out_shape = equation.params, equation.outputs[0].shape
     axes = params["split_axis"], params["concat_axis"]
     return [Exchange(x.shape, out_shape, *axes, _names(equation), params["axis_index_groups"])]
@@ -344,19 +344,19 @@ def all_to_all_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
 
 @rule_for("ppermute", same_for_both_parts=True, linear_in=EVERY)
 def ppermute_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1, where o is what became of i; to who receives nothing there is no edge."""
+    """Return ∂o/∂i = 1, for the o that i becomes; a member that receives nothing has no edge."""
     return [Permute(x.shape, tuple(equation.params["perm"]), _names(equation))]
 
 
 @rule_for("psum_invariant", same_for_both_parts=True, linear_in=EVERY)
 def psum_invariant_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1, for the one o that all members have in common."""
+    """Return ∂o/∂i = 1, for the one o that all members have in common."""
     return [_common(equation, x)]
 
 
 @rule_for("pvary", same_for_both_parts=True, linear_in=EVERY)
 def pvary_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """The transpose of ``psum_invariant``'s: ∂o/∂i = 1, for the o of every member."""
+    """Return the transpose of ``psum_invariant``'s: ∂o/∂i = 1, for the o of every member."""
     return [Transposed(_common(equation, x))]
 
 
@@ -367,7 +367,7 @@ def _common(equation: Equation, x: Any) -> AllReduce:
 
 @rule_for("shard_map")
 def shard_map_jacobian(equation: Equation, *values: Any) -> NoReturn:
-    """There is none: a ``shard_map`` is read as the ``vmap`` it stands for, if there is one."""
+    """Refuse a ``shard_map`` that stands for no ``vmap``; any other is read as its ``vmap``."""
     del values
     as_vmap(equation.eqn)
     raise AssertionError(equation)

@@ -1,4 +1,4 @@
-"""Rules that are compiled: on numbers, once for all equations that are alike."""
+"""Rules compiled on numbers, once for all equations that are alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semijax.trace.graph import Equation
 
 
 class _SameOperation:
-    """An equation, equal to those of the same primitive and parameters with the same paths."""
+    """An equation that equals those with the same primitive, parameters and paths."""
 
     def __init__(self, equation: Equation) -> None:
         self.equation = equation
@@ -27,9 +27,9 @@ class _SameOperation:
 
 
 def compiled_on_numbers(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of an equation and pytrees of arrays, which returns one.
+    """Compile a function from an equation and pytrees of arrays to a pytree of arrays.
 
-    Where anything is traced already it is just called.
+    Where anything is already traced, it is just called.
     """
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -48,7 +48,7 @@ def compiled_on_numbers(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_hashable(alike: _SameOperation) -> bool:
-    """Whether all parameters are."""
+    """Tell whether all parameters are hashable."""
     try:
         hash(alike)
     except TypeError:

@@ -1,6 +1,6 @@
 """Complex arrays: every number is two nodes, its real and its imaginary part.
 
-Only so is every edge a real number: JAX's derivative of ``abs`` or ``conj`` at a complex number is
+Only then is every edge real: JAX's derivative of ``abs`` or ``conj`` at a complex number is
 linear over the reals, not over the complex numbers. What moves or adds complex numbers has the same
 edges for both parts. Elementwise functions and products join the parts in pairs, each of which has
 the edges that real numbers would have; anything else goes through a dense Jacobian of the parts.
@@ -40,23 +40,23 @@ from semijax.trace.primitives import primitives
 @arrays("inner")
 @dataclasses.dataclass(frozen=True)
 class BothParts(LocalJacobian):
-    """The same edges for the real and the imaginary part, which are a last axis of size 2."""
+    """The same edges for the real and the imaginary part, which form a last axis of size 2."""
 
     inner: LocalJacobian
 
     @property
     def kind(self) -> str:
-        """That of the inner one."""
+        """The kind of the inner Jacobian."""
         return self.inner.kind
 
     @property
     def in_shape(self) -> Shape:
-        """The inner one's, and the parts."""
+        """The inner input shape, and the parts."""
         return (*self.inner.in_shape, 2)
 
     @property
     def out_shape(self) -> Shape:
-        """The inner one's, and the parts."""
+        """The inner output shape, and the parts."""
         return (*self.inner.out_shape, 2)
 
     @property
@@ -81,11 +81,11 @@ class BothParts(LocalJacobian):
 @arrays("pairs")
 @dataclasses.dataclass(frozen=True)
 class PartByPart(LocalJacobian):
-    """A Jacobian for every part of the input with every part of the output, where any edges are.
+    """A Jacobian from each part of the input to each part of the output, where there are edges.
 
     Attributes:
         pairs: by part of the input and part of the output, 0 for the real and 1 for the imaginary
-            one; of an array that is real, there is only part 0.
+            one; a real array has only part 0.
         in_parts, out_parts: the parts' axis of each side: ``(2,)`` if it is complex, ``()`` if not.
     """
 
@@ -95,17 +95,17 @@ class PartByPart(LocalJacobian):
 
     @property
     def kind(self) -> str:
-        """That of the pairs."""
+        """The kinds of the pairs."""
         return ", ".join(dict.fromkeys(jacobian.kind for jacobian in self.pairs.values()))
 
     @property
     def in_shape(self) -> Shape:
-        """That of the pairs, and the parts."""
+        """The pairs' input shape, and the parts."""
         return (*self._one.in_shape, *self.in_parts)
 
     @property
     def out_shape(self) -> Shape:
-        """That of the pairs, and the parts."""
+        """The pairs' output shape, and the parts."""
         return (*self._one.out_shape, *self.out_parts)
 
     @property
@@ -161,7 +161,7 @@ def _split(elements: Elements, shape: Shape, parts: Shape) -> list[Elements]:
 
 
 def _of_parts(edges_at: Callable[[np.ndarray], Edges], index: np.ndarray) -> Edges:
-    """Those of each number asked for, at the part asked for."""
+    """Return the edges of each number asked for, at the part asked for."""
     numbers, which = np.unique(index // 2, return_inverse=True)
     edges = edges_at(numbers)
     owner, edge = pairs(which, edges.owner)
@@ -169,17 +169,17 @@ def _of_parts(edges_at: Callable[[np.ndarray], Edges], index: np.ndarray) -> Edg
 
 
 def is_complex(variable: object) -> bool:
-    """Whether a variable holds complex numbers."""
+    """Tell whether a variable holds complex numbers."""
     return isinstance(variable, Variable) and jnp.issubdtype(variable.dtype, jnp.complexfloating)
 
 
 def involves_complex(equation: Equation) -> bool:
-    """Whether any path through the equation meets a complex number."""
+    """Tell whether any path through the equation meets a complex number."""
     return any(map(is_complex, (*(equation.inputs[i] for i in equation.wrt), *equation.outputs)))
 
 
 def both_parts(table: EquationJacobian) -> EquationJacobian:
-    """The edges of an equation that treats real and imaginary parts alike."""
+    """Return the edges of an equation that treats real and imaginary parts alike."""
     assert isinstance(table, Table)
     return Table({key: BothParts(jacobian) for key, jacobian in table.entries.items()})
 
@@ -187,7 +187,7 @@ def both_parts(table: EquationJacobian) -> EquationJacobian:
 def part_by_part(
     equation: Equation, known: Declaration, values: Sequence[Any]
 ) -> EquationJacobian | None:
-    """The edges of an elementwise function, or a product; None for any other equation."""
+    """Return the edges of an elementwise function or a product; None for any other equation."""
     if known.axes is axis_labels.elementwise and len(equation.outputs) == 1:
         pairs_of = _elementwise_pairs
     elif known.rule is not None and known.bilinear:
@@ -207,16 +207,16 @@ PART_TO_PART = {
     *primitives("real", "conj", "convert_element_type", "reduce_precision", "name"),
     *primitives("sharding_constraint", "reshard", "neg", "sub", "select_n", "max", "min"),
 }
-"""Elementwise primitives where the real part meets the real part alone, and so the imaginary."""
+"""Elementwise primitives in which real parts meet only real parts, imaginary only imaginary."""
 
 SELECTING = {*primitives(*SELECTIONS, *STEPS)}
-"""Those whose derivative is 0 because of what was selected, or because they are steps."""
+"""Primitives whose derivative is 0 because of a selection, or because they are steps."""
 
 IMAG, COMPLEX = primitives("imag", "complex")
 
 
 def _elementwise_pairs(equation: Equation, i: int, values: Sequence[Any]) -> Pairs:
-    """By a tangent of ones, and one of imaginary ones."""
+    """Compute the pairs by a tangent of ones, and one of imaginary ones."""
     out = equation.outputs[0].shape
     x = jnp.asarray(values[i])
 
@@ -235,7 +235,7 @@ def _elementwise_pairs(equation: Equation, i: int, values: Sequence[Any]) -> Pai
 
 
 def _meet(primitive: Any, i: int, a: int, b: int) -> bool:
-    """Whether part b of an elementwise function's result reads part a of its input i."""
+    """Tell whether part b of an elementwise function's result reads part a of its input i."""
     if primitive is IMAG:
         return a == 1
     if primitive is COMPLEX:
@@ -244,7 +244,7 @@ def _meet(primitive: Any, i: int, a: int, b: int) -> bool:
 
 
 def _pairs_of_factor(rule: Rule, equation: Equation, i: int, values: Sequence[Any]) -> Pairs:
-    """(x + iy)(u + iv) = xu − yv + i(xv + yu)."""
+    """Return one factor's pairs in (x + iy)(u + iv) = xu − yv + i(xv + yu)."""
     parts = [(jnp.real(v), jnp.imag(v)) for v in values]
     other = parts[1 - i]
 
@@ -260,10 +260,10 @@ def _pairs_of_factor(rule: Rule, equation: Equation, i: int, values: Sequence[An
 
 
 def as_real(x: jax.Array) -> jax.Array:
-    """A complex array as its nodes; a real array as it is."""
+    """Return a complex array as its nodes, and a real array as it is."""
     return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x
 
 
 def as_complex(nodes: jax.Array) -> jax.Array:
-    """The complex array that has these nodes."""
+    """Return the complex array that has these nodes."""
     return lax.complex(nodes[..., 0], nodes[..., 1])

@@ -25,7 +25,7 @@ Groups = tuple[Axes, Axes, Axes]
 @arrays("weights")
 @dataclasses.dataclass(frozen=True)
 class Contraction(LocalJacobian):
-    """o[b, f, g] = Σ_c i[b, c, f] w[b, c, g], so ∂o[b, f, g]/∂i[b, c, f] = w[b, c, g].
+    """The edges of o[b, f, g] = Σ_c i[b, c, f] w[b, c, g], so ∂o[b, f, g]/∂i[b, c, f] = w[b, c, g].
 
     Attributes:
         weights: the other operand, of any shape.
@@ -86,7 +86,7 @@ class Contraction(LocalJacobian):
         out_shape: Shape,
         of_result: Groups,
     ) -> Elements:
-        """Contract, given the axes that become the three of each operand, see ``contract``.
+        """Contract, given the axes that form the three of each operand (see ``contract``).
 
         An operand whose last axis would not be the last is read transposed instead.
         """
@@ -133,7 +133,7 @@ def _restore(elements: Elements, shape: Shape, groups: Groups) -> Elements:
 
 @rule_for("dot_general", axes=axis_labels.contracted, bilinear=True)
 def dot_general_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJacobian | None]:
-    """∂o[b, f, g]/∂lhs[b, f, c] = rhs[b, c, g], and the same with the operands swapped."""
+    """Return ∂o[b, f, g]/∂lhs[b, f, c] = rhs[b, c, g], and the same with the operands swapped."""
     (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = equation.params["dimension_numbers"]
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     lhs_free = _others(lhs.ndim, lhs_batch, lhs_contracted)

@@ -32,13 +32,13 @@ def _cast(semiring: Semiring, variable: Variable, elements: Elements | None) -> 
 
 
 def _placed(n: int, places: Sequence[int], elements: Sequence[Elements]) -> list[Elements | None]:
-    """``n`` elements: these at their places, 0̄ elsewhere."""
+    """Return ``n`` elements: these at their places, 0̄ elsewhere."""
     found = dict(zip(places, elements, strict=True))
     return [found.get(i) for i in range(n)]
 
 
 def _loop_body(equation: Equation, active: Sequence[bool]) -> Graph:
-    """The graph of a loop's body; what one iteration makes active is active in the next."""
+    """Build the graph of a loop's body; what one iteration makes active is active in the next."""
     assert equation.region is not None
     first, carries = equation.region.carried
     while True:
@@ -52,7 +52,7 @@ def _loop_body(equation: Equation, active: Sequence[bool]) -> Graph:
 
 
 def region_bodies(equation: Equation) -> tuple[Graph, ...]:
-    """The graphs of a region's bodies; paths come in where they come into the equation."""
+    """Build the graphs of a region's bodies; paths enter them where they enter the equation."""
     assert equation.region is not None
     n = len(compat.open_jaxpr(equation.bodies[0])[0].invars)
     operands = range(len(equation.inputs))[len(equation.inputs) - n :]
@@ -63,7 +63,7 @@ def region_bodies(equation: Equation) -> tuple[Graph, ...]:
 
 
 def equations_within(graph: Graph) -> Iterator[Equation]:
-    """All equations, with those inside of regions that paths lead through."""
+    """Yield all equations, including those inside regions that paths lead through."""
     for equation in graph.equations:
         yield equation
         if equation.region is not None and (equation.wrt or equation.starts_inside):
@@ -72,12 +72,12 @@ def equations_within(graph: Graph) -> Iterator[Equation]:
 
 
 def _leading(cotangents: Sequence[Elements | None]) -> frozenset[int]:
-    """The positions of the outputs at which anything arrives."""
+    """Return the positions of the outputs at which anything arrives."""
     return frozenset(o for o, e in enumerate(cotangents) if e is not None)
 
 
 def _carries_behind(equation: Equation, body: Graph, arrived: Collection[int]) -> list[int]:
-    """Which carried values of a loop lead to its outputs at some positions."""
+    """Find the carried values of a loop that lead to its outputs at some positions."""
     first, carries = equation.region.carried if equation.region else (0, 0)
     found = {j for j in range(carries) if j in arrived}
     while True:
@@ -90,7 +90,7 @@ def _carries_behind(equation: Equation, body: Graph, arrived: Collection[int]) -
 
 
 def _carries_ahead(equation: Equation, body: Graph, departed: Collection[int]) -> list[int]:
-    """Which carried values of a loop its body's inputs at some positions, or starts, lead to."""
+    """Find the carried values that a loop body's inputs at some positions, or starts, lead to."""
     first, carries = equation.region.carried if equation.region else (0, 0)
     found = {*departed, *(first + j for j in range(carries) if body.is_fed(j))}
     while True:
@@ -103,7 +103,7 @@ def _carries_ahead(equation: Equation, body: Graph, departed: Collection[int]) -
 
 @dataclasses.dataclass(frozen=True)
 class Scan(EquationJacobian):
-    """The paths through all iterations; the same as those through the unrolled loop.
+    """The paths through all iterations, the same as those through the unrolled loop.
 
     The reverse sweep keeps what every iteration started from and evaluates its body again.
     """
@@ -162,11 +162,11 @@ class Scan(EquationJacobian):
         return self.region.run(step, None, rows)[1]
 
     def _carry(self) -> list[list[Any]]:
-        """What the first iteration starts from, in each run."""
+        """Return what the first iteration starts from, in each run."""
         return [list(self.region.operands(own).carry) for own in self.runs.inputs]
 
     def _rows(self) -> Any:
-        """What the iterations read one after the other; of later runs what differs."""
+        """Return what the iterations read in turn; for later runs, only what differs."""
         first, *others = (self.region.operands(own).xs for own in self.runs.inputs)
         differing = [
             {n: x for n, (x, same) in enumerate(zip(own, first, strict=True)) if x is not same}
@@ -175,7 +175,7 @@ class Scan(EquationJacobian):
         return list(first), differing, list(self.runs.seen)
 
     def _evaluate(self, start: Any, row: Any) -> Evaluation:
-        """One iteration in each run, given what it starts from and what it reads."""
+        """Evaluate one iteration in each run, given what it starts from and what it reads."""
         first, differing, seen = row
         xs = [first, *([own.get(n, x) for n, x in enumerate(first)] for own in differing)]
         consts = (self.region.operands(own).consts for own in self.runs.inputs)
@@ -183,7 +183,7 @@ class Scan(EquationJacobian):
         return evaluate(self.body, self.runs.again(inputs, seen))
 
     def _starts(self) -> list[Any]:
-        """What every iteration started from, in each run."""
+        """Return what every iteration started from, in each run."""
         ends = self.body.outputs[: self.region.carried[1]]
 
         def keep(start: Any, row: Any) -> tuple[Any, Any]:
@@ -199,10 +199,10 @@ class Scan(EquationJacobian):
         *,
         keep: bool = False,
     ) -> tuple[dict[int, Elements], list[Elements]]:
-        """The elements of the inputs, and those at the end of every iteration if they are kept.
+        """Compute the inputs' elements, and those at the end of every iteration if they are kept.
 
         Args:
-            semiring: which statistic.
+            semiring: the statistic.
             cotangents: those of the outputs.
             behind: the carried values at which any arrive.
             keep: whether to keep those of every iteration.
@@ -246,10 +246,10 @@ class Scan(EquationJacobian):
         *,
         keep: bool = False,
     ) -> tuple[list[Elements | None], list[Elements]]:
-        """The elements of every output, and those every iteration starts with if they are kept.
+        """Compute the elements of every output, and those every iteration starts with if kept.
 
         Args:
-            semiring: which statistic.
+            semiring: the statistic.
             tangents: those of the inputs.
             ahead: the carried values at which any arrive.
             keep: whether to keep those of every iteration.
@@ -286,7 +286,7 @@ class Scan(EquationJacobian):
 
 @rule_for("scan")
 def scan_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
-    """The paths through all iterations."""
+    """Return the paths through all iterations."""
     assert isinstance(equation.region, ScanRegion)
     (body,) = region_bodies(equation)
     return Scan(equation, equation.region, body, runs)
@@ -381,14 +381,14 @@ class Cond(EquationJacobian):
 
 @rule_for("cond")
 def cond_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
-    """The paths through the branch that was taken."""
+    """Return the paths through the branch that was taken."""
     assert isinstance(equation.region, CondRegion)
     return Cond(equation, equation.region, region_bodies(equation), runs)
 
 
 @dataclasses.dataclass(frozen=True)
 class While(EquationJacobian):
-    """The paths through the iterations of a loop whose length is known only when it has run.
+    """The paths through the iterations of a loop whose length is known only once it has run.
 
     It runs as often as at the point, in every run. Backward, only what the loop carries along
     unchanged can be followed.
@@ -470,7 +470,7 @@ class While(EquationJacobian):
 
 @rule_for("while")
 def while_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
-    """The paths through all iterations, forward only."""
+    """Return the paths through all iterations, forward only."""
     assert isinstance(equation.region, WhileRegion)
     (body,) = region_bodies(equation)
     return While(equation, equation.region, build_test(equation), body, runs)

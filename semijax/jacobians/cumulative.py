@@ -27,7 +27,7 @@ from semijax.trace.graph import Equation
 @arrays()
 @dataclasses.dataclass(frozen=True)
 class CumulativeSum(LocalJacobian):
-    """∂o/∂i = 1 for i ≤ o along an axis (i ≥ o where it runs in reverse)."""
+    """Edges ∂o/∂i = 1 for i ≤ o along an axis (i ≥ o where it runs in reverse)."""
 
     in_shape: Shape
     axis: int
@@ -59,13 +59,13 @@ class CumulativeSum(LocalJacobian):
     "cumsum", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True, linear_in=EVERY
 )
 def cumsum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 for i ≤ o."""
+    """Return ∂o/∂i = 1 for i ≤ o."""
     return [CumulativeSum(x.shape, equation.params["axis"], equation.params["reverse"])]
 
 
 @compiled_on_numbers
 def averaged_extrema(equation: Equation, line: Line) -> list[LocalJacobian]:
-    """∂o/∂i = for how much of the line i is the largest up to o."""
+    """Return ∂o/∂i, the share of the line on which i is the largest up to o."""
     x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
     axis, reverse = equation.params["axis"], equation.params["reverse"]
     present = _reached(x.shape[axis], reverse)
@@ -74,7 +74,7 @@ def averaged_extrema(equation: Equation, line: Line) -> list[LocalJacobian]:
 
 
 def averaged_cumulative(equation: Equation, line: Line) -> Table:
-    """∫ ∂o/∂i for i ≤ o, by quadrature."""
+    """Compute ∫ ∂o/∂i for i ≤ o, by quadrature."""
     return _triangle(equation, Pullback(equation, line.values, line))
 
 
@@ -86,7 +86,7 @@ def averaged_cumulative(equation: Equation, line: Line) -> Table:
     average=averaged_cumulative,
 )
 def cumulative_jacobian(equation: Equation, x: Any) -> Table:
-    """∂o/∂i for i ≤ o, by JAX's own derivative."""
+    """Compute ∂o/∂i for i ≤ o, by JAX's own derivative."""
     return _triangle(equation, Pullback(equation, (x,)))
 
 
@@ -95,13 +95,13 @@ def _triangle(equation: Equation, pullback: Pullback) -> Table:
     shape = equation.outputs[0].shape
     batch = tuple(a for a in range(len(shape)) if a != axis)
     present = _reached(shape[axis], reverse)
-    if is_complex(equation.outputs[0]):  # every part of a product reads both of its factors
+    if is_complex(equation.outputs[0]):  # every part of a product reads both parts of its factors
         present = present.repeat(2, 0).repeat(2, 1)
     derivatives = pullback.derivatives().items()
     return Table({pair: Dense(d, batch, batch, present) for pair, d in derivatives})
 
 
 def _reached(n: int, reverse: bool) -> jax.Array:
-    """Whether an output reads an input: a mask [output, input]."""
+    """Return the mask [output, input] of the inputs that each output reads."""
     triangle = jnp.tri(n, dtype=bool)
     return triangle.T if reverse else triangle

@@ -33,16 +33,16 @@ _BUDGET = contextvars.ContextVar("dense_budget", default=2**36)
 
 @contextlib.contextmanager
 def dense_budget(size: int) -> Iterator[None]:
-    """Within this context, allow dense local Jacobians of up to ``size`` bytes each.
+    """Allow, within this context, dense local Jacobians of up to ``size`` bytes each.
 
-    A dense Jacobian is never held as a whole, it is computed in blocks of 16 MiB; its size says
-    how long that takes. The default, 64 GiB, is of the order of a minute.
+    A dense Jacobian is never held as a whole but computed in blocks of 16 MiB; its size says
+    how long that takes. The default, 64 GiB, takes on the order of a minute.
 
     Args:
         size: bytes, at the precision of the primal values; an integer of at least 1.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -59,10 +59,10 @@ def dense_budget(size: int) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Dense(LocalJacobian):
-    """Every output of a batch element may read every input of it.
+    """A Jacobian in which every output of a batch element may read all of its inputs.
 
     Attributes:
-        derivative: of the output by the input.
+        derivative: that of the output with respect to the input.
         in_batch, out_batch: the axes of each side that are carried along, in the same order.
         present: mask of shape [outputs, inputs] within a batch element of the edges that are there
             whatever they weigh; by default those that JAX's derivative connects.
@@ -144,7 +144,7 @@ class Dense(LocalJacobian):
     # vector-Jacobian products, or its columns, one per input, by Jacobian-vector products.
 
     def _collect(self, semiring: Semiring, elements: Elements) -> Elements:
-        """From [batch, lines] to [batch, others]: ⊕ over the lines."""
+        """Map [batch, lines] to [batch, others] by ⊕ over the lines."""
         lines, others, batch = self._sizes()
         block = self._block(semiring)
         zero = semiring.zero((batch, others), semiring.dtype(elements))
@@ -158,7 +158,7 @@ class Dense(LocalJacobian):
         return self._over_blocks(block, step, zero)[0]
 
     def _spread(self, semiring: Semiring, elements: Elements) -> Elements:
-        """From [batch, others] to [batch, lines]: ⊕ over the others, line by line."""
+        """Map [batch, others] to [batch, lines] by ⊕ over the others, line by line."""
         lines, _, batch = self._sizes()
         block = self._block(semiring)
 
@@ -174,7 +174,7 @@ class Dense(LocalJacobian):
     def _terms(
         self, semiring: Semiring, index: jax.Array, elements: Elements, dimensions: tuple[int, ...]
     ) -> Elements:
-        """The edges of these lines, [block, batch, others], each ⊗ the elements at one end."""
+        """Return these lines' edges, [block, batch, others], each ⊗ the elements at one end."""
         tells_zero = not semiring.zero_weight_is_no_path
         weights, present, selected = self._lines(index, tells_zero)
         elements = el.broadcast_in_dim(elements, weights.shape, dimensions)
@@ -185,7 +185,7 @@ class Dense(LocalJacobian):
         return el.where(present, terms, semiring.zero(weights.shape, weights.dtype))
 
     def _lines(self, index: jax.Array, tells_zero: bool = True) -> Lines:
-        """The edges of these lines; none past the last."""
+        """Compute the edges of these lines; past the last there are none."""
         if self._by_rows():
             near, far = self.derivative.out, self.derivative.x
             near_batch, far_batch, along = self.out_batch, self.in_batch, self.derivative.pull
@@ -202,7 +202,7 @@ class Dense(LocalJacobian):
         selected = None
         if tells_zero and self.derivative.selects:
             selected = lines_of(along, jnp.where(basis > 0, jnp.nan, basis)) != 0
-            selected |= weights != 0  # a rule may see to NaN
+            selected |= weights != 0  # a rule may handle NaN
         if self.present is not None:
             mask = self.present if self._by_rows() else self.present.T
             mask = mask.at[index].get(mode="fill", fill_value=False)
@@ -214,7 +214,7 @@ class Dense(LocalJacobian):
         return Lines(weights, weights != 0, None)
 
     def _basis(self, index: jax.Array, like: Any, batch: tuple[int, ...]) -> jax.Array:
-        """For every line an array like ``like``: in each batch element 1 at the line, else 0."""
+        """Return an array like ``like`` per line: in each batch element 1 at the line, else 0."""
         sizes = _matrix_shape(like.shape, batch)
         hot = jax.nn.one_hot(index, sizes[1], dtype=like.dtype)
         return jax.vmap(lambda row: _unmatrix(jnp.broadcast_to(row, sizes), like.shape, batch))(hot)
@@ -256,7 +256,7 @@ class Lines(NamedTuple):
     """Some rows, or columns, of a Jacobian: arrays of shape [lines, batch, others].
 
     Attributes:
-        weights: of the edges.
+        weights: those of the edges.
         present: mask of the edges that are there.
         selected: mask of the edges that are not 0 because of a selection; None for all.
     """
@@ -267,7 +267,7 @@ class Lines(NamedTuple):
 
 
 def _each(function: Any, lines: jax.Array) -> jax.Array:
-    """A function of each of these lines: of all at once, or one by one if it cannot be batched."""
+    """Map a function over these lines: all at once, or one by one if it cannot be batched."""
     try:
         return jax.vmap(function)(lines)
     except Exception:  # whatever JAX raises where there is no batching rule
@@ -277,9 +277,9 @@ def _each(function: Any, lines: jax.Array) -> jax.Array:
 def dense_jacobian(
     equation: Equation, *values: Any, line: Line | None = None
 ) -> dict[tuple[int, int], LocalJacobian]:
-    """∂o/∂i by JAX's own derivative, for every input and output that it connects.
+    """Compute ∂o/∂i by JAX's own derivative, for every input and output that it connects.
 
-    Averaged along a line, if one is given, that ends at the values.
+    If a line is given, one that ends at the values, ∂o/∂i is averaged along it.
 
     A function that turns out to work element by element gets its diagonal, zeros included.
 
@@ -298,7 +298,7 @@ def dense_jacobian(
 
 
 def _check_can_repeat(equation: Equation, pullback: Any) -> None:
-    """Refuse a function whose edges cannot be told by running it again and again, by itself."""
+    """Refuse a function whose edges cannot be found by running it repeatedly, by itself."""
     if equation.has_effects:
         raise NotImplementedError(
             f"'{equation.name}' is one node, whose derivative is computed by running it many "
@@ -332,14 +332,14 @@ def _matrix_shape(shape: Shape, batch: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _matrix(elements: Elements, shape: Shape, batch: tuple[int, ...]) -> Elements:
-    """To [batch, others]."""
+    """Reshape to [batch, others]."""
     order = _order(shape, batch)
     moved = el.transpose(elements, order)
     return el.reshape(moved, tuple(shape[a] for a in order), _matrix_shape(shape, batch))
 
 
 def _unmatrix(elements: Elements, shape: Shape, batch: tuple[int, ...]) -> Elements:
-    """From [batch, others]."""
+    """Reshape from [batch, others]."""
     order = _order(shape, batch)
     moved = el.reshape(elements, _matrix_shape(shape, batch), tuple(shape[a] for a in order))
     return el.transpose(moved, tuple(np.argsort(order)))

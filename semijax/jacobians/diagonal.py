@@ -28,7 +28,7 @@ class Diagonal(LocalJacobian):
             ``jax.lax.broadcast_in_dim``; by default the last ones, as NumPy broadcasts.
         present: mask of shape ``out_shape`` of the edges that are there; all, by default.
         selected: mask of shape ``out_shape``, False where the weight is 0 because something else
-            was selected: whatever arrives there, infinite or no number, becomes 0. By default a
+            was selected: whatever arrives there, even infinite or NaN, becomes 0. By default a
             weight of 0 multiplies like any other.
     """
 
@@ -96,7 +96,7 @@ def scaled_by(
     selected: jax.Array | None,
     elements: Elements,
 ) -> Elements:
-    """``lift(weights) ⊗ elements``; by default the weights are 1, and everything is selected."""
+    """Compute ``lift(weights) ⊗ elements``; by default the weights are 1 and all is selected."""
     if weights is None:
         return semiring.pass_through(elements)
     if selected is None:
@@ -146,23 +146,23 @@ class Reduction(LocalJacobian):
 @arrays("inner")
 @dataclasses.dataclass(frozen=True)
 class Transposed(LocalJacobian):
-    """The same edges the other way round: ⊗ is commutative, so pull and push change places."""
+    """The same edges the other way round: ⊗ is commutative, so pull and push swap places."""
 
     inner: LocalJacobian
 
     @property
     def kind(self) -> str:
-        """That of the inner one."""
+        """The kind of the inner Jacobian."""
         return self.inner.kind
 
     @property
     def in_shape(self) -> Shape:
-        """The inner one's output."""
+        """The shape of the inner Jacobian's output."""
         return self.inner.out_shape
 
     @property
     def out_shape(self) -> Shape:
-        """The inner one's input."""
+        """The shape of the inner Jacobian's input."""
         return self.inner.in_shape
 
     @property

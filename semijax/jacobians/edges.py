@@ -1,4 +1,4 @@
-"""One edge at a time: those that leave a node, or enter it, as concrete numbers."""
+"""Single edges as concrete numbers: those that leave a node, or enter it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from semijax.semirings.order import Interval, MaxProduct
 
 
 class Edges(NamedTuple):
-    """The edges at some nodes that were asked for: NumPy arrays, all of the same length.
+    """The edges at some nodes that were asked for: NumPy arrays of the same length.
 
     Attributes:
         owner: integers: which of those nodes each edge is at.
@@ -35,7 +35,7 @@ NO_EDGES = Edges(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
 
 
 def joined(parts: Sequence[Edges]) -> Edges:
-    """All of them."""
+    """Concatenate edges."""
     return Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -48,29 +48,29 @@ class _Jacobian(Protocol):
 
 
 def at_most_one(other: np.ndarray, weight: np.ndarray | None, present: Any = True) -> Edges:
-    """No more than one edge at each node: its other end, its weight (or 1), whether it is there."""
+    """Return at most one edge per node, given its other end, its weight (or 1) and its presence."""
     owner = np.flatnonzero(np.broadcast_to(present, other.shape))
     found = np.ones(len(owner)) if weight is None else weight[owner]
     return Edges(owner, other[owner], found)
 
 
 def numbers(array: Any, index: np.ndarray | slice) -> np.ndarray:
-    """The elements at positions in the flattened array, in float64."""
+    """Return the elements at positions in the flattened array, in float64."""
     return np.asarray(array).ravel()[index].astype(np.float64, copy=False)
 
 
 def unravel(index: np.ndarray, shape: Shape) -> list[np.ndarray]:
-    """One array of indices per axis."""
+    """Return one array of indices per axis."""
     return list(np.unravel_index(index, shape)) if shape else []
 
 
 def ravel(indices: list[np.ndarray], shape: Shape, like: np.ndarray) -> np.ndarray:
-    """Positions in the flattened array, of the shape of ``like`` where there are no axes."""
+    """Return positions in the flattened array, shaped like ``like`` where there are no axes."""
     return np.ravel_multi_index(indices, shape) if shape else np.zeros_like(like)
 
 
 def spread(fixed: Mapping[int, np.ndarray], shape: Shape, count: int) -> np.ndarray:
-    """Positions of ``[count, others]``: some axes have an index for each node, the others all."""
+    """Return positions ``[count, others]``: some axes have an index per node, the others all."""
     first, others = np.zeros(count, int), np.zeros(1, int)
     for axis, n in enumerate(shape):
         stride = el.size(shape[axis + 1 :])
@@ -82,7 +82,7 @@ def spread(fixed: Mapping[int, np.ndarray], shape: Shape, count: int) -> np.ndar
 
 
 def pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of positions at which the two have the same number."""
+    """Return all pairs of positions at which the two have the same number."""
     order = np.argsort(right, kind="stable")
     first = np.searchsorted(right[order], left, "left")
     counts = np.searchsorted(right[order], left, "right") - first
@@ -91,9 +91,9 @@ def pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def probed(jacobian: _Jacobian, verb: str, index: np.ndarray) -> Edges:
-    """Where 1̄ at one node alone arrives, and as what: it works for every Jacobian.
+    """Find edges by where 1̄ at a single node arrives, and as what: this works for any Jacobian.
 
-    In the hull semiring, which knows 0̄ from 0.
+    It uses the hull semiring, which tells 0̄ from 0.
 
     Args:
         jacobian: a local Jacobian.
@@ -131,5 +131,5 @@ _jitted_probe = functools.partial(jax.jit, static_argnums=0)(_probe)
 
 
 def is_static(jacobian: Any) -> bool:
-    """Whether it is a pytree of arrays, so that what acts on it can be compiled."""
+    """Tell whether it is a pytree of arrays, so that what acts on it can be compiled."""
     return all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(jacobian))

@@ -1,4 +1,4 @@
-"""Elementwise primitives: ∂o/∂i is a diagonal, and a JVP with a tangent of ones is just that."""
+"""Elementwise primitives: ∂o/∂i is a diagonal, which a JVP with a tangent of ones gives."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ CONTINUOUS = (
     *("igamma", "igammac", "igamma_grad_a", "regularized_incomplete_beta", "random_gamma"),
     *("bessel_i0e", "bessel_i1e"),
 )
-"""Elementwise, and continuous where they have a derivative."""
+"""Elementwise primitives that are continuous where they have a derivative."""
 
 QUADRATIC = ("square", "one_minus_square")
-"""Elementwise, of a derivative that is linear."""
+"""Elementwise primitives whose derivative is linear."""
 
 PIECEWISE_LINEAR = ("clamp", "max", "min")
-"""Elementwise, of weight 1 for what is selected, ½ at a tie of ``max``, and 0 for what is not."""
+"""Elementwise primitives of weight 1 for what is selected, ½ at a tie of ``max``, 0 otherwise."""
 
 SELECTIONS = (*PIECEWISE_LINEAR, "select_n")
-"""Elementwise, of weight 1 for what is selected and 0 for what is not."""
+"""Elementwise primitives of weight 1 for what is selected and 0 for what is not."""
 
 STEPS = ("sign", "floor", "ceil", "round")
-"""Elementwise and constant almost everywhere: of weight 0, whatever arrives."""
+"""Elementwise primitives, constant almost everywhere: of weight 0, whatever arrives."""
 
 
 @rule_for(
@@ -54,7 +54,7 @@ STEPS = ("sign", "floor", "ceil", "round")
     linear_in=EVERY,
 )
 def unit_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1."""
+    """Return ∂o/∂i = 1."""
     out = equation.outputs[0].shape
     return [Diagonal(None, jnp.shape(v), out) for v in values]
 
@@ -66,13 +66,13 @@ def unit_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
     linear_in=EVERY,
 )
 def identity_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
-    """Output k is input k."""
+    """Return identities: output k is input k."""
     return {(k, k): Diagonal(None, v.shape, v.shape) for k, v in enumerate(equation.outputs)}
 
 
 @compiled_on_numbers
 def averaged(equation: Equation, line: Line) -> list[LocalJacobian | None]:
-    """The secant of what moves alone; where several inputs move, ∫ ∂o/∂i by quadrature."""
+    """Return the secant of an input that moves alone; if several move, ∫ ∂o/∂i by quadrature."""
 
     def weights(i: int) -> jax.Array:
         if line.moving != {i}:
@@ -94,7 +94,7 @@ def averaged(equation: Equation, line: Line) -> list[LocalJacobian | None]:
 
 @compiled_on_numbers
 def averaged_quotient(equation: Equation, line: Line) -> list[LocalJacobian | None]:
-    """∫ 1/b dt and −∫ a/b² dt in closed form, accurate for b of very different sizes.
+    """Compute ∫ 1/b dt and −∫ a/b² dt in closed form, accurate for b of very different sizes.
 
     From the end where |b| is the larger, with u = 1 − b'/b for b' at the other end, they are L/b
     and a'/(b' b) + (a − a') M/b², where L = −log(1 − u)/u and M = (L − 1)/u.
@@ -117,7 +117,7 @@ def averaged_quotient(equation: Equation, line: Line) -> list[LocalJacobian | No
 
 
 def averaged_quadratic(equation: Equation, line: Line) -> list[LocalJacobian | None]:
-    """∂o/∂i half way."""
+    """Compute ∂o/∂i half way."""
     return elementwise_jacobian(equation, *line.middle())
 
 
@@ -127,19 +127,19 @@ def averaged_quadratic(equation: Equation, line: Line) -> list[LocalJacobian | N
 @rule_for(*CONTINUOUS, axes=axis_labels.elementwise, average=averaged)
 @rule_for(*QUADRATIC, axes=axis_labels.elementwise, average=averaged_quadratic)
 def elementwise_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
-    """∂o/∂i = JAX's own derivative, at kinks too."""
+    """Compute ∂o/∂i by JAX's own derivative, at kinks too."""
     return _diagonals(equation, values, _derivatives(equation, *values).__getitem__)
 
 
 @rule_for("mul", axes=axis_labels.elementwise, bilinear=True)
 def product_jacobian(equation: Equation, a: Any, b: Any) -> list[LocalJacobian | None]:
-    """Of either factor, the other one."""
+    """Return, for each factor, the other one."""
     return _diagonals(equation, (a, b), lambda i: jnp.asarray((b, a)[i]))
 
 
 @compiled_on_numbers
 def averaged_pieces(equation: Equation, line: Line) -> list[LocalJacobian | None]:
-    """∂o/∂i in each stretch where the inputs keep their order, times its length."""
+    """Sum ∂o/∂i times length over the stretches where the inputs keep their order."""
     ends = [line.ends(i) for i in range(len(line.values))]
     middles, lengths = between_crossings(ends)
 
@@ -152,11 +152,12 @@ def averaged_pieces(equation: Equation, line: Line) -> list[LocalJacobian | None
 
 @compiled_on_numbers
 def averaged_selection(equation: Equation, line: Line) -> list[LocalJacobian | None]:
-    """The shares of the line on which each case is selected.
+    """Return the shares of the line on which each case is selected.
 
-    Where the two ends select different cases, one gives way to the other where they are equal: so
-    a function that is continuous, as ``where(x > 0, x, 0)``, keeps nothing back. Where they are
-    equal nowhere on the line the function jumps, and the selection is all along that of the point.
+    Where the two ends select different cases, one gives way to the other where they are equal: a
+    continuous function such as ``where(x > 0, x, 0)`` thus keeps nothing back. Where they are
+    equal nowhere on the line, the function jumps, and the selection is that of the point all
+    along.
     """
     at_x, at_r = jnp.asarray(line.values[0]), jnp.asarray(line.others[0])
     cases = [line.ends(i) for i in range(1, len(line.values))]
@@ -183,12 +184,12 @@ def averaged_selection(equation: Equation, line: Line) -> list[LocalJacobian | N
 )
 @rule_for(*STEPS, axes=axis_labels.elementwise)
 def selection_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian | None]:
-    """∂o/∂i = JAX's own derivative, at ties too; where it is 0, the input was not selected."""
+    """Compute ∂o/∂i by JAX's own derivative, at ties too; where it is 0, i was not selected."""
     return _selected(elementwise_jacobian(equation, *values))
 
 
 def _diagonals(equation: Equation, values: Sequence[Any], weights: Any) -> list[Any]:
-    """A diagonal for each input that paths come through, of these weights."""
+    """Return a diagonal of these weights for each input that paths come through."""
     out = equation.outputs[0].shape
     return [
         Diagonal(jnp.broadcast_to(weights(i), out), jnp.shape(v), out)
@@ -213,12 +214,12 @@ declare("bitcast_convert_type", axes=axis_labels.same_bits)
 
 @compiled_on_numbers
 def _derivatives(equation: Equation, *values: Any) -> dict[int, jax.Array]:
-    """∂o/∂i for each input that paths come through."""
+    """Compute ∂o/∂i for each input that paths come through."""
     return {i: _derivative(equation, i, values) for i in equation.wrt}
 
 
 def _derivative(equation: Equation, position: int, values: Sequence[Any]) -> jax.Array:
-    """∂o/∂i, by a tangent of ones."""
+    """Compute ∂o/∂i, by a tangent of ones."""
 
     def function(x: Any) -> Any:
         return equation.bind(*values[:position], x, *values[position + 1 :])[0]

@@ -4,7 +4,7 @@ A local Jacobian averaged along the line that an equation's inputs move on divid
 its outputs among its inputs: Σ_a w_ba (x_a − r_a) = F_b(x) − F_b(r) for the weights
 w_ba = ∫₀¹ ∂F_b/∂a (r + t (x − r)) dt, by the fundamental theorem of calculus (Aumann and Shapley
 1974; of a whole function, the integrated gradients of Sundararajan et al. 2017). What has no
-derivative, an index or a mask, does not move: it is all along what it is at the point.
+derivative, such as an index or a mask, does not move: all along, it is what it is at the point.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from semijax.jacobians.linearity import dependences
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Line:
-    """Where an equation's inputs move.
+    """The line along which an equation's inputs move.
 
     Attributes:
         values: at the point, one for each input.
         others: at the reference, by the position of the inputs that may differ there.
-        points: how many are used for an integral without a closed form.
+        points: the number used for an integral without a closed form.
     """
 
     values: Sequence[Any]
@@ -44,22 +44,22 @@ class Line:
         return frozenset(n for n in self.others if has_derivative(self.values[n]))
 
     def at(self, t: Any, left: Any = None) -> list[Any]:
-        """The inputs at ``t``, from 0 at the reference to 1 at the point.
+        """Return the inputs at ``t``, from 0 at the reference to 1 at the point.
 
-        ``left`` is 1 − t, for who knows it to more digits.
+        ``left`` is 1 − t, for callers that know it to more digits.
         """
         inputs, left = list(self.values), 1 - t if left is None else left
         for n in self.moving:
             x, r = self.ends(n)
             dtype = jnp.finfo(x.dtype).dtype
-            # Exact at both ends, of however different sizes they are.
+            # Exact at both ends, however different their sizes are.
             between = jnp.asarray(left, dtype) * r + jnp.asarray(t, dtype) * x
             between = jnp.where(x == r, x, between)
             inputs[n] = between.astype(jnp.result_type(self.values[n]))
         return inputs
 
     def middle(self) -> list[Any]:
-        """The inputs half way, in at least float32."""
+        """Return the inputs half way, in at least float32."""
         inputs = list(self.values)
         for n in self.moving:
             x, r = self.ends(n)
@@ -67,12 +67,12 @@ class Line:
         return inputs
 
     def ends(self, position: int) -> tuple[jax.Array, jax.Array]:
-        """An input at the point and at the other end, in at least float32."""
+        """Return an input at the point and at the other end, in at least float32."""
         x = _wide(self.values[position])
         return x, _wide(self.others[position]) if position in self.moving else x
 
     def average(self, function: Callable[..., Any], times: int = 1) -> Any:
-        """∫₀¹ of a function of the inputs, by the rule of Gauss and Legendre.
+        """Compute ∫₀¹ of a function of the inputs, by the rule of Gauss and Legendre.
 
         Args:
             function: returns a pytree of arrays. Booleans become whether they are true anywhere.
@@ -108,12 +108,12 @@ jax.tree_util.register_dataclass(Line, ["values", "others"], ["points"])
 
 
 def difference(x: Any, r: Any) -> jax.Array:
-    """``x − r``; 0 where they are equal, if only both infinite."""
+    """Return ``x − r``; 0 where they are equal, even if both are infinite."""
     return jnp.where(x == r, 0, x - r)
 
 
 def has_derivative(value: Any) -> bool:
-    """Whether a value is one of real or complex numbers."""
+    """Tell whether a value consists of real or complex numbers."""
     return jnp.issubdtype(getattr(value, "dtype", None) or jnp.result_type(value), jnp.inexact)
 
 
@@ -136,7 +136,7 @@ def _add(total: jax.Array, x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _nodes(points: int) -> tuple[jax.Array, jax.Array]:
-    """Abscissas in [0, 1] and weights that sum to 1."""
+    """Return abscissas in [0, 1] and weights that sum to 1."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     dtype = jnp.result_type(float)
     return jnp.asarray((nodes + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)
@@ -148,7 +148,7 @@ def secant(
     x: jax.Array,
     r: jax.Array,
 ) -> jax.Array:
-    """The average of an elementwise function's derivative between two points: a secant's slope.
+    """Average an elementwise function's derivative between two points: a secant's slope.
 
     Where the points are so close that a difference quotient is mostly rounding, it is the
     derivative half way, if the two differ by no more than rounding explains: an error of at most
@@ -169,7 +169,7 @@ def secant(
 def between_crossings(
     lines: Sequence[tuple[jax.Array, jax.Array]],
 ) -> tuple[jax.Array, jax.Array]:
-    """Stretches of [0, 1] in which numbers that move on lines keep their order.
+    """Return the stretches of [0, 1] in which numbers that move on lines keep their order.
 
     Args:
         lines: for each number its array at the point and at the reference; they broadcast.
@@ -190,13 +190,13 @@ def between_crossings(
 
 
 def crossing(x: jax.Array, r: jax.Array, otherwise: Any) -> jax.Array:
-    """When a number that moves from r at 0 to x at 1 changes its sign; ``otherwise`` if never."""
+    """Return when a number moving from r at 0 to x at 1 changes its sign; else ``otherwise``."""
     crosses = ((x > 0) & (r < 0)) | ((x < 0) & (r > 0))
     return jnp.where(crosses, r / jnp.where(crosses, r - x, 1), otherwise)
 
 
 class _AlongLastAxis:
-    """Numbers along the last axis of arrays; what is known of all of them has size 1 there."""
+    """Numbers along the last axis of arrays; a fact about all of them has size 1 there."""
 
     def __init__(self, size: int) -> None:
         self.numbers = jnp.arange(size)
@@ -218,7 +218,7 @@ class _AlongLastAxis:
 
 
 class _InGroups:
-    """Numbers in one row, each of which belongs to a group; what is known of a group has a row."""
+    """Numbers in one row, each in a group; a fact about groups has an entry for each."""
 
     def __init__(self, groups: jax.Array, count: int) -> None:
         self.groups, self.count = groups, count
@@ -242,12 +242,12 @@ class _InGroups:
 
 
 def shares_of_largest(x: jax.Array, r: jax.Array, *, ties: bool = True) -> jax.Array:
-    """For how much of [0, 1] each of some numbers that move on lines is the largest.
+    """Return the share of [0, 1] on which each of some numbers moving on lines is the largest.
 
     Args:
         x: at the point, an array of shape ``[..., n]``.
         r: at the reference.
-        ties: whether those that are the same all along share; else the first has it.
+        ties: whether those that are the same all along share; else the first takes it.
 
     Returns:
         Numbers of the same shape that sum to 1.
@@ -258,7 +258,7 @@ def shares_of_largest(x: jax.Array, r: jax.Array, *, ties: bool = True) -> jax.A
 def shares_of_largest_in_groups(
     x: jax.Array, r: jax.Array, groups: jax.Array, count: int
 ) -> jax.Array:
-    """The same within groups of numbers.
+    """Return the share of [0, 1] on which each number is the largest of its group.
 
     Args:
         x: at the point, an array of shape ``[n]``.
@@ -275,8 +275,8 @@ def shares_of_largest_in_groups(
 def _shares_of_largest(
     x: jax.Array, r: jax.Array, rivals: _AlongLastAxis | _InGroups, *, ties: bool
 ) -> jax.Array:
-    # Numbers are compared as they are: XLA may compute a difference to another precision than what
-    # it is a difference of.
+    # Numbers are compared as they are: XLA may compute a difference to another precision than
+    # that of its terms.
     end, begin = lax.stop_gradient((x, r))
     each, numbers = rivals.each, rivals.numbers
 
@@ -284,11 +284,11 @@ def _shares_of_largest(
         return each(rivals.at(array, number)) - array
 
     def highest(among: jax.Array) -> jax.Array:
-        """Of some that are equal now, the number of the one that will be the largest, or first."""
+        """Return, of some equal now, the number of the one that will be the largest, or first."""
         return rivals.argmax(jnp.where(among, end, -jnp.inf))
 
     def alike(winner: jax.Array) -> jax.Array:
-        """Those that are what a winner is all along: itself, and others at a tie."""
+        """Mark those that equal a winner all along: itself, and others at a tie."""
         if not ties:
             return numbers == each(winner)
         return (begin == each(rivals.at(begin, winner))) & (end == each(rivals.at(end, winner)))
@@ -328,7 +328,7 @@ def _shares_of_largest(
 
 
 def shares_of_ranks(x: jax.Array, r: jax.Array) -> jax.Array:
-    """For how much of [0, 1] each of some numbers that move on lines is the k-th smallest.
+    """Return the share of [0, 1] on which each of some numbers moving on lines is k-th smallest.
 
     Args:
         x: at the point, an array of shape ``[n]``.

@@ -8,7 +8,7 @@ from semijax.trace.graph import Equation
 
 
 def _matrices(equation: Equation) -> set[int] | None:
-    """The last two axes of every operand mix, the first ones are a batch."""
+    """Return the last two axes of the operands, which mix; the first ones are a batch."""
     rank = len(axis_labels.shapes(equation)[0])
     same = all(len(shape) == rank for shape in axis_labels.shapes(equation))
     return {rank - 2, rank - 1} if same else None

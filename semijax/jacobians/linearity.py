@@ -1,4 +1,4 @@
-"""How a program's results depend on its inputs: which reach which, and whether linearly.
+"""The dependence of a program's results on its inputs: which reach which, and whether linearly.
 
 All of it is read off the jaxpr, equation by equation. No numbers are needed, so what is found holds
 for every one of them.
@@ -22,7 +22,7 @@ from semijax.trace.regions import CondRegion, Region, WhileRegion, region_of
 
 
 class Form(enum.Enum):
-    """How an array depends on the inputs of the program."""
+    """The way an array depends on the inputs of the program."""
 
     ZERO = "it is 0, whatever they are"
     FIXED = "not at all"
@@ -31,7 +31,7 @@ class Form(enum.Enum):
 
 
 class Dependence(NamedTuple):
-    """What is known of one array of a program.
+    """The facts known about one array of a program.
 
     Attributes:
         form: how it depends on the inputs.
@@ -48,14 +48,14 @@ UNCHANGED = {*primitives("optimization_barrier", "device_put")}
 """Primitives whose outputs are their inputs."""
 
 FUNCTIONS = {*primitives("custom_jvp_call", "custom_vjp_call")}
-"""Primitives that call a function, in ``call_jaxpr``, which has a derivative of its author's."""
+"""Primitives that call a function, in ``call_jaxpr``, whose derivative its author wrote."""
 
 (SELECT,) = primitives("select_n")
 (LINEAR_SOLVE,) = primitives("custom_linear_solve")
 
 
 def dependences(program: Any) -> list[Dependence]:
-    """How each result of a jaxpr depends on its inputs."""
+    """Return how each result of a jaxpr depends on its inputs."""
     jaxpr, _ = compat.open_jaxpr(program)
     inputs = [Dependence(Form.LINEAR, frozenset({n})) for n in range(len(jaxpr.invars))]
     return _follow(program, inputs)
@@ -81,7 +81,7 @@ def _follow(closed: Any, inputs: Sequence[Dependence]) -> list[Dependence]:
 
 
 def _is_reference(atom: Any) -> bool:
-    """Whether it is no array, but one that can be written to."""
+    """Tell whether it is not an array but a reference, which can be written to."""
     return not isinstance(atom.aval, jax.core.ShapedArray)
 
 
@@ -91,7 +91,7 @@ def _constant(value: Any) -> Dependence:
 
 
 def _merged(parts: Sequence[Dependence]) -> Dependence:
-    """A sum of these, or any one of them."""
+    """Return the dependence of a sum of these, or of any one of them."""
     forms = {part.form for part in parts} - {Form.ZERO}
     form = forms.pop() if len(forms) == 1 else Form.UNKNOWN if forms else Form.ZERO
     return Dependence(form, _origins(parts), any(part.selected for part in parts))
@@ -102,7 +102,7 @@ def _origins(parts: Sequence[Dependence]) -> frozenset[int]:
 
 
 def _product(parts: Sequence[Dependence]) -> Dependence:
-    """Of two factors; linear if only one of them depends on the inputs, and does so linearly."""
+    """Return a product's dependence: linear if one factor is and the other is fixed."""
     forms = {part.form for part in parts}
     if all(part.origins for part in parts) or Form.UNKNOWN in forms:
         form = Form.UNKNOWN
@@ -113,7 +113,7 @@ def _product(parts: Sequence[Dependence]) -> Dependence:
 
 
 def _step(equation: Any, inputs: list[Dependence]) -> list[Dependence]:
-    """From what is known of an equation's inputs to what is known of its outputs."""
+    """Map what is known about an equation's inputs to what is known about its outputs."""
     primitive, params = equation.primitive, equation.params
     called = params["call_jaxpr"] if primitive in FUNCTIONS else compat.called_jaxpr(equation)
     if called is None and compat.is_atomic(equation):
@@ -139,21 +139,21 @@ def _step(equation: Any, inputs: list[Dependence]) -> list[Dependence]:
     selected = (bool(origins) and primitive is SELECT) or any(p.selected for p in inputs)
     results = []
     for output in equation.outvars:
-        # Nothing with a derivative is linear if it is no real or complex number.
+        # What depends on the inputs is linear only if it is a real or complex number.
         known = not others and (jnp.issubdtype(output.aval.dtype, jnp.inexact) or not origins)
         results.append(Dependence(found.form if known else Form.UNKNOWN, origins, selected))
     return results
 
 
 def _linear_operands(equation: Any) -> slice | None:
-    """The operands that a primitive is linear in, as it is known or was promised."""
+    """Return the operands that a primitive is linear in, as is known or was promised."""
     if equation.primitive is LINEAR_SOLVE:
         return slice(sum(equation.params["const_lengths"]), None)
     return declaration(equation.primitive).linear_in
 
 
 def _through(region: Region, inputs: list[Dependence]) -> list[Dependence]:
-    """Control flow: linear if its body is, and neither test nor index depends on the inputs."""
+    """Follow control flow: linear if its body is, and no test or index depends on the inputs."""
     if isinstance(region, CondRegion):
         index, operands = region.operands(inputs)
         columns = zip(*(_follow(body, operands) for body in region.bodies), strict=True)

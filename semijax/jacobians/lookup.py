@@ -1,4 +1,4 @@
-"""From an equation to its local Jacobians: which rule applies."""
+"""The way from an equation to its local Jacobians: the choice of the rule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from semijax.trace.graph import Equation, as_arrays
 
 
 def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
-    """The edges of an equation that is no region, at these primal values.
+    """Return the edges of an equation that is not a region, at these primal values.
 
     Args:
         equation: the equation.
@@ -64,9 +64,9 @@ def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
 
 
 def averaged_jacobian(equation: Equation, line: Line) -> EquationJacobian:
-    """The edges of an equation that is no region, averaged along a line.
+    """Return the edges of an equation that is not a region, averaged along a line.
 
-    Where something that has no derivative differs, it is what it is at the point.
+    Whatever has no derivative keeps its value at the point.
 
     Raises:
         NotImplementedError: where JAX has no derivative.

@@ -28,7 +28,7 @@ class Movement(LocalJacobian):
     """An edge from i to o where ``source[o]`` is i's position in the flattened input.
 
     Attributes:
-        source: integers of shape ``out_shape``; those outside of the input stand for no edge.
+        source: integers of shape ``out_shape``; those outside the input stand for no edge.
         in_shape: the input's shape.
         out_shape: the output's shape.
         weights: ∂o/∂i = w[o], an array of shape ``out_shape``; 1 by default.
@@ -199,7 +199,7 @@ class DynamicSlice(LocalJacobian):
 def _inside(
     indices: list[np.ndarray], shape: Shape, nodes: np.ndarray, present: Any = True
 ) -> Edges:
-    """An edge of weight 1 to these indices, where they are in an array of this shape."""
+    """Return an edge of weight 1 to these indices, where they are in an array of this shape."""
     present = np.broadcast_to(present, nodes.shape)
     for i, n in zip(indices, shape, strict=True):
         present = present & (i >= 0) & (i < n)
@@ -208,7 +208,7 @@ def _inside(
 
 
 def positions(shape: Shape) -> jax.Array:
-    """Every element's position in the flattened array, an integer array of ``shape``."""
+    """Return every element's position in the flattened array, an integer array of ``shape``."""
     n = el.size(shape)
     dtype = jax.dtypes.canonicalize_dtype(jnp.int64)
     if n > jnp.iinfo(dtype).max:
@@ -221,20 +221,20 @@ def positions(shape: Shape) -> jax.Array:
 
 @rule_for("reshape", axes=axis_labels.reshaped, same_for_both_parts=True, linear_in=EVERY)
 def reshape_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
-    """The same elements in the same order, or in that of the permuted ``dimensions``."""
+    """Keep the elements in the same order, or in that of the permuted ``dimensions``."""
     axes = equation.params["dimensions"]
     return [Permutation(x.shape, equation.outputs[0].shape, axes and tuple(axes))]
 
 
 @rule_for("squeeze", axes=axis_labels.squeezed, same_for_both_parts=True, linear_in=EVERY)
 def squeeze_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """The same elements in the same order."""
+    """Keep the elements in the same order."""
     return [Permutation(x.shape, equation.outputs[0].shape)]
 
 
 @rule_for("transpose", axes=axis_labels.transposed, same_for_both_parts=True, linear_in=EVERY)
 def transpose_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """o[i[permutation]] = i."""
+    """Permute the axes: o[i[permutation]] = i."""
     axes = tuple(equation.params["permutation"])
     return [Permutation(x.shape, equation.outputs[0].shape, axes)]
 
@@ -243,21 +243,21 @@ def transpose_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     "rev", axes=axis_labels.mixing_along("dimensions"), same_for_both_parts=True, linear_in=EVERY
 )
 def rev_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """The dimensions reversed."""
+    """Reverse the dimensions."""
     flipped = tuple(equation.params["dimensions"])
     return [Permutation(x.shape, x.shape, flipped=flipped)]
 
 
 @rule_for("broadcast_in_dim", axes=axis_labels.broadcast, same_for_both_parts=True, linear_in=EVERY)
 def broadcast_in_dim_jacobian(equation: Equation, x: Any, *_: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 where o is a copy of i."""
+    """Return ∂o/∂i = 1 where o is a copy of i."""
     dimensions = tuple(equation.params["broadcast_dimensions"])
     return [Diagonal(None, x.shape, equation.outputs[0].shape, dimensions)]
 
 
 @rule_for("tile", same_for_both_parts=True, linear_in=EVERY)
 def tile_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 where o is a copy of i."""
+    """Return ∂o/∂i = 1 where o is a copy of i."""
     out = equation.outputs[0].shape
     return [Movement(jnp.tile(positions(x.shape), equation.params["reps"]), x.shape, out)]
 
@@ -273,7 +273,7 @@ def _padded_axes(equation: Equation) -> set[int]:
     linear_in=slice(0, 2),
 )
 def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
-    """The operand is a box in the output, every other element of which reads the padding value."""
+    """Place the operand as a box in the output; all other elements read the padding value."""
     padding = tuple(map(tuple, equation.params["padding_config"]))
     out = equation.outputs[0].shape
     outside = jax.lax.pad(jnp.zeros(x.shape, bool), jnp.ones((), bool), padding)
@@ -287,7 +287,7 @@ def pad_jacobian(equation: Equation, x: Any, fill: Any) -> list[LocalJacobian]:
     linear_in=FIRST,
 )
 def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """The output is a box of the input: the transpose of padding."""
+    """Read the output as a box of the input: the transpose of padding."""
     out = equation.outputs[0].shape
     starts, strides = equation.params["start_indices"], equation.params["strides"]
 
@@ -306,33 +306,33 @@ def slice_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
     linear_in=EVERY,
 )
 def concatenate_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
-    """Every input is a box in the output."""
+    """Place every input as a box in the output."""
     axis = equation.params["dimension"]
     return _boxes(axis, equation.outputs[0].shape, [v.shape for v in values])
 
 
 @rule_for("stack", axes=axis_labels.stacked, same_for_both_parts=True, linear_in=EVERY)
 def stack_jacobian(equation: Equation, *values: Any) -> list[LocalJacobian]:
-    """Every input is a box of size 1 in the output."""
+    """Place every input as a box of size 1 in the output."""
     return _boxes(equation.params["axis"], equation.outputs[0].shape, [v.shape for v in values])
 
 
 @rule_for("split", axes=axis_labels.mixing_along("axis"), same_for_both_parts=True, linear_in=EVERY)
 def split_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
-    """Every output is a box of the input."""
+    """Read every output as a box of the input."""
     boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
     return {(0, o): Transposed(box) for o, box in enumerate(boxes)}
 
 
 @rule_for("unstack", axes=axis_labels.unstacked, same_for_both_parts=True, linear_in=EVERY)
 def unstack_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
-    """Every output is a box of size 1 of the input."""
+    """Read every output as a box of size 1 of the input."""
     boxes = _boxes(equation.params["axis"], x.shape, [v.shape for v in equation.outputs])
     return {(0, o): Transposed(box) for o, box in enumerate(boxes)}
 
 
 def _boxes(axis: int, whole: Shape, parts: list[Shape]) -> list[LocalJacobian]:
-    """The arrays that lie one behind the other along an axis of the whole."""
+    """Lay the parts one behind the other along an axis of the whole."""
     boxes: list[LocalJacobian] = []
     start = 0
     for part in parts:
@@ -351,7 +351,7 @@ def _boxes(axis: int, whole: Shape, parts: list[Shape]) -> list[LocalJacobian]:
     linear_in=FIRST,
 )
 def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[LocalJacobian]:
-    """The output is a box of the input."""
+    """Read the output as a box of the input."""
     out = equation.outputs[0].shape
     return [DynamicSlice(_clamped(starts, x.shape, out), x.shape, out)]
 
@@ -365,7 +365,7 @@ def dynamic_slice_jacobian(equation: Equation, x: Any, *starts: Any) -> list[Loc
 def dynamic_update_slice_jacobian(
     equation: Equation, x: Any, update: Any, *starts: Any
 ) -> list[LocalJacobian]:
-    """The update is a box in the output; what it overwrites has no edge."""
+    """Place the update as a box in the output; what it overwrites has no edge."""
     starts = _clamped(starts, x.shape, update.shape)
     ones = jnp.ones(x.shape, bool)
     kept = jax.lax.dynamic_update_slice(ones, jnp.zeros(update.shape, bool), starts)
@@ -376,7 +376,7 @@ def dynamic_update_slice_jacobian(
 
 
 def _clamped(starts: tuple[Any, ...], whole: Shape, box: Shape) -> tuple[jax.Array, ...]:
-    """The indices the primitive uses: a box that would stick out is moved inside.
+    """Return the indices the primitive uses: a box that would stick out is moved inside.
 
     ``jax.lax``'s functions, unlike the primitive, would count negative indices from the end.
     """
@@ -386,9 +386,9 @@ def _clamped(starts: tuple[Any, ...], whole: Shape, box: Shape) -> tuple[jax.Arr
 
 @rule_for("gather", axes=axis_labels.gathered, same_for_both_parts=True, linear_in=FIRST)
 def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 where o was read from i; no edge where an index was out of bounds and filled.
+    """Return ∂o/∂i = 1 where o was read from i; no edge where an index out of bounds was filled.
 
-    Nor where it was promised to be in bounds and is not: JAX's gradient drops it there.
+    Nor is there one where an index promised to be in bounds is not: JAX's gradient drops it.
     """
     params = equation.params
     mode = params["mode"]
@@ -407,7 +407,7 @@ def gather_jacobian(equation: Equation, x: Any, indices: Any) -> list[LocalJacob
 
 @compiled_on_numbers
 def averaged_sort(equation: Equation, line: Line) -> dict[tuple[int, int], LocalJacobian] | None:
-    """∂o/∂i = for how much of the line i is the o-th; what is sorted along with it moves alike.
+    """Return ∂o/∂i, the share of the line on which i is the o-th; other operands move alike.
 
     Where the first key has no derivative, or is not the only one, the order is that of the point.
     """
@@ -421,7 +421,7 @@ def averaged_sort(equation: Equation, line: Line) -> dict[tuple[int, int], Local
 
 @rule_for("sort", axes=axis_labels.mixing_along("dimension"), average=averaged_sort)
 def sort_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], LocalJacobian]:
-    """Every operand is moved by the same permutation; equal keys as JAX leaves them."""
+    """Move every operand by the same permutation, which leaves equal keys as JAX does."""
     shape = values[0].shape
     params = equation.params
     *_, source = jax.lax.sort(
@@ -435,7 +435,7 @@ def sort_jacobian(equation: Equation, *values: Any) -> dict[tuple[int, int], Loc
 
 @compiled_on_numbers
 def averaged_top_k(equation: Equation, line: Line) -> dict[tuple[int, int], LocalJacobian]:
-    """∂o/∂i = for how much of the line i is the o-th largest."""
+    """Return ∂o/∂i, the share of the line on which i is the o-th largest."""
     x, out = line.values[0], equation.outputs[0].shape
     axis = _axis_of_top_k(equation) % x.ndim
     weights = averaged_order(line, axis, largest=out[axis])
@@ -444,7 +444,7 @@ def averaged_top_k(equation: Equation, line: Line) -> dict[tuple[int, int], Loca
 
 @rule_for("top_k", "approx_top_k", average=averaged_top_k)
 def top_k_jacobian(equation: Equation, x: Any) -> dict[tuple[int, int], LocalJacobian]:
-    """∂o/∂i = 1 where o was read from i."""
+    """Return ∂o/∂i = 1 where o was read from i."""
     _, indices = equation.bind(x)
     source = jnp.take_along_axis(positions(x.shape), indices, _axis_of_top_k(equation))
     return {(0, 0): Movement(source, x.shape, source.shape)}

@@ -1,7 +1,7 @@
-"""JAX's own derivative of an equation: a program from cotangents to cotangents, and what it says.
+"""JAX's own derivative of an equation: a program from cotangents to cotangents, and what it tells.
 
-Whatever JAX can differentiate in reverse has one, and so has a function with a derivative of its
-author's. The program is traced once. Run on unit cotangents it gives the rows of the Jacobian. Its
+Whatever JAX can differentiate in reverse has one, and so has a function whose derivative its author
+wrote. The program is traced once. Run on unit cotangents it gives the rows of the Jacobian. Its
 equations tell which inputs and outputs it connects, and whether it is linear. The backward rule of
 a ``jax.custom_vjp`` can be any function: one that clips, normalises or rounds a gradient has no
 Jacobian.
@@ -34,24 +34,24 @@ from semijax.trace.graph import Equation, Graph, as_arrays, build
 from semijax.trace.primitives import primitives
 
 CUSTOM_LINEAR = {*primitives("custom_lin")}
-"""What stands for a ``jax.custom_vjp`` in the program that JAX derives forward."""
+"""The primitive that stands for a ``jax.custom_vjp`` in the program that JAX derives forward."""
 
 TOLERANCE = 2e-3
-"""How far from linear a backward rule may be, relative to the largest of its results."""
+"""The allowed deviation of a backward rule from linear, relative to its largest result."""
 
 _LOOKED_INTO: contextvars.ContextVar[frozenset[Any]] = contextvars.ContextVar(
     "looked_into", default=frozenset()
 )
-"""The primitives whose derivative's program is being followed: there may be one in its own."""
+"""The primitives whose derivative's program is being followed: one may occur in its own."""
 
 
 declare("custom_jvp_call", "custom_vjp_call", axes=called("call_jaxpr"))
 
 
 class Pullback:
-    """The vector-Jacobian product of an equation, of all its outputs and inputs together.
+    """The vector-Jacobian product of an equation, for all its outputs and inputs together.
 
-    JAX's rules are written for that: some do not know how to do with less. Complex arrays are their
+    JAX's rules are written for that; some cannot do with less. Complex arrays are given as their
     nodes.
 
     Attributes:
@@ -94,7 +94,7 @@ class Pullback:
         return [as_real(results[o]) for o in self.outputs]
 
     def __call__(self, *cotangents: jax.Array) -> list[jax.Array]:
-        """The cotangents of the inputs in ``wrt``."""
+        """Return the cotangents of the inputs in ``wrt``."""
         pulled = self._run(*cotangents)
         if self._is_verified is None:
             return pulled
@@ -117,7 +117,10 @@ class Pullback:
             return jax.extend.core.jaxpr_as_fun(self.program)(*cotangents)
 
     def _refuse_left_over_values(self) -> None:
-        """Where nothing has a number yet, JAX would find out too late to say which rule it was."""
+        """Refuse values of a trace that has ended.
+
+        Where nothing has a number yet, JAX would find out too late to say which rule uses them.
+        """
         if compat.any_left_over():
             forward = jax.make_jaxpr(lambda *primals: jax.vjp(self._call, *primals)[0])
             used = [*forward(*self._primals).consts, *self.program.consts]
@@ -125,9 +128,9 @@ class Pullback:
                 raise jax.errors.UnexpectedTracerError("it belongs to a trace that has ended")
 
     def derivatives(self) -> dict[tuple[int, int], Derivative]:
-        """∂o/∂i by the positions of i and o, without those that have no edge whatever the values.
+        """Return ∂o/∂i by the positions of i and o, for the pairs that may have an edge.
 
-        They are the pairs that the program does not connect: an input that a rule ignores.
+        The program does not connect the others, as for an input that a rule ignores.
         """
         found = {}
         for i, dependence in zip(self.equation.wrt, self.dependences, strict=True):
@@ -139,16 +142,16 @@ class Pullback:
 
     @functools.cached_property
     def graph(self) -> Graph | None:
-        """The program's; None where it has none, because it writes to arrays."""
+        """The program's graph; None where it has none because it writes to arrays."""
         try:
             return build(self.program)
         except NotImplementedError:
             return None
 
-    # Whether it is linear.
+    # Linearity.
 
     def _is_surely_linear(self) -> bool:
-        """By its equations, or because no author has written a backward rule."""
+        """Tell whether it is linear by its equations, or for lack of an author's backward rule."""
         linear = Form.ZERO, Form.LINEAR
         if all(dependence.form in linear for dependence in self.dependences):
             return True
@@ -159,7 +162,7 @@ class Pullback:
             return False
 
     def _verify(self) -> None:
-        """Try it on random cotangents: now, or when the program runs that it is traced for.
+        """Test linearity on random cotangents: now, or when the program it is traced for runs.
 
         Raises:
             NotImplementedError: if it is not linear.
@@ -172,7 +175,7 @@ class Pullback:
                 raise _not_linear(self.equation)
 
     def _looks_linear(self) -> jax.Array:
-        """Whether sums and multiples of cotangents are pulled back to sums and multiples."""
+        """Tell whether sums and multiples of cotangents are pulled back to sums and multiples."""
         avals = self.program.in_avals
         large = 2.0 ** min(20, *(jnp.finfo(v.dtype).maxexp // 2 for v in avals))
         us, vs = (
@@ -196,7 +199,7 @@ class Pullback:
 
 
 def _differentiates(equation: Equation) -> bool:
-    """Whether a function's derivative is the one its author's code has: tried on random numbers.
+    """Tell, by trying random numbers, whether a function's derivative is that of its code.
 
     That of a straight-through estimator is not.
     """
@@ -211,7 +214,7 @@ def _differentiates(equation: Equation) -> bool:
 
 
 _DIFFERENTIATED: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-"""Of functions that were tried, whether their derivative is the one their code has."""
+"""The functions that were tried, each with whether its derivative is that of its code."""
 
 
 def _agrees_with_its_code(equation: Equation, closed: Any) -> bool:
@@ -247,7 +250,7 @@ def _agrees_with_its_code(equation: Equation, closed: Any) -> bool:
 
 
 def _without_rules(closed: Any) -> Callable[..., list[Any]]:
-    """The function of a jaxpr, differentiated as its code is, whatever rules there are inside."""
+    """Return the function of a jaxpr, differentiated as its code is, whatever rules are inside."""
 
     def function(*args: Any) -> list[Any]:
         jaxpr, consts = compat.open_jaxpr(closed)
@@ -273,7 +276,7 @@ def _agree(a: jax.Array, b: jax.Array, tolerance: float) -> jax.Array:
 
 
 def _assured(holds: jax.Array, error: Exception) -> jax.Array:
-    """True, for what must wait until it is known to hold; if it does not, the program fails."""
+    """Return ``holds``, checked when the program runs: if it is not True, the program fails."""
 
     def check(holds: np.ndarray) -> np.ndarray:
         if not np.all(holds):
@@ -305,7 +308,7 @@ def _closes_over_a_value(equation: Equation) -> NotImplementedError:
 
 
 def _author_name(equation: Equation) -> str:
-    """The name of the function that has a rule."""
+    """Return the name of the function that has a rule."""
     if equation.is_atomic or equation.primitive not in FUNCTIONS:
         return equation.name
     called, _ = compat.open_jaxpr(equation.params["call_jaxpr"])
@@ -313,7 +316,7 @@ def _author_name(equation: Equation) -> str:
 
 
 def _contains(jaxpr: Any, wanted: Collection[Any]) -> bool:
-    """Whether any of these primitives is in a jaxpr, or in one within."""
+    """Tell whether any of these primitives is in a jaxpr, or in one within it."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     return any(
         equation.primitive in wanted
@@ -326,7 +329,7 @@ def _contains(jaxpr: Any, wanted: Collection[Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Derivative:
-    """∂o/∂i of an equation, both in real numbers.
+    """The derivative ∂o/∂i of an equation, with both in real numbers.
 
     Attributes:
         pullback: the equation's.
@@ -355,27 +358,27 @@ class Derivative:
 
     @property
     def selects(self) -> bool:
-        """Whether there is a selection on the way: 0 comes back for what it does not select."""
+        """True if there is a selection on the way: 0 comes back for what it does not select."""
         return self.pullback.dependences[self._result].selected
 
     @property
     def _argument(self) -> int:
-        """Which of the program's inputs the output's cotangent is."""
+        """The position of the output's cotangent among the program's inputs."""
         return self.pullback.outputs.index(self.o)
 
     @property
     def _result(self) -> int:
-        """Which of the program's results the input's cotangent is."""
+        """The position of the input's cotangent among the program's results."""
         return self.equation.wrt.index(self.i)
 
     def pull(self, cotangent: jax.Array) -> jax.Array:
-        """The vector-Jacobian product: a cotangent of the output to one of the input."""
+        """Apply the vector-Jacobian product: map a cotangent of the output to one of the input."""
         cotangents = [jnp.zeros(v.shape, v.dtype) for v in self.pullback.program.in_avals]
         cotangents[self._argument] = cotangent
         return self.pullback(*cotangents)[self._result]
 
     def diagonal(self) -> jax.Array:
-        """Its weights, of a function that works element by element."""
+        """Return its weights, for a function that works element by element."""
         ones = jnp.ones(self.x.shape, self.out.dtype)
         line, values = self.pullback.line, self.pullback.values
         if line is None or line.moving != {self.i} or len(self.x.shape) != values[self.i].ndim:
@@ -393,9 +396,9 @@ class Derivative:
         return secant(function, derivative, *line.ends(self.i))
 
     def push(self, tangent: jax.Array) -> jax.Array:
-        """The Jacobian-vector product: a tangent of the input to one of the output.
+        """Apply the Jacobian-vector product: map a tangent of the input to one of the output.
 
-        By the transpose of ``pull``: a function may have no other.
+        It is the transpose of ``pull``: a function may have no other.
 
         Raises:
             Exception: whatever JAX raises where it cannot transpose.
@@ -405,7 +408,7 @@ class Derivative:
 
     @functools.cached_property
     def graph(self) -> Graph | None:
-        """That of the program, as far as it leads to the result."""
+        """The program's graph, as far as it leads to the result."""
         graph = self.pullback.graph
         if graph is None:
             return None
@@ -419,13 +422,13 @@ class Derivative:
         )
 
     def batch_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The axes that are carried along: those of the input, and the same of the output."""
+        """Return the axes that are carried along: those of the input and the same of the output."""
         return batch_axes(self.graph, self._argument) if self.graph else ((), ())
 
     def connections(self, *, of_outputs: bool) -> Callable[[jax.Array], jax.Array] | None:
-        """A function from a mask of outputs to the inputs that edges join them to, or vice versa.
+        """Return a map from a mask of outputs to the inputs that edges join to them, or vice versa.
 
-        There is an edge, of whatever weight, where a path leads inside of a function that
+        There is an edge, of whatever weight, where a path leads inside a function that
         ``atomic`` made one node, or through the program of the derivative that its author gave it.
 
         Args:
@@ -433,7 +436,7 @@ class Derivative:
 
         Returns:
             The function, or None where there are no such paths, or they cannot be followed. Then
-            an edge is what does not weigh 0.
+            an edge is whatever does not weigh 0.
         """
         # They need all rules, this one among them.
         from semijax import sweep

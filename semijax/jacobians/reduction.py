@@ -20,19 +20,19 @@ from semijax.trace.primitives import primitives
 
 @rule_for("reduce_sum", axes=axis_labels.reduced, same_for_both_parts=True, linear_in=EVERY)
 def reduce_sum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1."""
+    """Return ∂o/∂i = 1."""
     return [Reduction(None, x.shape, equation.outputs[0].shape, tuple(equation.params["axes"]))]
 
 
 @rule_for("reduce_prod", axes=axis_labels.reduced)
 def reduce_prod_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i is the product of the others, by JAX's own derivative."""
+    """Return ∂o/∂i, the product of the others, by JAX's own derivative."""
     return [_reduction(equation, x)]
 
 
 @compiled_on_numbers
 def averaged_extremum(equation: Equation, line: Line) -> list[LocalJacobian]:
-    """∂o/∂i = for how much of the line i is the largest; those equal all along share it."""
+    """Return ∂o/∂i, the share of the line on which i is largest; those equal all along share it."""
     axes, out = tuple(equation.params["axes"]), equation.outputs[0].shape
     x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
     weights = shares_of_largest_over(x, r, axes)
@@ -40,7 +40,7 @@ def averaged_extremum(equation: Equation, line: Line) -> list[LocalJacobian]:
 
 
 def shares_of_largest_over(x: jax.Array, r: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """``shares_of_largest`` over some axes."""
+    """Compute ``shares_of_largest`` over some axes."""
     last = range(-len(axes), 0)
 
     def flat(array: jax.Array) -> jax.Array:
@@ -52,7 +52,7 @@ def shares_of_largest_over(x: jax.Array, r: jax.Array, axes: Sequence[int]) -> j
 
 
 def sign_of_extremum(equation: Equation) -> int:
-    """−1 for a minimum, which is the maximum of the negative."""
+    """Return −1 for a minimum, which is the maximum of the negative, and 1 for a maximum."""
     return -1 if equation.primitive in MINIMA else 1
 
 
@@ -61,7 +61,7 @@ MINIMA = {*primitives("reduce_min", "reduce_window_min", "cummin", "pmin")}
 
 @rule_for("reduce_max", "reduce_min", axes=axis_labels.reduced, average=averaged_extremum)
 def reduce_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1/n for the n winners; 0 for the others, which were not selected."""
+    """Return ∂o/∂i = 1/n for the n winners; 0 for the others, which were not selected."""
     reduction = _reduction(equation, x)
     assert reduction.weights is not None
     return [dataclasses.replace(reduction, selected=reduction.weights != 0)]

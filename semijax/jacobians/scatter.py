@@ -23,7 +23,7 @@ OPERAND_AND_UPDATES = slice(0, 3, 2)
 def scatter_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:
-    """∂o/∂i = 1 where o was written from i; what was overwritten has no edge."""
+    """Return ∂o/∂i = 1 where o was written from i; what was overwritten has no edge."""
     params = equation.params
     own = positions(x.shape)
     source = lax.scatter(
@@ -44,7 +44,7 @@ def scatter_jacobian(
 
 @compiled_on_numbers
 def averaged_extrema(equation: Equation, line: Line) -> list[LocalJacobian | None]:
-    """∂o/∂i = the share of the line on which o is i, of the operand's element and the updates."""
+    """Return ∂o/∂i, the share of the line on which o is i, among operand and updates."""
     x, _, updates = line.values
     targets = _targets(equation, *line.values)
     own = positions(x.shape)
@@ -73,7 +73,7 @@ def averaged_extrema(equation: Equation, line: Line) -> list[LocalJacobian | Non
 def scatter_reduce_jacobian(
     equation: Equation, x: Any, indices: Any, updates: Any
 ) -> list[LocalJacobian | None]:
-    """∂o/∂i by JAX's own derivative; an update out of bounds has no edge."""
+    """Compute ∂o/∂i by JAX's own derivative; an update out of bounds has no edge."""
 
     def function(x: Any, updates: Any) -> Any:
         return equation.bind(x, indices, updates)[0]
@@ -102,11 +102,11 @@ def scatter_reduce_jacobian(
 SCATTER_ADD, SCATTER_MIN = primitive("scatter-add"), primitive("scatter-min")
 
 EXTREMA = primitives("scatter-min", "scatter-max")
-"""What they do not select, of the operand and of the updates, has a derivative of 0."""
+"""Scatters whose derivative is 0 for what they do not select of the operand and the updates."""
 
 
 def _targets(equation: Equation, x: Any, indices: Any, updates: Any) -> jax.Array:
-    """The position in the output that every update goes to; −1 for those that are dropped."""
+    """Return the position in the output that every update goes to; −1 for those dropped."""
     numbers = equation.params["dimension_numbers"]
     windows = iter(numbers.update_window_dims)
     dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)

@@ -32,24 +32,24 @@ from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
 PATCHES_BYTES = 2**26
-"""What all taps of a convolution read is stored for one contraction, if it is not larger."""
+"""The size up to which all that a convolution's taps read is stored for one contraction."""
 
 
 class Axes(NamedTuple):
-    """How many axes come before the windowed ones, and after."""
+    """The numbers of axes before and after the windowed ones."""
 
     before: int
     after: int = 0
 
     def config(self, padding: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
-        """Padding of the windowed axes for all of them."""
+        """Extend the padding of the windowed axes to all axes."""
         none = (0, 0, 0)
         return ((none,) * self.before) + tuple(padding) + ((none,) * self.after)
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Where a window lies: output o and tap k read padded position ``o·stride + k·dilation``.
+    """The place of a window: output o and tap k read padded position ``o·stride + k·dilation``.
 
     All tuples are over the windowed axes, which come last.
 
@@ -82,16 +82,16 @@ class Geometry:
         )
 
     def pad(self, elements: Elements, zero: Elements, lead: int) -> Elements:
-        """From the input's elements to those of the padded input; ``lead`` axes come before."""
+        """Map the input's elements to those of the padded input; ``lead`` axes come before."""
         return el.pad(elements, zero, ((0, 0, 0),) * lead + self.padding)
 
     def unpad(self, elements: Elements, zero: Elements, lead: Shape) -> Elements:
-        """From the padded input's elements to the input's."""
+        """Map the padded input's elements to the input's."""
         padding = ((0, 0, 0),) * len(lead) + self.padding
         return el.unpad(elements, zero, padding, (*lead, *self.in_shape))
 
     def read(self, padded: Elements, tap: Any, lead: Shape) -> Elements:
-        """What every output reads at this tap."""
+        """Return what every output reads at this tap."""
         box = el.dynamic_slice(padded, self._starts(tap, lead), self._box(lead))
         none = jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), box)
         return el.unpad(box, none, self._steps(lead), (*lead, *self.out_shape))
@@ -99,7 +99,7 @@ class Geometry:
     def accumulate(
         self, semiring: Semiring, padded: Elements, parts: Elements, tap: Any, lead: Shape
     ) -> Elements:
-        """⊕ what comes from every output at this tap to where it was read."""
+        """Add (⊕) what comes from every output at this tap to where it was read."""
         starts = self._starts(tap, lead)
         zero = semiring.zero((), semiring.dtype(parts))
         parts = el.pad(parts, zero, self._steps(lead))
@@ -107,16 +107,16 @@ class Geometry:
         return el.dynamic_update_slice(padded, el.cast_like(box, padded), starts)
 
     def patches(self, elements: Elements, zero: Elements, axes: Axes) -> Elements:
-        """What every output reads, tap by tap: the windowed axes become ``[taps, *out_shape]``.
+        """Return what outputs read, tap by tap: the windowed axes become ``[taps, *out_shape]``.
 
-        Where that is padding, 0̄.
+        Padding is 0̄.
         """
         padded = el.pad(elements, zero, axes.config(self.padding))
         first, steps = (0,) * len(self.window), self.strides
         return self._stacked(padded, axes, first, 1, self.out_shape, steps)
 
     def readers(self, elements: Elements, zero: Elements, axes: Axes) -> Elements:
-        """What every input is read by: the windowed axes become ``[taps, *in_shape]``.
+        """Return what reads every input: the windowed axes become ``[taps, *in_shape]``.
 
         The outputs lie ``stride`` apart in the padded input; between them, and outside, is 0̄.
         """
@@ -141,7 +141,7 @@ class Geometry:
         shape: Shape,
         steps: Shape,
     ) -> Elements:
-        """For every tap k the box of a shape that begins at ``first ± k · dilation``."""
+        """Stack, for every tap k, the box of a shape that begins at ``first ± k · dilation``."""
 
         def at(tap: tuple[int, ...], leaf: jax.Array) -> jax.Array:
             box = [slice(None)] * axes.before
@@ -176,7 +176,7 @@ class Geometry:
 @arrays("selected", "weights")
 @dataclasses.dataclass(frozen=True)
 class Pooling(LocalJacobian):
-    """Every output reads the elements in its window.
+    """A Jacobian in which every output reads the elements in its window.
 
     Attributes:
         geometry: the window, over all axes.
@@ -247,7 +247,7 @@ class Pooling(LocalJacobian):
 @arrays("weights")
 @dataclasses.dataclass(frozen=True)
 class Convolution(LocalJacobian):
-    """o[g, o, n, y] = Σ_{c, k} lhs[g, c, n, y·s + k·d] rhs[g, o, c, k]: a contraction per tap.
+    """A contraction per tap: o[g, o, n, y] = Σ_{c, k} lhs[g, c, n, y·s + k·d] rhs[g, o, c, k].
 
     Attributes:
         weights: the other operand: rhs for the edges from lhs, lhs for those from rhs; of the
@@ -366,7 +366,7 @@ class Convolution(LocalJacobian):
         return out.invert(el.reshape(pushed, shape, out.canonical))
 
     def _at_once(self, semiring: Semiring, lead: Shape, spatial: Shape) -> bool:
-        """Whether all taps are worth one contraction of what is then stored for each of them.
+        """Tell whether all taps are worth one contraction of what is then stored for each of them.
 
         Where outputs lie far apart, most of the inputs are read at a few taps only.
         """
@@ -383,10 +383,10 @@ class Convolution(LocalJacobian):
         source: Layout,
         target: Layout,
     ) -> Elements:
-        """One contraction over taps and channels.
+        """Contract once, over taps and channels.
 
         Args:
-            semiring: whose elements.
+            semiring: that of the elements.
             gather: what stores the elements at every tap.
             kernels: ``[groups, rows, taps, channels]``.
             elements: those of one side of the convolution.
@@ -424,7 +424,7 @@ class Convolution(LocalJacobian):
         return kernels.transpose(3, 0, 1, 2)
 
     def _padded_lhs(self) -> tuple[jax.Array, jax.Array]:
-        """The padded input, and where it is not padding."""
+        """Return the padded input, and a mask of where it is not padding."""
         weights = self.layouts[0].apply(accumulated(self.weights))
         inside = jnp.ones(self.geometry.in_shape, bool)
         padded = self.geometry.pad(weights, jnp.zeros((), weights.dtype), 3)
@@ -441,7 +441,7 @@ class Convolution(LocalJacobian):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How an operand of a convolution becomes [groups, a, b, *spatial].
+    """The way an operand of a convolution becomes [groups, a, b, *spatial].
 
     Attributes:
         shape: the operand's shape.
@@ -461,16 +461,16 @@ class Layout:
 
     @property
     def channels_last(self) -> bool:
-        """Whether the operand itself is [b, *spatial, groups and a]."""
+        """True if the operand itself is [b, *spatial, groups and a]."""
         rank = len(self.shape) - 1
         return self.order == (rank, rank + 1, *range(rank))
 
     def apply(self, elements: Elements) -> Elements:
-        """From the operand's shape to the canonical one."""
+        """Map from the operand's shape to the canonical one."""
         return el.transpose(el.reshape(elements, self.shape, self._grouped()), self.order)
 
     def invert(self, elements: Elements) -> Elements:
-        """From the canonical shape to the operand's."""
+        """Map from the canonical shape to the operand's."""
         grouped = el.transpose(elements, tuple(np.argsort(self.order)))
         return el.reshape(grouped, self._grouped(), self.shape)
 
@@ -495,7 +495,7 @@ def _layout(shape: Shape, split: tuple[int, int], first: int, second: int, spati
 
 @rule_for("conv_general_dilated", bilinear=True)
 def conv_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJacobian]:
-    """∂o/∂lhs is the kernel slid over the input, ∂o/∂rhs the input slid over the kernel."""
+    """Return ∂o/∂lhs, the kernel slid over the input, and ∂o/∂rhs, the input over the kernel."""
     params = equation.params
     lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
     out_shape = equation.outputs[0].shape
@@ -539,13 +539,13 @@ def _pooling_geometry(equation: Equation, in_shape: Shape) -> Geometry:
 
 @rule_for("reduce_window_sum", linear_in=EVERY)
 def reduce_window_sum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 for i in o's window."""
+    """Return ∂o/∂i = 1 for i in o's window."""
     return [Pooling(_pooling_geometry(equation, x.shape))]
 
 
 @compiled_on_numbers
 def averaged_window_extremum(equation: Equation, line: Line) -> list[LocalJacobian]:
-    """∂o/∂i = for how much of the line i is the largest of the window."""
+    """Return ∂o/∂i, the share of the line on which i is the largest of the window."""
     x, r = (sign_of_extremum(equation) * end for end in line.ends(0))
     geometry = _pooling_geometry(equation, x.shape)
     nothing = jnp.asarray(-jnp.inf, x.dtype)
@@ -561,7 +561,7 @@ def averaged_window_extremum(equation: Equation, line: Line) -> list[LocalJacobi
 
 @rule_for("reduce_window_max", "reduce_window_min", average=averaged_window_extremum)
 def reduce_window_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJacobian]:
-    """∂o/∂i = 1 for the element of the window that JAX's derivative selects, 0 for the others."""
+    """Return ∂o/∂i = 1 for the element of the window that JAX's derivative selects, else 0."""
     selected = _selected(
         lambda tangent: jax.jvp(lambda x: equation.bind(x)[0], (x,), (tangent,))[1], x
     )
@@ -572,7 +572,7 @@ def reduce_window_extremum_jacobian(equation: Equation, x: Any) -> list[LocalJac
 def select_and_gather_add_jacobian(
     equation: Equation, tangents: Any, operand: Any
 ) -> list[LocalJacobian | None]:
-    """O reads from ``tangents`` the element that wins the window of ``operand``."""
+    """Read from ``tangents`` the element that wins the window of ``operand``."""
     selected = _selected(lambda tangent: equation.bind(tangent, operand)[0], tangents)
     return [Pooling(_pooling_geometry(equation, tangents.shape), selected), None]
 
@@ -581,10 +581,10 @@ declare("select_and_scatter_add", linear_in=FIRST)
 
 
 def _selected(select: Callable[[jax.Array], jax.Array], x: Any) -> jax.Array:
-    """The positions that a selection picks, found by letting it pick digits of the positions.
+    """Find the positions that a selection picks by letting it pick digits of the positions.
 
-    A digit is exact in the dtype. Where a window has nothing in it but padding the
-    result is any number: nothing is there that could be equal to it.
+    A digit is exact in the dtype. Where a window holds nothing but padding, the result is
+    arbitrary: nothing there could equal it.
     """
     base = 2 ** min(7, jnp.finfo(x.dtype).nmant + 1)
     own = positions(x.shape)

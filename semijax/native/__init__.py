@@ -1,9 +1,9 @@
-"""Native kernels for the CPU: the contractions of semirings that are no matrix product.
+"""Native kernels for the CPU: the semiring contractions that are not matrix products.
 
 XLA compiles a contraction with ``max`` to loops that keep their results in memory; the kernels keep
 them in registers, as a matrix product does, and there is nothing to compile. They are an
 accelerator, never a requirement: where the extension is missing, on other devices and for other
-dtypes the XLA form computes the same numbers. Derivatives are those of the XLA form.
+dtypes, the XLA form computes the same numbers. Derivatives are those of the XLA form.
 
 The environment variable ``SEMIJAX_NATIVE``, read when semijax is imported, is ``off`` to do without
 the kernels, or the instruction set to use: ``avx512``, ``avx2`` or ``baseline`` (otherwise the best
@@ -30,11 +30,11 @@ from jax import lax
 from semijax.native.calls import KERNELS, Arrays, ColumnsFirst, contraction, summation
 
 LONGEST_LIST = 32
-"""How many numbers an element may have at most."""
+"""The most numbers that an element may have."""
 
 
 def _load() -> ctypes.CDLL | None:
-    """The extension with its kernels registered, or None where it can't be had."""
+    """Load the extension and register its kernels, or return None where it can't be had."""
     found = importlib.util.find_spec(f"{__name__}._contractions")  # beside this file or not
     try:
         if found is None or found.origin is None:
@@ -61,7 +61,7 @@ _library = None if _wanted == "off" else _load()
 
 
 def target() -> str | None:
-    """The instruction set in use; None where there are no native kernels."""
+    """Return the instruction set in use; None where there are no native kernels."""
     return _library.semijax_target().decode() if _library else None
 
 
@@ -72,7 +72,7 @@ def use(target: str) -> bool:
 
 if _wanted not in ("", "off") and not use(_wanted):
     raise ValueError(
-        f"SEMIJAX_NATIVE={_wanted!r} is no instruction set that there are kernels for here; "
+        f"SEMIJAX_NATIVE={_wanted!r} is no instruction set with kernels here; "
         f"unset, it is {target()!r}."
     )
 
@@ -82,9 +82,9 @@ _layout: contextvars.ContextVar[ColumnsFirst] = contextvars.ContextVar("layout")
 
 @contextlib.contextmanager
 def laid_out(layout: ColumnsFirst) -> Iterator[None]:
-    """Within, contractions read and write arrays in this layout.
+    """Let contractions read and write arrays in this layout within the context.
 
-    Nothing depends on it but what is copied: XLA transposes what lies there otherwise.
+    Only what is copied depends on it: XLA transposes arrays that lie in memory otherwise.
     """
     token = _layout.set(layout)
     try:
@@ -94,7 +94,7 @@ def laid_out(layout: ColumnsFirst) -> Iterator[None]:
 
 
 def layout() -> ColumnsFirst:
-    """The layout that operands of a contraction have here."""
+    """Return the layout that operands of a contraction have here."""
     return _layout.get(ColumnsFirst())
 
 
@@ -103,7 +103,7 @@ _off: contextvars.ContextVar[bool] = contextvars.ContextVar("off")
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
-    """What is traced within does without kernels."""
+    """Do without kernels in what is traced within the context."""
     token = _off.set(True)
     try:
         yield
@@ -114,7 +114,7 @@ def off() -> Iterator[None]:
 def on_cpu(
     kernel: str, other: Callable[..., Arrays], weights: jax.Array, *elements: jax.Array
 ) -> Arrays:
-    """``other(weights, *elements)``, a contraction, computed by a kernel where it runs on the CPU.
+    """Compute the contraction ``other(weights, *elements)``, by a kernel where it runs on the CPU.
 
     Args:
         kernel: its name: one of the kinds of contraction in ``contraction.h``.
@@ -144,12 +144,12 @@ def on_cpu(
 def sum_on_cpu(
     kernel: str, other: Callable[..., Arrays], axes: tuple[int, ...], *elements: jax.Array
 ) -> Arrays:
-    """``other(*elements)``, the ⊕ over some axes, computed by a kernel where it runs on the CPU.
+    """Compute ``other(*elements)``, the ⊕ over some axes, by a kernel where it runs on the CPU.
 
     Args:
-        kernel: of the contraction that this is one of, with weights of 1.
+        kernel: that of the contraction which this is with weights of 1.
         other: the same in XLA's operations.
-        axes: which, in ascending order.
+        axes: those axes, in ascending order.
         elements: arrays of any shape; those of ``"largest"`` have one more axis.
     """
     numbers = elements[0].shape[-1:] if kernel == "largest" else ()
@@ -161,7 +161,7 @@ def sum_on_cpu(
 
 
 def add_on_cpu(kernel: str, other: Callable[..., Arrays], a: Arrays, b: Arrays) -> Arrays:
-    """``other(*a, *b)``, the ⊕ of two, computed by a kernel where it runs on the CPU."""
+    """Compute ``other(*a, *b)``, the ⊕ of two, by a kernel where it runs on the CPU."""
     numbers = a[0].shape[-1:] if kernel == "largest" else ()
     same = [x.shape for x in a] == [x.shape for x in b]
     if not same or not _worthwhile(a[0].shape) or not _supported((*a, *b), numbers):
@@ -195,7 +195,7 @@ def _in_xla(other: Callable[..., Arrays], *operands: jax.Array) -> Arrays:
 
 
 def _worthwhile(columns: Sequence[int]) -> bool:
-    """Whether there are enough columns for a vector of them."""
+    """Tell whether there are enough columns for a vector of them."""
     return math.prod(columns) >= 8
 
 
@@ -211,6 +211,6 @@ def _supported(elements: Arrays, numbers: tuple[int, ...], weights: Any = jnp.fl
 
 
 def _partly_manual() -> bool:
-    """Whether this is in a ``shard_map`` over some of the axes: no call is partitioned there."""
+    """Tell whether this is in a ``shard_map`` over some axes: no call is partitioned there."""
     mesh = jax.sharding.get_abstract_mesh()
     return 0 < len(mesh.manual_axes) < len(mesh.axis_names)

@@ -1,4 +1,4 @@
-"""Calls of native kernels as operations of JAX, with rules for ``vmap`` and for sharded arrays."""
+"""Calls of native kernels as JAX operations, with rules for ``vmap`` and for sharded arrays."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import PartitionSpec
 
 KERNELS = {"largest": 1, "hull": 2, "count": 1, "mass": 1, "mean": 2, "entropy": 2}
-"""The kernels, and how many arrays their elements are."""
+"""The kernels, and the number of arrays that hold their elements."""
 
 Arrays = tuple[jax.Array, ...]
 
 
 class ColumnsFirst(NamedTuple):
-    """Which operands of a contraction are transposed in memory.
+    """The operands of a contraction that are transposed in memory.
 
     That is, the weights are ``[B, K, M]`` there, or the elements ``[B, N, K]`` and the result
     ``[B, N, M]``.
@@ -32,7 +32,7 @@ class ColumnsFirst(NamedTuple):
 
 
 def _call(kernel: str, layout: ColumnsFirst, weights: jax.Array, elements: Arrays) -> Arrays:
-    """The kernel itself: operands and result are as in memory."""
+    """Call the kernel itself: operands and result are as in memory."""
     batch, *of_weights = weights.shape
     _, *of_elements = elements[0].shape
     rows, columns = of_weights[layout.weights], of_elements[not layout.elements]
@@ -45,7 +45,7 @@ def _call(kernel: str, layout: ColumnsFirst, weights: jax.Array, elements: Array
 
 @functools.cache
 def contraction(kernel: str, layout: ColumnsFirst, lists: int) -> Callable[..., Arrays]:
-    """A kernel of arrays that are as in memory; ``vmap`` makes it one larger contraction.
+    """Make a kernel of arrays that are as in memory; ``vmap`` makes it one larger contraction.
 
     Args:
         kernel: its name.
@@ -89,7 +89,7 @@ def contraction(kernel: str, layout: ColumnsFirst, lists: int) -> Callable[..., 
 
 
 def _merge(x: jax.Array, axis: int) -> jax.Array:
-    """What is mapped over the first axis as one array, that many times as large along ``axis``."""
+    """Merge the first axis, which is mapped over, into ``axis``."""
     n, *shape = x.shape
     shape[axis] *= n
     return jnp.moveaxis(x, 0, axis).reshape(shape)
@@ -104,11 +104,11 @@ def _split(x: jax.Array, axis: int, n: int, size: int) -> jax.Array:
 
 @functools.cache
 def summation(kernel: str, axes: tuple[int, ...], ndim: int, lists: int) -> Callable[..., Arrays]:
-    """The kernel with weights of 1: ⊕ over some axes.
+    """Make the kernel with weights of 1: ⊕ over some axes.
 
     Args:
         kernel: its name.
-        axes: which, ascending.
+        axes: those axes, ascending.
         ndim: how many axes the elements' arrays have.
         lists: how many of them are not the elements' own: 1 for lists of numbers.
     """
@@ -147,7 +147,7 @@ def summation(kernel: str, axes: tuple[int, ...], ndim: int, lists: int) -> Call
 
 
 def _all_batched(size: int, arrays: Arrays, batched: Any) -> Arrays:
-    """All of them batched, along the first axis."""
+    """Batch all of them along the first axis."""
     return tuple(
         x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
         for x, is_batched in zip(arrays, batched, strict=True)
@@ -157,13 +157,13 @@ def _all_batched(size: int, arrays: Arrays, batched: Any) -> Arrays:
 def _sharded(
     call: Callable[..., Arrays], operands: Sequence[str], results: Sequence[str], whole: str
 ) -> Callable[..., Arrays]:
-    """``call`` with a rule for sharded operands.
+    """Give ``call`` a rule for sharded operands.
 
     Args:
         call: computes a part of the results from the parts of the operands.
         operands: a letter for each of an operand's axes.
         results: the same for the results.
-        whole: the axes of which ``call`` needs all.
+        whole: the axes that ``call`` needs whole.
     """
 
     def shardings(mesh: Any, axes: dict[str, Any]) -> tuple[Any, Any]:
@@ -196,5 +196,5 @@ def _sharded(
 
 
 def _over(letters: str, aval: Any) -> dict[str, Any]:
-    """Over which mesh axes an array's axes are sharded; a spec may be shorter than the array."""
+    """Map an array's axes to the mesh axes they are sharded over; a spec may have fewer axes."""
     return dict(zip(letters, getattr(aval.sharding, "spec", ()), strict=False))

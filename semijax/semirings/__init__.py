@@ -1,4 +1,4 @@
-"""What is computed of the paths: the semirings."""
+"""The semirings: what is computed from the paths."""
 
 from semijax.semirings.base import Semiring
 from semijax.semirings.expectation import Entropy, Expectation, PathLength, Weighted

@@ -1,4 +1,4 @@
-"""Paths apart: those that have an edge in a part of the graph, and those that have none."""
+"""Paths told apart: those with an edge in a part of the graph, and those without."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semijax.semirings.wrapper import Wrapper
 
 
 class Parts(NamedTuple):
-    """The elements of the paths with no edge in there, and of those with one at least."""
+    """The elements of the paths with no edge in the part, and of those with at least one."""
 
     around: Elements
     through: Elements
@@ -22,7 +22,7 @@ class Parts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AroundThrough(Wrapper):
-    """Another semiring, with an automaton of two states: not yet there, and has been there.
+    """Another semiring, with an automaton of two states: not yet inside, and has been inside.
 
     An element is the pair ⟨a, t⟩ of what the paths around a part of the graph add up to, and those
     through it, each counted once however often it enters:
@@ -30,7 +30,7 @@ class AroundThrough(Wrapper):
         ⟨a₁, t₁⟩ ⊕ ⟨a₂, t₂⟩ = ⟨a₁ ⊕ a₂, t₁ ⊕ t₂⟩
         ⟨a₁, t₁⟩ ⊗ ⟨a₂, t₂⟩ = ⟨a₁ ⊗ a₂, a₁ ⊗ t₂ ⊕ t₁ ⊗ (a₂ ⊕ t₂)⟩
 
-    An edge of weight w is ⟨lift(w), 0̄⟩ outside of the part and ⟨0̄, lift(w)⟩ inside.
+    An edge of weight w is ⟨lift(w), 0̄⟩ outside the part and ⟨0̄, lift(w)⟩ inside.
 
     Attributes:
         of: the semiring.
@@ -80,10 +80,10 @@ class AroundThrough(Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class _Within(AroundThrough):
-    """The same on edges inside: whatever path takes one has been there.
+    """The same on edges inside: any path that takes one has been there.
 
     Attributes:
-        outside: the semiring whose 0̄ the paths around are then.
+        outside: the semiring whose 0̄ then stands for the paths around.
     """
 
     outside: Semiring = dataclasses.field(kw_only=True)

@@ -1,4 +1,4 @@
-"""What a semiring must know, and what follows from that.
+"""The base class of semirings: what one must define, and what follows from that.
 
 A commutative semiring (K, ⊕, ⊗, 0̄, 1̄): ⊕ and ⊗ are associative and commutative, ⊗ distributes over
 ⊕, 0̄ is the identity of ⊕ and annihilates, 1̄ is the identity of ⊗. Because ⊗ distributes, the
@@ -8,7 +8,7 @@ for backpropagation: Du et al. 2023, §3).
 A subclass defines ``zero, one, lift, add, mul`` and, if the number to report is not the element
 itself, ``readout``. Everything else has a default that works for any semiring. A subclass overrides
 an operation to be faster, never to mean something else; and it overrides what tables, shares and
-pictures ask (``units``, ``best``, ``log_size``, ``size_of``) where the default does not fit the
+pictures ask for (``units``, ``best``, ``log_size``, ``size_of``) where the default does not fit the
 number that it reads.
 """
 
@@ -33,7 +33,7 @@ class Semiring:
 
     The *elements* of an array of shape ``S`` are any pytree of arrays of shape ``S + trailing``,
     the same ``trailing`` for every ``S``. Weights always come as floating point arrays of at least
-    float32, but for ``contract``'s. Tables and legends call a semiring ``str(semiring)``.
+    float32, except ``contract``'s. Tables and legends call a semiring ``str(semiring)``.
 
     Example:
         The strongest path, in logarithms:
@@ -53,62 +53,64 @@ class Semiring:
     """
 
     units: ClassVar[str | None] = None
-    """What ``readout`` returns: ``"weight"`` (reported in the input's dtype), ``"nats"``, … ."""
+    """The unit of the ``readout``: ``"weight"`` (reported in the input's dtype), ``"nats"``, … ."""
 
     additive: ClassVar[bool] = False
-    """Whether ⊕ adds up what the paths have, as a linear map does; see ``by_operation``."""
+    """True if ⊕ adds up what the paths have, as a linear map does; see ``by_operation``."""
 
     zero_weight_is_no_path: ClassVar[bool] = False
-    """Whether lift(0) is 0̄: a path of weight 0 is then as good as none.
+    """True if lift(0) is 0̄: a path of weight 0 is then as good as none.
 
-    Set it where that holds, to be faster. For the signed maximum it does not: a path of weight 0 is
-    larger than one of weight −3.
+    Set it where that holds, to be faster. It does not hold for the signed maximum: a path of weight
+    0 is larger than one of weight −3.
     """
 
     best: ClassVar[Literal["size", "largest", "smallest"]] = "size"
-    """Which element wins: that of the largest ``log_size``, or the one that reads the largest or
-    the smallest number. Set it where numbers have signs that matter, as for a signed maximum.
+    """The winning element, by the largest ``log_size``, or by the largest or smallest number read.
+
+    Set it where numbers have signs that matter, as for a signed maximum.
     """
 
     size_of: ClassVar[str | None] = None
-    """What ``log_size`` measures, for legends: None for the absolute value of what ``readout``
-    returns. Set it together with ``log_size``.
+    """The name of what ``log_size`` measures, for legends; None for ``readout``'s absolute value.
+
+    Set it together with ``log_size``.
     """
 
     # What a subclass must define.
 
     def zero(self, shape: Shape, dtype: Any) -> Elements:
-        """0̄, "no path", for an array of ``shape``; ``dtype`` is floating, at least float32."""
+        """Return 0̄, "no path", for ``shape``; ``dtype`` is floating, at least float32."""
         raise NotImplementedError(f"{type(self).__name__} must define zero(shape, dtype)")
 
     def one(self, shape: Shape, dtype: Any) -> Elements:
-        """1̄, "the empty path", for an array of ``shape``."""
+        """Return 1̄, "the empty path", for an array of ``shape``."""
         raise NotImplementedError(f"{type(self).__name__} must define one(shape, dtype)")
 
     def lift(self, weights: jax.Array) -> Elements:
-        """The elements of paths of a single edge with these local derivatives."""
+        """Return the elements of paths of a single edge with these local derivatives."""
         raise NotImplementedError(f"{type(self).__name__} must define lift(weights)")
 
     def add(self, a: Elements, b: Elements) -> Elements:
-        """⊕, elementwise: the paths of ``a`` and the paths of ``b``."""
+        """Compute ⊕, elementwise: the paths of ``a`` and the paths of ``b``."""
         raise NotImplementedError(f"{type(self).__name__} must define add(a, b)")
 
     def mul(self, a: Elements, b: Elements) -> Elements:
-        """⊗, elementwise: every path of ``a`` followed by every path of ``b``."""
+        """Compute ⊗, elementwise: every path of ``a`` followed by every path of ``b``."""
         raise NotImplementedError(f"{type(self).__name__} must define mul(a, b)")
 
     def readout(self, elements: Elements) -> Any:
-        """The statistic to report, an array or a pytree of arrays. The elements, by default."""
+        """Return the statistic to report, an array or pytree of arrays; the elements by default."""
         return elements
 
-    # What shares, winners and pictures ask.
+    # What shares, winners and pictures ask for.
 
     def log_size(self, elements: Elements) -> jax.Array:
-        """The logarithm of the size of elements, which shares are shares of; −∞ for 0̄.
+        """Return the logarithm of the elements' size, the quantity that shares divide; −∞ for 0̄.
 
         By default the size is the absolute value of the number that ``readout`` returns. Override
-        it, and set ``size_of``, where that number is a logarithm already, or is not what can be
-        shared out, as the mean length of paths is not, or overflows though the elements do not.
+        it, and set ``size_of``, where that number is already a logarithm, cannot be shared out
+        (such as the mean length of paths), or overflows though the elements do not.
 
         Returns:
             An array of the shape that these are the elements of.
@@ -129,7 +131,7 @@ class Semiring:
         return jnp.where(none, -jnp.inf, jnp.log(jnp.abs(jnp.where(none, 1, numbers))))
 
     def is_zero(self, elements: Elements) -> jax.Array:
-        """Where elements are 0̄, "no path": where they equal ``zero``.
+        """Tell where elements are 0̄, "no path": where they equal ``zero``.
 
         Override it where some of the numbers of 0̄ mean nothing.
         """
@@ -141,16 +143,16 @@ class Semiring:
     # What follows; override for speed.
 
     def at(self, equation: Any) -> Semiring:
-        """The semiring to use on the edges of ``equation``: itself, unless a lift depends on it."""
+        """Return the semiring for edges of ``equation``: itself, unless a lift depends on it."""
         del equation
         return self
 
     def settle(self, elements: Elements) -> Elements:
-        """What comes out of an equation, as ⊕ is to combine it with what comes from others."""
+        """Return what comes out of an equation in the form in which ⊕ combines it with others."""
         return elements
 
     def by_operation(self, absent: bool = False) -> Semiring:
-        """The same statistic with whole equations for edges: ⊕ only where branches of arrays meet.
+        """Return the statistic with whole equations as edges: ⊕ only where branches of arrays meet.
 
         Inside an equation contributions are added, as in an ordinary pullback. Where ⊕ adds, that
         makes no difference.
@@ -160,7 +162,7 @@ class Semiring:
                 ``OperationGranularity``.
 
         Raises:
-            TypeError: where nobody has said what the statistic is then.
+            TypeError: where no such statistic is defined.
         """
         if self.additive:
             return self
@@ -170,22 +172,22 @@ class Semiring:
         )
 
     def scale(self, weights: jax.Array, elements: Elements) -> Elements:
-        """``lift(weights) ⊗ elements``; both of the same shape."""
+        """Compute ``lift(weights) ⊗ elements``; both have the same shape."""
         return self.mul(self.lift(weights), elements)
 
     def scale_selected(
         self, weights: jax.Array, selected: jax.Array, elements: Elements
     ) -> Elements:
-        """``scale``, where an edge that was not selected lets nothing infinite pass, nor NaN.
+        """Apply ``scale``, but let nothing infinite, nor NaN, pass an edge that was not selected.
 
-        The branch that ``where`` did not take, and what a clamp cut off, is an edge of weight 0,
-        and 0 · ∞ is not a number. JAX's transpose selects instead: 0 goes on, whatever arrives. So
-        here: what is not finite becomes, across such an edge, what a finite element becomes. 0̄
-        stays 0̄, for the edge is still an edge.
+        The branch that ``where`` did not take is an edge of weight 0, as is what a clamp cut off,
+        and 0 · ∞ is not a number. JAX's transpose selects instead: 0 goes on, whatever arrives. It
+        is the same here: across such an edge, what is not finite becomes what a finite element
+        becomes. 0̄ stays 0̄, for the edge is still an edge.
 
-        By default 1̄ takes the place of an element any number of which is not finite, unless it is
-        0̄. Override it where elements other than 0̄ have infinite numbers that mean something, as
-        those of ``TopK`` tell how many paths there are.
+        By default 1̄ replaces an element with a number that is not finite, unless it is 0̄. Override
+        it where infinite numbers in elements other than 0̄ mean something: those of ``TopK`` tell
+        how many paths there are.
 
         Args:
             weights: array of the elements' shape, 0 where not selected.
@@ -200,17 +202,17 @@ class Semiring:
         return self.scale(weights, el.where(kept, elements, instead))
 
     def pass_through(self, elements: Elements) -> Elements:
-        """``lift(1) ⊗ elements``: what an edge of weight 1 does (nothing, where lift(1) is 1̄)."""
+        """Apply an edge of weight 1: ``lift(1) ⊗ elements`` (no change where lift(1) is 1̄)."""
         return self.scale(jnp.ones(self.shape(elements), self.dtype(elements)), elements)
 
     def sum(self, elements: Elements, axes: tuple[int, ...]) -> Elements:
-        """⊕ over ``axes`` (non-negative, leading axes only), by halving: ⌈log₂ n⌉ additions."""
+        """Compute ⊕ over ``axes`` (non-negative, leading only) by halving: ⌈log₂ n⌉ additions."""
         for axis in sorted(axes, reverse=True):
             elements = self._sum_axis(elements, axis)
         return elements
 
     def contract(self, weights: jax.Array, elements: Elements) -> Elements:
-        """The batched matrix product of the semiring: ⊕ₖ lift(weights[b,m,k]) ⊗ elements[b,k,n].
+        """Compute the semiring's batched matrix product: ⊕ₖ lift(weights[b,m,k]) ⊗ elements[b,k,n].
 
         Args:
             weights: array of shape ``[B, M, K]``; may be narrower than float32.
@@ -238,7 +240,7 @@ class Semiring:
         return fold(depth, term, self.add, zero, block)
 
     def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
-        """⊕ of the elements that go to the same segment, as ``jax.ops.segment_sum``.
+        """Compute ⊕ of the elements that go to the same segment, like ``jax.ops.segment_sum``.
 
         Args:
             elements: elements of shape ``[N]``.
@@ -269,12 +271,12 @@ class Semiring:
     # Helpers.
 
     def shape(self, elements: Elements) -> Shape:
-        """The shape of the array that these are the elements of."""
+        """Return the shape of the array that these are the elements of."""
         leaf, scalar = jax.tree.leaves(elements)[0], jax.tree.leaves(self.element_type())[0]
         return leaf.shape[: leaf.ndim - scalar.ndim]
 
     def _each_number(self, holds: Callable[..., jax.Array], *elements: Elements) -> jax.Array:
-        """Where something holds of all numbers of an element."""
+        """Tell where something holds for all numbers of an element."""
         axes = len(self.shape(elements[0]))
         found = jax.tree.leaves(el.map_leaves(holds, *elements))
         return functools.reduce(
@@ -301,18 +303,18 @@ class Semiring:
         return el.map_leaves(lambda leaf: leaf.squeeze(axis), elements)
 
     def dtype(self, elements: Elements) -> Any:
-        """The floating dtype that these elements are carried in."""
+        """Return the floating dtype that these elements are carried in."""
         floats = [
             x.dtype for x in jax.tree.leaves(elements) if jnp.issubdtype(x.dtype, jnp.floating)
         ]
         return jnp.result_type(jnp.float32, *floats)
 
     def element_type(self, dtype: Any = jnp.float32) -> Elements:
-        """The shapes and dtypes of the elements of one node, carried in ``dtype``."""
+        """Return the shapes and dtypes of the elements of one node, carried in ``dtype``."""
         return _element_type(self, jnp.dtype(dtype), jax.dtypes.canonicalize_dtype(jnp.int64))
 
     def bytes_per_element(self, dtype: Any) -> int:
-        """How many bytes the elements of one node take."""
+        """Return how many bytes the elements of one node take."""
         leaves = jax.tree.leaves(self.element_type(dtype))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 

@@ -10,18 +10,23 @@ import jax.numpy as jnp
 from jax import lax
 
 BLOCK = 16
-"""How many terms are combined at once. XLA unrolls a reduction this short, vectorises it over the
-other axes and fuses it with what it reads, so the terms themselves are never stored."""
+"""The number of terms that are combined at once.
+
+XLA unrolls a reduction this short, vectorises it over the other axes and fuses it with what it
+reads, so the terms themselves are never stored.
+"""
 
 DERIVATIVE_BLOCK = 4
 """The same for derivatives, which do store the terms of a block."""
 
 BLOCK_BYTES = 2**24
-"""The terms of a block, which may be stored, are not much larger."""
+"""The rough limit on the size of a block's terms, which may be stored."""
 
 LIFTED_BYTES = 2**18
-"""The lifted weights of a block are not much larger. XLA's scheduler for the CPU lifts all matrices
-of a model at the beginning, unless it is in a loop."""
+"""The rough limit on the size of a block's lifted weights.
+
+XLA's scheduler for the CPU lifts all matrices of a model at the beginning, unless it is in a loop.
+"""
 
 
 def fold(
@@ -31,13 +36,13 @@ def fold(
     zero: Any,
     block: int = BLOCK,
 ) -> Any:
-    """``term(0, n₀) ⊕ term(n₀, n₁) ⊕ …``: ``depth`` indices, a block of them at a time.
+    """Compute ``term(0, n₀) ⊕ term(n₀, n₁) ⊕ …``: ``depth`` indices, a block of them at a time.
 
     Args:
-        depth: how many there are.
+        depth: the number of indices.
         term: from the first index (perhaps traced) and the number of indices to their ⊕.
         add: ⊕ of two terms.
-        zero: what ⊕ leaves as it is; the result where there are no indices.
+        zero: the identity of ⊕; the result where there are no indices.
         block: how many indices a term has: all of them if there are no more than two blocks.
     """
     if depth == 0:
@@ -55,7 +60,7 @@ def fold(
 
 
 def fold_sum(depth: int, term: Callable[[Any, int], Any], block: int = BLOCK) -> Any:
-    """``fold`` with the ordinary sum of arrays, or of pytrees of them."""
+    """Apply ``fold`` with the ordinary sum of arrays, or of pytrees of them."""
     shapes = jax.eval_shape(lambda: term(0, min(depth, block)))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return fold(depth, term, lambda a, b: jax.tree.map(jnp.add, a, b), zero, block)

@@ -16,7 +16,7 @@ from semijax.semirings.mass import MASS
 
 
 class Weighted(NamedTuple):
-    """``log_mass`` = log Σ|w(path)|, in nats, and ``mean``, the statistic of the paths.
+    """The pair of ``log_mass`` = log Σ|w(path)|, in nats, and ``mean``, the paths' statistic.
 
     Where ``log_mass`` is −∞ there is no distribution, and ``mean`` may be any number.
     """
@@ -27,7 +27,7 @@ class Weighted(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LogMassSemiring(LogSumSemiring):
-    """⟨log Z, m⟩ with ⊕ averaging ``m`` by mass and ⊗ adding it: the expectation semiring.
+    """The expectation semiring: ⟨log Z, m⟩ with ⊕ averaging ``m`` by mass and ⊗ adding it.
 
     With p₁ = Z₁/(Z₁+Z₂) and p₂ likewise, Z being carried as its logarithm:
 

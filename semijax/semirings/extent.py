@@ -1,4 +1,4 @@
-"""Where paths lead: the range of the numbers that lie at their ends."""
+"""The ends of paths: the range of the numbers that lie there."""
 
 from __future__ import annotations
 

@@ -14,13 +14,15 @@ from semijax.semirings.base import Semiring
 from semijax.semirings.wrapper import Wrapper
 
 STAGED = {"lift", "add", "mul", "scale", "scale_selected", "sum", "segment_sum"}
-"""The operations to trace once. The others are constants or next to nothing, and contractions are
-staged by who calls them."""
+"""The operations to trace once.
+
+The others are constants or cost next to nothing, and contractions are staged by their callers.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Jitted(Wrapper):
-    """The same semiring, every operation of which is traced once for the shapes it meets.
+    """The same semiring, with every operation traced once for the shapes it meets.
 
     The equations of a model have few shapes and each needs several operations: tracing them anew
     for each would take longer than tracing the model.

@@ -1,4 +1,4 @@
-"""Sums of sizes, carried as logarithms: at no depth does anything overflow or vanish.
+"""Sums of sizes, carried as logarithms: nothing overflows or vanishes at any depth.
 
 The mass of a 12-layer BERT's paths is beyond float32; its logarithm is 200. Contractions are
 ordinary matrix products of numbers in a scale of their own; where a part of a sum falls below the
@@ -27,14 +27,14 @@ Arrays = tuple[jax.Array, ...]
 
 
 class LogSumSemiring(Semiring):
-    """(ℝ≥0, +, ×) in logarithms: ⊕ is log(e^a + e^b), ⊗ is +, 0̄ is −∞ and 1̄ is 0.
+    """The semiring (ℝ≥0, +, ×) in logarithms: ⊕ is log(e^a + e^b), ⊗ is +, 0̄ is −∞ and 1̄ is 0.
 
-    The elements are an array, log Z in nats. Those of a subclass that carries a statistic too are
-    two, ⟨log Z, m⟩, see ``LogMassSemiring``; everything here is written for both.
+    The elements are an array, log Z in nats. A subclass that also carries a statistic has two,
+    ⟨log Z, m⟩, see ``LogMassSemiring``; everything here is written for both.
 
     Attributes:
-        kernel: the native one of its contraction.
-        surprisal: whether ⊕ adds to the statistic the surprisal −log p of the share it has.
+        kernel: the native kernel of its contraction.
+        surprisal: whether ⊕ adds to the statistic the surprisal −log p of its share.
     """
 
     kernel: ClassVar[str]
@@ -43,7 +43,7 @@ class LogSumSemiring(Semiring):
     zero_weight_is_no_path = True
 
     def sizes(self, weights: jax.Array) -> jax.Array:
-        """Numbers whose absolute values are the sizes of edges of these weights: the weights."""
+        """Return numbers whose absolute values are the edges' sizes: by default, the weights."""
         return weights
 
     def zero(self, shape: Shape, dtype: Any) -> Elements:
@@ -101,7 +101,7 @@ class LogSumSemiring(Semiring):
 def _masses(
     semiring: LogSumSemiring, logs: jax.Array, means: Sequence[jax.Array]
 ) -> Sequence[jax.Array]:
-    """Z, and Z · (m − log Z), or Z · m: what is added up."""
+    """Return what is added up: Z, and Z · (m − log Z) or Z · m."""
     masses = jnp.exp(logs)
     surprisals = _finite(logs) if semiring.surprisal else 0
     return [masses, *(masses * (mean - surprisals) for mean in means)]
@@ -110,7 +110,7 @@ def _masses(
 def _result(
     semiring: LogSumSemiring, mass: jax.Array, totals: Sequence[jax.Array], log_scale: jax.Array
 ) -> Arrays:
-    """From sums of these, in units of a scale."""
+    """Turn sums of ``_masses``, in units of a scale, into log Z and m."""
     some = or_one(mass)
     means = [_quotient(total, some) for total in totals]
     if semiring.surprisal:
@@ -172,7 +172,7 @@ def _add_jvp(semiring: LogSumSemiring, primals: Any, tangents: Any) -> tuple[Arr
 
 
 def _log_ratio(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The difference log Z₁ − log Z₂, bounded where one of them is infinite; 0 where both are."""
+    """Compute log Z₁ − log Z₂, bounded where one of them is infinite; 0 where both are."""
     bound = -2 * np.log(jnp.finfo(a.dtype).tiny)  # there the smaller share is 0
     return jnp.where(a == b, 0, lax.clamp(-bound, a - b, bound))
 
@@ -197,8 +197,8 @@ def _contract_by_xla(semiring: LogSumSemiring, weights: jax.Array, *arrays: jax.
         lambda: jnp.zeros((), bool),
         lambda: _lost(weights, logs, trusted),
     )
-    # An infinite mass has no scale, and reads as NaN; term by term it is infinite. A mean of
-    # infinite masses is none: there NaN is right, and the terms would give a number.
+    # An infinite mass has no scale, and reads as NaN; term by term it is infinite. There is no
+    # mean of infinite masses: there NaN is right, and the terms would give a number.
     unknown = jnp.isnan(result[0])
     again = again if means else again | unknown.any()
     # A loop of no steps, unless something was lost: unlike lax.cond, it stays so under vmap.
@@ -235,7 +235,7 @@ def _scaled_contract(
 def _looped_contract(
     semiring: LogSumSemiring, weights: jax.Array, arrays: Arrays, count: Any
 ) -> Arrays:
-    """The first ``count`` terms, one by one: slow, and there is no scale to fall below."""
+    """Sum the first ``count`` terms one by one: slow, but there is no scale to fall below."""
     batch, rows, _ = weights.shape
     shape = (batch, rows, arrays[0].shape[2])
 
@@ -251,20 +251,20 @@ def _looped_contract(
 
 
 def _scales(weights: jax.Array, logs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The largest weight of every row, and the logarithm of the largest mass of every column."""
+    """Return every row's largest weight, and the logarithm of every column's largest mass."""
     row = jnp.max(weights, 2, keepdims=True, initial=0)
     row = jnp.maximum(row, -jnp.min(weights, 2, keepdims=True, initial=0))
     return lax.stop_gradient((row, jnp.max(logs, 1, keepdims=True, initial=-jnp.inf)))
 
 
 def _least_trusted(weights: jax.Array) -> float:
-    """The smallest sum, of terms of at most 1, beside which those that underflow don't matter."""
+    """Return the least sum of terms of at most 1 beside which those that underflow don't matter."""
     info = jnp.finfo(weights.dtype)
     return float(info.tiny / info.eps) * max(1, weights.shape[2])
 
 
 def _lost(weights: jax.Array, logs: jax.Array, trusted: jax.Array) -> jax.Array:
-    """Whether an entry that can't be trusted has any path at all."""
+    """Tell whether an entry that can't be trusted has any path at all."""
     edges = (weights != 0).astype(weights.dtype)
     paths = matmul(edges, (logs != -jnp.inf).astype(weights.dtype))
     return jnp.max(jnp.where(trusted < 1, paths, 0), initial=0) > 0
@@ -300,10 +300,10 @@ def _contract_tangent(
 
 @jax.custom_batching.custom_vmap
 def _anywhere(flags: jax.Array) -> jax.Array:
-    """Whether one of them holds; under vmap, whether one does in all of the batch.
+    """Tell whether one of them holds; under vmap, whether one does anywhere in the batch.
 
-    So a ``lax.cond`` stays one under vmap. JAX would make a select of it, which evaluates both
-    branches, and whose operands, as tangents, can then not be transposed.
+    A ``lax.cond`` thus stays one under vmap. JAX would turn it into a select, which evaluates both
+    branches and whose operands, being tangents, could then not be transposed.
     """
     return jnp.any(flags)
 
@@ -318,7 +318,7 @@ def _anywhere_in_batch(
 def _looped_tangent(
     semiring: LogSumSemiring, primals: Any, tangents: Any, result: Arrays
 ) -> Arrays:
-    """The derivative of a contraction, by terms.
+    """Compute the derivative of a contraction term by term.
 
     With s the logarithms of the terms' masses and p their shares of the mass:
     d log Z = Σ p ds, and dm = Σ p dmₖ + Σ p (mₖ − m [− log p, for the entropy]) ds.
@@ -350,7 +350,7 @@ def _looped_tangent(
 
 @jax.custom_jvp
 def log_abs(weights: jax.Array) -> jax.Array:
-    """log|w|; −∞ at 0 with derivative 0 there (the path has no mass, and no way to get any)."""
+    """Compute log|w|; −∞ at 0 with derivative 0 there (no mass, and no way to get any)."""
     return jnp.log(jnp.abs(weights))
 
 
@@ -362,7 +362,7 @@ def _log_abs_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_jvp
 def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
-    """``a / b``; JAX's own derivative would divide by b², which underflows long before b does."""
+    """Compute ``a / b``; JAX's own derivative divides by b², which underflows long before b."""
     return a / b
 
 
@@ -374,15 +374,15 @@ def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _surprisal(p: jax.Array) -> jax.Array:
-    """−p log p, 0 at 0."""
+    """Compute −p log p, 0 at 0."""
     return -p * jnp.log(or_one(p))
 
 
 def or_one(values: jax.Array) -> jax.Array:
-    """1 in place of 0: to be divided by, where nothing is to be divided."""
+    """Put 1 in place of 0: a divisor for where nothing is to be divided."""
     return jnp.where(values == 0, 1, values)
 
 
 def _finite(logs: jax.Array) -> jax.Array:
-    """0 in place of ±∞: of −∞, what it is multiplied with, or scales, is 0; and ∞ has no scale."""
+    """Put 0 in place of ±∞: what −∞ is multiplied with, or scales, is 0, and ∞ has no scale."""
     return jnp.where(jnp.isinf(logs), 0, logs)

@@ -14,17 +14,17 @@ from semijax.semirings.base import Semiring
 from semijax.semirings.order import TopK
 
 ZERO = -1e12
-"""What stands for log 0, the weight of a path over a dead edge: no path at all is −∞."""
+"""The stand-in for log 0, the weight of a path over a dead edge; no path at all is −∞."""
 
 RANGE = 600.0
-"""How far, in nats, what a matrix product adds up may be apart: not everything else underflows."""
+"""The widest spread, in nats, of what a matrix product adds up: beyond it, the rest underflows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LogAbsMaxProduct(Semiring):
-    """log of the largest |weight|; ``ZERO`` and less where it is 0, −∞ where there is no path.
+    """The log of the largest |weight|; ``ZERO`` or less where it is 0, −∞ where there is no path.
 
-    To be carried in float64.
+    It is to be carried in float64.
     """
 
     units = "nats"
@@ -61,7 +61,7 @@ class LogAbsMaxProduct(Semiring):
         return self.zero((count,), elements.dtype).at[kept].max(elements, mode="drop")
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        """By products of numbers that are scaled to 1 at most, where that loses nothing."""
+        """Contract by products of numbers scaled to at most 1, where that loses nothing."""
         largest = jnp.max(elements, 1, keepdims=True, initial=-jnp.inf)
         some = jnp.where(jnp.isfinite(elements) & (elements > ZERO / 2), elements, jnp.inf)
         smallest = jnp.min(some, 1, keepdims=True, initial=jnp.inf)
@@ -79,7 +79,7 @@ class LogAbsMaxProduct(Semiring):
     def _scaled_contract(
         self, weights: jax.Array, elements: jax.Array, largest: jax.Array
     ) -> jax.Array:
-        # TopK(1) knows no path, −∞, from a path of weight 0.
+        # TopK(1) tells no path, −∞, from a path of weight 0.
         sizes = jnp.where(elements == -jnp.inf, -jnp.inf, jnp.exp(elements - largest))
         found = TopK(1).contract(weights, sizes[..., None])[..., 0]
         logs = jnp.where(found == 0, ZERO, jnp.log(jnp.where(found > 0, found, 1)))

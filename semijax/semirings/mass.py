@@ -1,4 +1,4 @@
-"""How much flows, and by how many paths: sums that are carried as logarithms."""
+"""The mass that flows, and the number of paths: sums that are carried as logarithms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import lax
 from semijax.semirings.log_sum import LogSumSemiring
 
 MASS = "the gradient's mass Z = Σ|path weight|"
-"""What shares of masses are shares of."""
+"""The quantity that shares of masses divide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,13 @@ class AbsSumProduct(LogSumSemiring):
     Z grows exponentially with depth: that of a 12-layer BERT is beyond float32. The elements are
     log Z, and everything that compares masses (shares, winners, pictures) compares these. Only the
     mass that is read overflows, to ``inf``, where Z itself is too large for the dtype;
-    ``raw=True`` gives the logarithm. It is the logarithm that is rounded: of a large Z some digits
-    fewer are right. The derivative of |w| at 0 is 0.
+    ``raw=True`` gives the logarithm. Since the logarithm is what is rounded, a large Z has a
+    few fewer correct digits. The derivative of |w| at 0 is 0.
 
     Source: the normaliser of Du et al. 2023, Eq. 6.
 
     Example:
-        A path of weight 2, 200 times over: 2²⁰⁰ is no float32.
+        A path of weight 2, 200 times over: 2²⁰⁰ is beyond float32.
 
         >>> import jax, semijax as sj
         >>> f = lambda x: jax.lax.fori_loop(0, 200, lambda _, c: 2 * c, x)
@@ -63,6 +63,6 @@ class PathCount(LogSumSemiring):
     kernel = "count"
 
     def sizes(self, weights: jax.Array) -> jax.Array:
-        """1 where there is an edge of non-zero weight, 0 where not, NaN where nobody knows."""
+        """Return 1 where there is an edge of non-zero weight, 0 where not, NaN where unknown."""
         weights = lax.stop_gradient(weights)
         return jnp.where(jnp.isnan(weights), weights, (weights != 0).astype(weights.dtype))

@@ -90,7 +90,7 @@ def _scale(weights: jax.Array, interval: Interval) -> Interval:
 
 @_scale.defjvp
 def _scale_jvp(primals: Any, tangents: Any) -> tuple[Interval, Interval]:
-    # The ends of an empty interval times a weight of 0 are no number, nor is any derivative there.
+    # The ends of an empty interval times a weight of 0 are NaN, as is any derivative there.
     (weights, interval), (_, d_interval) = primals, tangents
     empty = _is_empty(interval)
     finite = weights, Interval(*_ends_or_0(empty, interval))
@@ -107,7 +107,7 @@ def _is_empty(interval: Interval) -> jax.Array:
 
 
 def _ends_or_0(empty: jax.Array, interval: Interval) -> Sequence[jax.Array]:
-    """The ends, to be multiplied; where empty they are infinite, and 0 · ∞ is no number."""
+    """Return the ends to multiply: 0 where empty, as they are infinite there and 0 · ∞ is NaN."""
     return [jnp.where(empty, 0, end) for end in interval]
 
 
@@ -143,17 +143,17 @@ class MinProduct(SignedSemiring):
 class OperationGranularity(SignedSemiring):
     """The largest and the smallest weight, with whole equations for edges.
 
-    What the public code of Du et al. 2023 computes for its max: a pair of numbers per element goes
-    through an equation as through a linear map, each number by itself; the larger and the smaller
-    of the two then compete where branches of arrays meet. Entries of 0 of the linear map, as of
-    elements that a slice leaves out, are weights of 0.
+    This is what the public code of Du et al. 2023 computes for its max: a pair of numbers per
+    element goes through an equation as through a linear map, each number by itself; the larger and
+    the smaller of the two then compete where branches of arrays meet. Entries of 0 in the linear
+    map, such as those of elements that a slice leaves out, are weights of 0.
 
-    Not a dynamic programme over paths of any graph: a sum over a maximum is no path's weight.
+    It is not a dynamic programme over paths of any graph: a sum over a maximum is no path's weight.
 
     Attributes:
-        of: whose statistic it reads, that of a signed maximum or of ``AbsMaxProduct``.
+        of: the semiring whose statistic it reads: a signed maximum or ``AbsMaxProduct``.
         absent: whether to look for arrays that no path leads on from, which takes time. A sweep
-            leaves them out by itself, but for a ``AroundThrough`` one.
+            leaves them out by itself, except one over ``AroundThrough``.
     """
 
     of: Semiring
@@ -243,14 +243,14 @@ class _Linear(Semiring):
         high, low = (operation(*of_each) for of_each in zip(*ends, strict=True))
         if not self.absent:
             return Interval(high, low)
-        # Of summands all must be missing, of factors one.
+        # All summands must be missing, but only one factor.
         both = jnp.logical_or if operation is jnp.multiply else jnp.logical_and
         none = functools.reduce(both, [m.all() for m in missing])
         return Interval(jnp.where(none, -jnp.inf, high), jnp.where(none, jnp.inf, low))
 
 
 def _is_no_path(interval: Interval) -> jax.Array:
-    """Where it is 0̄ exactly: after a linear map an interval may stand the other way round."""
+    """Tell where it is 0̄ exactly: after a linear map an interval may be the other way round."""
     return (interval.max == -jnp.inf) & (interval.min == jnp.inf)
 
 
@@ -353,7 +353,7 @@ class TopK(Semiring):
         products = self._times(jnp.maximum(a, 0)[..., :, None], b[..., None, :])
         products = jnp.where((a == -jnp.inf)[..., :, None], -jnp.inf, products)
         products = products.reshape(*products.shape[:-2], self.k**2)
-        # Which places the others have is unknown where one is not a number.
+        # Where one is not a number, the places of the others are unknown.
         unknown = jnp.isnan(products).any(-1, keepdims=True)
         return jnp.where(unknown, jnp.nan, lax.top_k(products, self.k)[0])
 
@@ -376,7 +376,7 @@ class TopK(Semiring):
 
     def _contract_by_xla(self, weights: jax.Array, elements: jax.Array) -> Arrays:
         found = super().contract(weights, elements)
-        # Which places the others have is unknown where one is not a number.
+        # Where one is not a number, the places of the others are unknown.
         return (jnp.where(jnp.isnan(found[..., :1]), jnp.nan, found),)
 
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -389,7 +389,7 @@ class TopK(Semiring):
         return jnp.where(elements == -jnp.inf, 0, elements)
 
     def _times(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
-        # No path stays none, whatever the weight; 0 · ∞ would not be a number.
+        # No path stays no path, whatever the weight; 0 · ∞ would not be a number.
         missing = elements == -jnp.inf
         return jnp.where(missing, -jnp.inf, weights * jnp.where(missing, 0, elements))
 
@@ -400,7 +400,7 @@ class TopK(Semiring):
 
 @dataclasses.dataclass(frozen=True)
 class Reachability(Semiring):
-    """Whether any path of non-zero weight leads to the output.
+    """True where any path of non-zero weight leads to the output.
 
     ({False, True}, or, and), lift(w) = (w ≠ 0). Answers: can this input influence the output at
     all, here? A NaN weight is not known to be 0 and counts as an edge.

@@ -29,7 +29,7 @@ class Product(Wrapper):
         return Product(semirings, self.container)
 
     def split(self, elements: Any) -> tuple[Any, ...]:
-        """The members' parts of a container of elements, in the order of the members."""
+        """Return the members' parts of a container of elements, in the order of the members."""
         return tuple(self.container.flatten_up_to(elements))
 
     def join(self, parts: Sequence[Any]) -> Any:
@@ -37,13 +37,13 @@ class Product(Wrapper):
 
 
 def as_semiring(semiring: Any, granularity: str = "element") -> Semiring:
-    """A semiring, or the product of the semirings in a tuple, list or dict (nested as you like).
+    """Return a semiring, or the product of those in a tuple, list or dict (nested as you like).
 
     With granularity ``"op"``, what its ``by_operation`` returns.
 
     Raises:
-        TypeError: where there is something else, or a semiring that is not hashable, or one that
-            does not have the granularity.
+        TypeError: if it is something else, or a semiring that is not hashable, or one that does
+            not have the granularity.
         ValueError: if there is no such granularity.
     """
     if granularity not in GRANULARITIES:
@@ -53,7 +53,7 @@ def as_semiring(semiring: Any, granularity: str = "element") -> Semiring:
 
 
 GRANULARITIES = ("element", "op")
-"""What an edge is: between elements of arrays, or a whole equation."""
+"""The kinds of edges: between elements of arrays, or whole equations."""
 
 
 def _as_semiring(semiring: Any) -> Semiring:

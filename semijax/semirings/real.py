@@ -17,11 +17,11 @@ from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold_sum
 
 FEW_COLUMNS = 32
-"""Of a product with so many columns, to transpose the result costs less than it saves."""
+"""The most columns for which transposing a product beats computing its transpose."""
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The product of two matrices, in full precision on every device."""
+    """Multiply two matrices in full precision on every device."""
     if native.layout().elements and b.shape[2] > FEW_COLUMNS:  # write its transpose to memory
         dimensions = (((2,), (2,)), ((0,), (0,)))
         return lax.dot_general(b.mT, a, dimensions, precision=lax.Precision.HIGHEST).mT
@@ -31,7 +31,7 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 def sum_over_blocks(
     product: Callable[[jax.Array, Any], Any], weights: jax.Array, elements: Any
 ) -> Any:
-    """A sum of matrix products with something made of the weights, which is made in blocks.
+    """Sum matrix products with something made of the weights, which is made in blocks.
 
     Args:
         product: from a block of the weights, ``[B, M, k]``, and of the elements, ``[B, k, N]``, to

@@ -26,7 +26,7 @@ Arrays = tuple[jax.Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
-    """What a number of the answer is: a product of one of these planes, or the size of one."""
+    """The origin of a number of the answer: a product of one of these planes, or its size."""
 
     planes: tuple[int, ...]
     absolute: bool
@@ -34,11 +34,11 @@ class Selected:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What to select of the products of weights with elements of several numbers.
+    """A choice of what to select among products of weights with elements of several numbers.
 
     Attributes:
-        kernel: the native one.
-        numbers: of an element; what each of the answer's is, for its derivative.
+        kernel: the native kernel.
+        numbers: what each number of an element is in the answer, for its derivative.
         present: from the planes to masks of the numbers that are there, or None for all.
         by_blocks: the XLA form, from weights and planes to planes.
         stacked: whether the numbers of an element are a trailing axis, not arrays of their own.
@@ -51,7 +51,7 @@ class Selection:
     stacked: bool = False
 
     def planes(self, elements: Arrays) -> Arrays:
-        """The numbers of the elements, each an array of its own."""
+        """Return the numbers of the elements, each an array of its own."""
         if not self.stacked:
             return elements
         (stack,) = elements
@@ -92,14 +92,14 @@ def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arra
     planes, d_planes = selection.planes(elements), selection.planes(d_elements)
     present = selection.present(planes)
     products = _products(weights, planes, present, math.nan)  # NaN equals no number
-    # A factor that is not finite may not touch the derivatives of the products of others.
+    # A factor that is not finite must not touch the derivatives of the products of others.
     finite = [jnp.where(jnp.isfinite(x), x, 0) for x in (weights, *planes)]
     by_weights = _products(d_weights, finite[1:], present, 0)
     by_planes = _products(finite[0], d_planes, present, 0)
     values = selection.planes(found)
 
     def signs(start: Any, count: int) -> list[list[jax.Array]]:
-        """For every number, and every product it may be: 1 if it is, −1 if minus it, or 0."""
+        """Return, for every number and product it may be: 1 if it is, −1 if minus it, or 0."""
         here = products(start, count)
         return [
             [_sign(here[p], value[:, :, None], number.absolute) for p in number.planes]
@@ -135,9 +135,9 @@ def _products(
     absent: float,
     absolute: bool = False,
 ) -> Callable[[Any, int], list[jax.Array]]:
-    """The products of each plane at some of the indices k, or their sizes: ``[B, M, k, N]``.
+    """Return a function for each plane's products at some k, or their sizes: ``[B, M, k, N]``.
 
-    Where a plane has no number there is ``absent`` instead.
+    Where a plane has no number, ``absent`` stands instead.
     """
 
     def products(start: Any, count: int) -> list[jax.Array]:
@@ -166,10 +166,10 @@ def _sign(product: jax.Array, value: jax.Array, absolute: bool) -> jax.Array:
 
 
 def _largest_by_blocks(nothing: float, weights: jax.Array, planes: Arrays) -> Arrays:
-    """The largest sizes of products, descending, as many as there are planes; or ``nothing``.
+    """Return the largest sizes of products, descending, one for each plane; or ``nothing``.
 
-    The planes descend, and so whatever is selected of plane i, i larger products of the same weight
-    are selected too.
+    The planes descend, so with whatever is selected from plane i, i larger products of the same
+    weight are selected too.
     """
     k = len(planes)
     present = _numbers_there(planes) if nothing else (None,) * k
@@ -185,7 +185,7 @@ def _largest_by_blocks(nothing: float, weights: jax.Array, planes: Arrays) -> Ar
     none = jnp.full((batch, rows, planes[0].shape[2]), -1.0, planes[0].dtype)
     state = fold(depth, of_block, _merged, (_signed_bits(none),) * k)
     found = [jnp.where(bits < 0, nothing, _from_bits(bits)) for bits in state]
-    # Nobody knows which places the others have where one is not a number.
+    # Where one is not a number, the places of the others are unknown.
     unknown = jnp.isnan(found[0])
     return (found[0], *(jnp.where(unknown, jnp.nan, x) for x in found[1:]))
 
@@ -195,7 +195,7 @@ def _numbers_there(planes: Arrays) -> Sequence[Any]:
 
 
 def _sorted(bits: jax.Array, count: int) -> Arrays:
-    """The ``count`` largest over axis 2, descending."""
+    """Return the ``count`` largest over axis 2, descending."""
     if count == 1:
         return (bits.max(2),)
     largest: list[jax.Array] = [jnp.full_like(bits[:, :, 0], -1)] * count
@@ -210,7 +210,7 @@ def _sorted(bits: jax.Array, count: int) -> Arrays:
 
 
 def _merged(a: Arrays, b: Arrays) -> Arrays:
-    """The largest of two descending lists, as many as the first has."""
+    """Return the largest of two descending lists, as many as the first has."""
 
     def place(r: int) -> jax.Array:
         # In place r stands the largest of what is at least matched by r numbers before it.
@@ -222,7 +222,7 @@ def _merged(a: Arrays, b: Arrays) -> Arrays:
 
 
 def _hull_by_blocks(weights: jax.Array, planes: Arrays) -> Arrays:
-    """The largest and the smallest product of weights with the two ends of intervals.
+    """Return the largest and the smallest product of weights with the two ends of intervals.
 
     The hull of the products and 0 comes from comparing bits of one sign. Where all products have
     the same sign, the size of the smallest is the other end.
@@ -232,7 +232,7 @@ def _hull_by_blocks(weights: jax.Array, planes: Arrays) -> Arrays:
     crossing = (high >= 0) & (low <= 0)
     smaller = jnp.minimum(jnp.abs(high), jnp.abs(low))
     size = jnp.where(present, jnp.where(crossing, 0, smaller), jnp.inf)
-    # To mask the products would cost as much as to select: an end that is absent is 0, which an
+    # Masking the products would cost as much as selecting: an end that is absent is 0, which an
     # infinite weight makes NaN.
     ends = [jnp.where(present, end, 0) for end in planes]
     products = _products(weights, (*ends, size), (None,) * 3, 0)
@@ -268,7 +268,7 @@ def _intervals_there(planes: Arrays) -> Sequence[Any]:
 
 
 def _unsigned_bits(values: jax.Array) -> jax.Array:
-    """In the order of the values for those that are not negative, with NaN the largest.
+    """Return bits in the order of the values that are not negative, with NaN the largest.
 
     Negative values are larger than those, and the larger the more negative they are.
     """
@@ -276,12 +276,12 @@ def _unsigned_bits(values: jax.Array) -> jax.Array:
 
 
 def _signed_bits(values: jax.Array) -> jax.Array:
-    """In the order of the values for those that are not negative; negative values are smaller."""
+    """Return bits in the order of the values that are not negative; negative ones are smaller."""
     return lax.bitcast_convert_type(values, jnp.dtype(f"int{8 * values.dtype.itemsize}"))
 
 
 def _from_bits(bits: jax.Array) -> jax.Array:
-    """The floating point numbers of these bits."""
+    """Return the floating point numbers of these bits."""
     return lax.bitcast_convert_type(bits, jnp.dtype(f"float{8 * bits.dtype.itemsize}"))
 
 
@@ -291,12 +291,12 @@ LARGEST = Selection(
     lambda planes: (None,),
     functools.partial(_largest_by_blocks, 0.0),
 )
-"""The largest size of a product: of arrays, 0 where there is none."""
+"""The selection of the largest size of a product: for arrays, 0 where there is none."""
 
 
 @functools.cache
 def largest_sizes(k: int) -> Selection:
-    """The ``k`` largest sizes of products: of lists of k sizes that descend, −∞ after the last."""
+    """Make the selection of the ``k`` largest sizes, in descending lists, −∞ after the last."""
     return Selection(
         "largest",
         tuple(Selected(tuple(range(i + 1)), absolute=True) for i in range(k)),
@@ -312,4 +312,4 @@ HULL = Selection(
     _intervals_there,
     _hull_by_blocks,
 )
-"""The hull of intervals, the higher end first; the empty one is (−∞, ∞)."""
+"""The selection of the hull of intervals, the higher end first; the empty one is (−∞, ∞)."""

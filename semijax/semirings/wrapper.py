@@ -18,40 +18,40 @@ class Wrapper(Semiring):
 
     Every operation is forwarded to the semirings of the parts, and so is whatever they override for
     speed. A subclass says which these are and how elements are taken apart; it overrides what it
-    does otherwise.
+    does differently.
     """
 
     def wrapped(self) -> tuple[Semiring, ...]:
-        """The semiring of each part."""
+        """Return the semiring of each part."""
         raise NotImplementedError
 
     def rewrapped(self, semirings: tuple[Semiring, ...]) -> Semiring:
-        """The same wrapper around others."""
+        """Return the same wrapper around others."""
         raise NotImplementedError
 
     def split(self, elements: Elements) -> Sequence[Elements]:
-        """The parts of elements."""
+        """Return the parts of elements."""
         raise NotImplementedError
 
     def join(self, parts: Sequence[Any]) -> Any:
-        """Elements, or what is made of them, from the parts."""
+        """Join the parts to elements, or to what is made of them."""
         raise NotImplementedError
 
     def _call(self, semiring: Semiring, operation: str, operands: Any, static: int) -> Any:
-        """An operation of one of the semirings; the last ``static`` operands are no arrays."""
+        """Call an operation of one semiring; the last ``static`` operands are not arrays."""
         del static
         return getattr(semiring, operation)(*operands)
 
     def _forward(
         self, operation: str, *operands: Any, elements: Sequence[int] = (), static: int = 0
     ) -> Sequence[Any]:
-        """What each of the semirings makes of its part of the operands.
+        """Return what each of the semirings makes of its part of the operands.
 
         Args:
             operation: the method.
             *operands: its arguments.
             elements: the positions of those that are elements.
-            static: how many, at the end, are no arrays.
+            static: how many, at the end, are not arrays.
         """
         columns = [
             self.split(operand) if n in elements else [operand] * len(self.wrapped())
@@ -118,7 +118,7 @@ class Wrapper(Semiring):
         operands = elements, segments, count
         return self.join(self._forward("segment_sum", *operands, elements=(0,), static=1))
 
-    # What is said of all of them; where they differ, the default.
+    # What holds for all of them; where they differ, the default.
 
     def _common(self, attribute: str) -> Any:
         found = {getattr(semiring, attribute) for semiring in self.wrapped()}

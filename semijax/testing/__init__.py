@@ -1,4 +1,4 @@
-"""How to check a semiring, and what to check a sweep against."""
+"""Tools to check a semiring, and an oracle to check a sweep against."""
 
 from semijax.testing.axioms import check_semiring
 from semijax.testing.enumeration import EnumeratedPath, Paths, enumerate_paths

@@ -1,4 +1,4 @@
-"""Is it a semiring? Draw elements, try every law on every triple, and show the first that fails."""
+"""The test of a semiring: draw elements, try every law on every triple, show the first failure."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check_semiring(
     A sweep gives the statistic of all paths only if ⊗ distributes over ⊕, and the same whatever the
     order of the program only if both are associative and commutative. All laws are tried on all
     triples of a few dozen elements: lifted weights of both signs (1, −1 and 0 among them), 0̄, 1̄,
-    and sums and products of those. Checked too: that the elements keep their structure, shapes and
-    dtypes; that the operations act element by element; that the methods that it overrides for speed
-    agree with the defaults of ``Semiring``; that an edge that was not selected does to finite
-    elements what its weight of 0 does; and that what it says of itself is true.
+    and sums and products of those. It is also checked that the elements keep their structure,
+    shapes and dtypes; that the operations act element by element; that the methods overridden for
+    speed agree with the defaults of ``Semiring``; that an edge that was not selected does to finite
+    elements what its weight of 0 does; and that what the semiring says of itself is true.
 
     Floating point numbers are compared with a tolerance, infinities must be equal, and NaN equals
     nothing. An element that is infinite wherever 0̄ is counts as 0̄, whatever its other numbers are
@@ -52,7 +52,7 @@ def check_semiring(
 
     Raises:
         AssertionError: naming the law that fails, the elements it fails for, and both sides.
-        TypeError: where it is no semiring at all, or not hashable.
+        TypeError: if it is not a semiring at all, or not hashable.
 
     Example:
         The larger of two products is not a semiring on signed numbers, because a negative factor
@@ -118,7 +118,7 @@ class _Checker:
     # Before the laws: that they can be stated.
 
     def check_structure(self) -> None:
-        """All operations give elements of the same structure, shapes and dtypes."""
+        """Check that all operations give elements of the same structure, shapes and dtypes."""
         s = self.semiring
         for shape in ((), (3,), (2, 5), (0,)):
             weights = jax.ShapeDtypeStruct(shape, self.dtype)
@@ -137,11 +137,11 @@ class _Checker:
                     self.fail(f"readout of elements of shape {shape} has shape {leaf.shape}.")
 
     def shapes(self, make: Callable[..., Elements], shape: tuple[int, ...]) -> Elements:
-        """The shapes and dtypes of ``zero`` or ``one``."""
+        """Return the shapes and dtypes of ``zero`` or ``one``."""
         return jax.eval_shape(lambda: make(shape, self.dtype))
 
     def expect_structure(self, zero: Elements, name: str, elements: Elements) -> None:
-        """Whether some elements are made like 0̄."""
+        """Check that some elements are made like 0̄."""
         if _structure(elements) != _structure(zero):
             self.fail(
                 "the elements of arrays of the same shape differ in structure.",
@@ -150,7 +150,7 @@ class _Checker:
             )
 
     def check_elementwise(self) -> None:
-        """Operations don't mix the elements of an array."""
+        """Check that operations don't mix the elements of an array."""
         s = self.semiring
         operations: dict[str, Callable[[jax.Array, jax.Array], Elements]] = {
             "lift": lambda v, w: s.lift(v),
@@ -181,7 +181,7 @@ class _Checker:
     # The laws.
 
     def laws(self) -> list[_Law]:
-        """The axioms of a commutative semiring."""
+        """Return the axioms of a commutative semiring."""
         add, mul = self.semiring.add, self.semiring.mul
 
         def zero(a: Elements) -> Elements:
@@ -302,7 +302,7 @@ class _Checker:
     # The methods that have a default.
 
     def check_overrides(self) -> None:
-        """Overridden methods give what the defaults of ``Semiring`` give."""
+        """Check that overridden methods give what the defaults of ``Semiring`` give."""
         for semiring in self.variants:
             calls = [
                 (method, arrays, static)
@@ -332,7 +332,7 @@ class _Checker:
         return (self.semiring, *(self.semiring.at(e) for e in self.equations))
 
     def check_selection(self) -> None:
-        """``scale_selected`` is ``scale``, on elements that are finite or 0̄."""
+        """Check that ``scale_selected`` is ``scale`` on elements that are finite or 0̄."""
         names, pool = self.pool
         leaves = [np.asarray(x).reshape(len(names), -1) for x in jax.tree.leaves(pool)]
         finite = np.all([np.isfinite(x).all(1) for x in leaves if x.dtype != bool], axis=0)
@@ -347,7 +347,7 @@ class _Checker:
             self.compare("scale_selected", got, expected, (weights, selected, elements), "scale")
 
     def check_claims(self) -> None:
-        """Its attributes, and what shares ask."""
+        """Check its attributes, and what shares ask for."""
         for semiring in self.variants:
             lifted, zero = semiring.lift(jnp.zeros(1, self.dtype)), semiring.zero((1,), self.dtype)
             if semiring.zero_weight_is_no_path and not self.same(lifted, zero).all():
@@ -361,7 +361,7 @@ class _Checker:
             self.check_size(member)
 
     def check_size(self, semiring: Semiring) -> None:
-        """``log_size`` is −∞ of 0̄ and goes with ``size_of``; ``best`` is one of three."""
+        """Check that ``log_size`` is −∞ for 0̄ and fits ``size_of``; ``best`` is one of three."""
         if semiring.best not in ("size", "largest", "smallest"):
             self.fail(f"its best is {semiring.best!r}, not 'size', 'largest' or 'smallest'.")
         own = type(semiring).log_size is not Semiring.log_size
@@ -385,7 +385,7 @@ class _Checker:
             )
 
     def calls(self) -> list[tuple[str, tuple, tuple]]:
-        """The methods with a default: name, arrays to call it with, static arguments."""
+        """List the methods with a default: name, arrays to call it with, static arguments."""
         calls: list[tuple[str, tuple, tuple]] = [
             ("scale", (self.weights_of((7,)), self.draw((7,))), ()),
             ("pass_through", (self.draw((7,)),), ()),
@@ -403,7 +403,7 @@ class _Checker:
     def compare(
         self, method: str, got: Elements, expected: Elements, args: tuple, other: str = ""
     ) -> None:
-        """The result of a method against the default's, or another method's."""
+        """Compare the result of a method with the default's, or another method's."""
         than = f"its {other}" if other else "the default"
         other = other or f"Semiring.{method}"
         if _structure(got) != _structure(expected):
@@ -425,11 +425,11 @@ class _Checker:
             )
 
     def weights_of(self, shape: tuple[int, ...]) -> jax.Array:
-        """Weights drawn at random."""
+        """Draw weights at random."""
         return self.weights[self.random.integers(len(self.weights), size=shape)]
 
     def draw(self, shape: tuple[int, ...]) -> Elements:
-        """Elements drawn at random from the pool."""
+        """Draw elements at random from the pool."""
         names, pool = self.pool
         places = jnp.asarray(self.random.integers(len(names), size=el.size(shape)))
         return el.reshape(el.take(pool, places), (len(places),), shape)
@@ -437,7 +437,7 @@ class _Checker:
     # When are two elements the same?
 
     def same(self, a: Elements, b: Elements, *, nan_is_nan: bool = False) -> np.ndarray:
-        """For elements of shape (n,), which of them are equal; a boolean array of shape (n,)."""
+        """Tell which elements of shape (n,) are equal: a boolean array of shape (n,)."""
         if not isinstance(self.semiring, Product):
             return self._same(self.semiring, a, b, nan_is_nan)
         parts = zip(

@@ -1,6 +1,6 @@
 """The edges of one equation at a point: which elements depend on which, and JAX's derivatives.
 
-A Jacobian does not tell which of its zeros are edges. And inside of JAX's, 0 · NaN and 0 · ∞ are
+A Jacobian does not tell which of its zeros are edges. And inside JAX's, 0 · NaN and 0 · ∞ are
 NaN, far from the number that is not finite. So for the families of primitives below, which elements
 meet is known or probed first, and a weight depends only on what its output depends on.
 """
@@ -27,7 +27,7 @@ def _primitives(text: str) -> frozenset[Any]:
 
 
 CUSTOM_DERIVATIVE = _primitives("custom_jvp_call custom_vjp_call")
-"""Equations that are a function with a derivative of its author's: one node."""
+"""Equations that are a function whose derivative its author wrote: one node."""
 
 ELEMENTWISE = _primitives(
     "abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp "
@@ -36,23 +36,23 @@ ELEMENTWISE = _primitives(
     "polygamma pow reduce_precision regularized_incomplete_beta rem round rsqrt "
     "select_n sign sin sinh sqrt square sub tan tanh zeta"
 )
-"""An output element depends on the input elements at its place, whatever their values."""
+"""Primitives whose output elements depend on the inputs at their place, whatever the values."""
 
 SELECTIONS = _primitives(
     "select_n clamp max min sign floor ceil round reduce_max reduce_min cummax cummin "
     "reduce_window_max reduce_window_min scatter-min scatter-max"
 )
-"""A derivative of 0 says that something else was selected, or that the function is a step."""
+"""Primitives whose derivative is 0 where something else was selected, or that are steps."""
 
 BILINEAR = _primitives("dot_general conv_general_dilated")
-"""An output element is a sum of products; which factors meet does not depend on their values."""
+"""Primitives that sum products; which factors meet does not depend on their values."""
 
 FOLDS = _primitives(
     "reduce_max reduce_min reduce_prod reduce_sum cummax cummin cumprod cumsum cumlogsumexp "
     "reduce_window_max reduce_window_min reduce_window_sum "
     "scatter-mul scatter-min scatter-max"
 )
-"""An output element combines several input elements, the losers of a maximum among them."""
+"""Primitives that combine several input elements in one, the losers of a maximum among them."""
 
 
 def local_edges(
@@ -62,10 +62,10 @@ def local_edges(
     made: Sequence[int],
     connected: Mapping[tuple[int, int], np.ndarray] | None = None,
 ) -> dict[tuple[int, int], tuple[np.ndarray, ...]]:
-    """The edges between each input p in ``equation.wrt`` and each output k in ``made``.
+    """Return the edges between each input p in ``equation.wrt`` and each output k in ``made``.
 
-    Where nothing is known of a primitive (linear algebra), all derivatives that are not exactly 0
-    are edges. There, and where a custom derivative or an atomic function mixes elements, an input
+    Where nothing is known about a primitive (linear algebra), all derivatives that are not exactly
+    0 are edges. There, and where a custom derivative or an atomic function mixes elements, an input
     that is not finite may make NaNs that are not its own.
 
     Args:
@@ -73,8 +73,8 @@ def local_edges(
         values: its inputs.
         results: its outputs.
         made: the outputs that have nodes.
-        connected: of a function that is one node, by (k, p), the pairs of elements of output and
-            input that paths inside of it join.
+        connected: for a function that is one node, by (k, p), the pairs of elements of output and
+            input that paths inside it join.
 
     Returns:
         By (k, p), the flat index in the output, that in the input, and the weight of each edge; and
@@ -92,7 +92,7 @@ def local_edges(
 def edges_of(
     jacobian: EquationJacobian, equation: Equation, values: Sequence[Any]
 ) -> dict[tuple[int, int], tuple[np.ndarray, ...]]:
-    """The same of a local Jacobian, whose weights nobody but a weighting knows."""
+    """Return the edges of a local Jacobian, whose weights only a weighting knows."""
     selects = equation.primitive in SELECTIONS | CUSTOM_DERIVATIVE
     found = {}
     for p in equation.wrt:
@@ -143,8 +143,8 @@ def _elementwise(
 def _bilinear(
     equation: Equation, values: Sequence[Any], results: Sequence[Any], p: int
 ) -> tuple[np.ndarray, ...]:
-    # The derivative by one factor is the element of the other that it meets. Which one that is, is
-    # read bit by bit: from the derivative where the other factor's elements are their own numbers.
+    # The derivative by one factor is the element of the other that it meets. Its number is read
+    # bit by bit: from the derivative where the other factor's elements are their own numbers.
     other = values[1 - p]
     numbers = np.arange(1, other.size + 1).reshape(other.shape)
     probe = [jnp.ones_like(value) for value in values]
@@ -159,7 +159,7 @@ def _bilinear(
 def function_of(
     equation: Equation, values: Sequence[Any], wrt: Sequence[int], made: Sequence[int]
 ) -> Callable[..., list[jax.Array]]:
-    """The equation as a function of the inputs in ``wrt``, with the outputs in ``made``."""
+    """Return the equation as a function of the inputs in ``wrt``, with the outputs in ``made``."""
 
     def function(*variables: jax.Array) -> list[jax.Array]:
         given = dict(zip(wrt, variables, strict=True))
@@ -172,7 +172,7 @@ def function_of(
 def _jacobians(
     equation: Equation, values: Sequence[Any], wrt: Sequence[int], made: Sequence[int]
 ) -> dict[tuple[int, int], np.ndarray]:
-    """JAX's ∂(output k)/∂(input p), a float64 matrix for each k in ``made`` and p in ``wrt``."""
+    """Compute JAX's ∂(output k)/∂(input p), in float64, for k in ``made`` and p in ``wrt``."""
     function = function_of(equation, values, wrt, made)
     argnums, point = tuple(range(len(wrt))), [values[p] for p in wrt]
     refusals = ValueError, NotImplementedError
@@ -195,7 +195,7 @@ def _jacobians(
 def _one_by_one(
     function: Callable[..., list[jax.Array]], *point: jax.Array
 ) -> list[tuple[jax.Array, ...]]:
-    """What ``jax.jacrev`` returns, without vmap."""
+    """Compute what ``jax.jacrev`` returns, without vmap."""
     results, pull = jax.vjp(function, *point)
     found = []
     for k, result in enumerate(results):
@@ -212,7 +212,7 @@ def _one_by_one(
 def _passing_nan(
     equation: Equation, values: Sequence[Any], results: Sequence[Any], made: Sequence[int]
 ) -> dict[tuple[int, int], np.ndarray]:
-    """For each k in ``made`` and each input p: whether a NaN at output o is pulled back to i."""
+    """Tell, for each k in ``made`` and input p, whether a NaN at output o is pulled back to i."""
     function = function_of(equation, values, equation.wrt, made)
     point = [values[p] for p in equation.wrt]
     passed = {}
@@ -240,7 +240,7 @@ def _mend(
     equation: Equation,
     values: Sequence[Any],
 ) -> None:
-    """Ask again for each row with a NaN, with 1 in place of all that its output depends not on."""
+    """Ask again for each row with a NaN, with 1 for all that its output does not depend on."""
     doubtful = {
         (k, int(o))
         for (k, p), matrix in jacobians.items()
@@ -255,7 +255,7 @@ def _mend(
 
 
 def _poisoned(equation: Equation, values: Sequence[Any], p: int) -> np.ndarray:
-    """The pairs (o, i) where a NaN at input i is a NaN at output o; other numbers are 1."""
+    """Return the pairs (o, i) where a NaN at input i is a NaN at output o; other numbers are 1."""
     floating = _floating(values)
     ones = [jnp.ones_like(x) if n in floating else x for n, x in enumerate(values)]
     shape, size = ones[p].shape, ones[p].size
@@ -272,7 +272,7 @@ def _pairs_in_place(
     made: Sequence[int],
     jacobians: dict[tuple[int, int], np.ndarray],
 ) -> dict[int, np.ndarray] | None:
-    """The pairs at the same place, if value and derivative depend on no others; None otherwise.
+    """Return the pairs at the same place, or None if value or derivative depends on others.
 
     To find out, all other elements are replaced by random numbers, one output element at a time.
     """
@@ -303,7 +303,7 @@ def _pairs_in_place(
 
 
 def _places(input_shape: Index, output_shape: Index) -> np.ndarray:
-    """For each output element the input element at its place; axes of size 1 are everywhere."""
+    """Return the input element at each output element's place; axes of size 1 are everywhere."""
     numbers = np.arange(math.prod(input_shape)).reshape(input_shape)
     return np.broadcast_to(numbers, output_shape).ravel()
 

@@ -54,8 +54,8 @@ class EnumeratedPath:
     def weight(self) -> float:
         """The product of ``weights``; 1 where there are none, in an output that is an input.
 
-        Multiplied from the output on, as backpropagation does: an edge that was not selected turns
-        what arrives from there to 0, be it infinite or NaN.
+        It is multiplied from the output on, as in backpropagation: an edge that was not selected
+        turns what arrives from there to 0, be it infinite or NaN.
         """
         product = 1.0
         for weight, selected in zip(reversed(self.weights), reversed(self.selected), strict=True):
@@ -110,7 +110,7 @@ class Paths(Sequence[EnumeratedPath]):
         return "\n".join([f"{len(self)} path{'s' * (len(self) != 1)}", *shown])
 
     def from_source(self, leaf: str | int, index: Index = ()) -> Paths:
-        """The paths that start at one input element.
+        """Return the paths that start at one input element.
 
         Args:
             leaf: the leaf of the arguments, as in ``EnumeratedPath.source``: ``"[0]['w']"``. The
@@ -129,14 +129,14 @@ class Paths(Sequence[EnumeratedPath]):
         return Paths(self._graph, [path for path in self if path.source == (name, index)])
 
     def weights(self, leaf: str | int, index: Index = ()) -> np.ndarray:
-        """The weights of the paths that start at one input element, as a float64 array.
+        """Return the weights of the paths that start at one input element, as a float64 array.
 
         The arguments are those of ``from_source``.
         """
         return np.array([path.weight for path in self.from_source(leaf, index)], np.float64)
 
     def fold(self, semiring: Any) -> Any:
-        """⊕ over the paths of each input element of ⊗ over the lifted edges of the path.
+        """Compute ⊕ over the paths of each input element of ⊗ over the lifted edges of the path.
 
         This is the definition that a semiring gradient computes in one sweep. Where the output has
         several elements, the paths to all of them are combined.
@@ -191,7 +191,7 @@ def enumerate_paths(
     limit: int = 100_000,
     weighting: Weighting = DERIVATIVE,
 ) -> Paths:
-    """All paths of a function at a point, one by one.
+    """List all paths of a function at a point, one by one.
 
     A node is one element of one array of the program ``jax.make_jaxpr(fun)(*args)``. An edge joins
     an element that an equation reads to an element that it makes; its weight is the local
@@ -218,16 +218,16 @@ def enumerate_paths(
     ('sub', 'mul', 'add')
 
     The program is taken as it is written: ``x * x`` has two edges from x, ``x ** 2`` one. Functions
-    under ``jax.jit``, ``jax.checkpoint`` and the like are inlined; loops are unrolled; of a
-    ``cond``, there is the branch that was taken. A function with a custom derivative is one node,
-    and so is one under ``semijax.atomic``; ``stop_gradient`` cuts. An edge of weight 0 is an edge
-    (a dead ReLU, the loser of a maximum); between elements that don't depend on each other there is
-    none (a slice, padding). Elements of a function that is one node are joined where a path inside
-    of it joins them: inside of an atomic function as written, inside of what pulls cotangents back
-    through a custom derivative. Of a primitive that nothing is known of (linear algebra), a
-    derivative of exactly 0 counts as no edge. There, and where a function that is one node mixes
-    elements, an input that is not finite may make all of the equation's derivatives NaN; elsewhere
-    it is in no weight but its own edges'.
+    under ``jax.jit``, ``jax.checkpoint`` and the like are inlined; loops are unrolled; a ``cond``
+    is the branch that was taken. A function with a custom derivative is one node, and so is one
+    under ``semijax.atomic``; ``stop_gradient`` cuts. An edge of weight 0 is an edge (a dead ReLU,
+    the loser of a maximum); between elements that don't depend on each other there is none (a
+    slice, padding). Elements of a function that is one node are joined where a path inside it joins
+    them: inside an atomic function as written, or inside what pulls cotangents back through a
+    custom derivative. For a primitive that nothing is known about (linear algebra), a derivative of
+    exactly 0 counts as no edge. There, and where a function that is one node mixes elements, an
+    input that is not finite may make all of the equation's derivatives NaN; elsewhere it affects
+    only the weights of its own edges.
 
     Args:
         fun: a function of arrays and pytrees of arrays that returns the same.
@@ -261,7 +261,7 @@ def enumerate_paths(
 
 
 def _count_paths(graph: UnrolledGraph) -> list[int]:
-    """For each node, the number of paths from it to the outputs, as exact integers."""
+    """Count the paths from each node to the outputs, as exact integers."""
     ways = [0] * len(graph.labels)
     for *_, node in graph.outputs:
         ways[node] += 1
@@ -301,9 +301,9 @@ def _follow(graph: UnrolledGraph, ways: Sequence[int]) -> list[EnumeratedPath]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _combine(semiring: Semiring, dtype: Any, lifted: Any, rows: Any, count: Any) -> Any:
-    """⊗ along each path, a column of ``rows``; then ⊕ of the first ``count`` paths.
+    """Compute ⊗ along each path, a column of ``rows``; then ⊕ of the first ``count`` paths.
 
-    A row has the numbers of edges, and whether they were selected.
+    A row holds the numbers of edges, and whether they were selected.
     """
     edges, _ = rows
     dead = jnp.zeros(edges.shape[1:], dtype)
@@ -329,7 +329,7 @@ def _combine(semiring: Semiring, dtype: Any, lifted: Any, rows: Any, count: Any)
 
 
 def _lift(graph: UnrolledGraph, semiring: Semiring, dtype: Any) -> Any:
-    """The elements of all edges, then 1̄; their number is a power of two."""
+    """Return the elements of all edges, then 1̄; their number is a power of two."""
     edges = len(graph.weights)
     weights = np.ones(_power_of_two_above(edges))
     weights[:edges] = graph.weights

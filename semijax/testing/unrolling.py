@@ -1,7 +1,7 @@
 """A function at a point as one long list of nodes and edges: the program runs once, on numbers.
 
 A node is one element of one array; each equation that runs adds its edges. Calls are inlined, loops
-unrolled, of a ``cond`` there is the branch that was taken.
+are unrolled, and a ``cond`` is the branch that was taken.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from semijax.trace.scope_names import of_modules
 from semijax.weighting import DERIVATIVE, Derivative, Weighting
 
 MAX_EDGES_PER_EQUATION = 2**24
-"""Pairs of one equation's input and output elements above which the function is not small."""
+"""The most pairs of one equation's input and output elements for a function to count as small."""
 
 
 class Source(NamedTuple):
@@ -40,7 +40,7 @@ class Source(NamedTuple):
 class _Traced(NamedTuple):
     """A value of the running program, and the node of each of its elements (−1: a constant).
 
-    ``other`` is what it is in a second run: the same object where nothing can differ.
+    ``other`` is its value in a second run: the same object where nothing can differ.
     """
 
     value: Any
@@ -52,16 +52,16 @@ class UnrolledGraph:
     """The nodes and edges of a function at a point.
 
     Attributes:
-        labels: of each node, what made it (an input's name or a primitive's) and its index there.
+        labels: for each node, what made it (an input's name or a primitive's) and its index there.
         sources: the inputs; their nodes come first.
         source_count: the number of their nodes.
         outputs: the name, the index and the node of each element of the output that has one.
         equations: those that have edges, once for each time they ran.
-        tails, heads, weights, equation_of: of each edge, where it begins and ends, the local
+        tails, heads, weights, equation_of: for each edge, where it begins and ends, the local
             derivative, and the number of its equation; what leads to a node comes before what
             leaves it.
-        selected: of each edge, False where its weight is 0 because something else was selected.
-        carried: of each input, by name, what paths carry that start at its elements; None for 1.
+        selected: for each edge, False where its weight is 0 because something else was selected.
+        carried: for each input, by name, what paths from its elements carry; None for 1.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class UnrolledGraph:
         self.tails, self.heads, self.weights, self.equation_of, self.selected = columns
 
     def like_arguments(self, values: Mapping[str, Any]) -> Any:
-        """Values by the sources' names, as the arguments it was asked for; None for the others."""
+        """Arrange values, by the sources' names, like the arguments asked for; None elsewhere."""
         everything = jax.tree_util.tree_map_with_path(
             lambda path, _: values.get(keystr(path)), self._args
         )
@@ -255,11 +255,11 @@ class UnrolledGraph:
 def _connected(
     equation: Equation, values: Sequence[Any], results: Sequence[Any], made: Sequence[int]
 ) -> dict[tuple[int, int], np.ndarray] | None:
-    """The pairs (o, i) that paths join inside of a function that is one node, by (k, p).
+    """Return the pairs (o, i) that paths join inside a function that is one node, by (k, p).
 
-    Inside of an atomic function they are followed as written; where a function has a derivative of
-    its author's, in what pulls cotangents back. None for other equations, and where there are none
-    to be followed: through complex numbers, or a callback.
+    Inside an atomic function they are followed as written; where a function's derivative is its
+    author's, in what pulls cotangents back. Return None for other equations, and where paths can't
+    be followed: through complex numbers, or a callback.
     """
     try:
         if equation.is_atomic:
@@ -278,7 +278,7 @@ def _connected(
 
 
 def _reached(fun: Callable[..., Any], args: Sequence[Any]) -> dict[tuple[int, int], np.ndarray]:
-    """By output and argument, the pairs of elements that a path joins."""
+    """Return the pairs of elements that a path joins, by output and argument."""
     graph = UnrolledGraph(fun, tuple(args), None)
     reached = np.eye(len(graph.labels), graph.source_count, dtype=bool)
     for tail, head in zip(graph.tails, graph.heads, strict=True):
@@ -310,7 +310,7 @@ def _differ(inputs: Sequence[_Traced]) -> bool:
 def _by_itself(
     equation: Equation, inputs: Sequence[_Traced], outputs: Sequence[_Traced]
 ) -> list[_Traced]:
-    """What was followed the point's way, with what the second run makes going its own."""
+    """Return what was followed at the point, with the second run's own results."""
     if not _differ(inputs):
         return list(outputs)
     others = equation.bind(*(x.other for x in inputs))
