@@ -1,18 +1,18 @@
-"""How does a gradient flow? Backpropagation in any semiring, as a JAX transformation.
+"""Backpropagation in any semiring, as a JAX transformation: how a gradient flows.
 
 The gradient is a sum over all paths of the computation graph; with another semiring the same sweep
-computes another statistic of these paths. A map of what there is:
+computes another statistic of these paths. A map of the package:
 
 *The transformations*, JAX's ``grad``, ``vjp`` and ``jvp`` with a semiring: ``semiring_grad``,
 ``semiring_value_and_grad``, ``semiring_vjp``, ``semiring_jvp``, ``aggregate``.
 
-*The semirings*, which statistic: ``SumProduct``, ``AbsSumProduct``, ``MaxProduct``, ``MinProduct``,
+*The semirings*, the statistics: ``SumProduct``, ``AbsSumProduct``, ``MaxProduct``, ``MinProduct``,
 ``AbsMaxProduct``, ``TopK``, ``Entropy``, ``Expectation``, ``PathLength``, ``PathCount``,
 ``Reachability``; ``Semiring`` to write one.
 
-*The weightings*, what an edge weighs: ``Derivative``, ``Contrast`` with a second run,
+*The weightings* of edges: ``Derivative``, ``Contrast`` with a second run,
 ``Relevance``; ``Weighting`` to write one; ``residuals`` (``Residuals``) tells what no path carries,
-``freeze`` closes arrays to paths.
+and ``freeze`` closes arrays to paths.
 
 *The graph*: ``explain`` prints it, ``atomic`` makes a function one node, ``register_jacobian``
 gives a primitive its edges, ``dense_budget`` allows larger ones; ``Equation`` is what rules and
@@ -21,7 +21,7 @@ features are called with.
 *Paths* as objects: ``top_paths``, ``trace_gradient``, ``sample_paths``, ``component_counts``,
 ``gradient_graph``, ``explorer`` (``Explorer``); ``Path``, ``Paths``.
 
-*Flow* inside of a model: ``list_sites``, ``tap``, ``scopes``, ``site_grads``, ``site_flow``,
+*Flow* inside a model: ``list_sites``, ``tap``, ``scopes``, ``site_grads``, ``site_flow``,
 ``branch_flow`` (with ``REST``), ``component_flow``; their results ``SiteValues``, ``BranchFlow``,
 ``ComponentFlow``.
 
@@ -31,8 +31,8 @@ features are called with.
 *Graphs* from other tools as functions: ``graph_function``.
 
 *Packages*: ``jacobians``, the kinds of local Jacobian; ``graphs``; ``pictures``; ``testing``, all
-paths by brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported by
-themselves.
+paths by brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported
+separately.
 """
 
 from semijax import graphs, jacobians, pictures, testing

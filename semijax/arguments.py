@@ -1,4 +1,4 @@
-"""The leaves of a call's arguments, beside those of a second run it is compared with."""
+"""The leaves of a call's arguments, paired with those of a second run it is compared with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Leaf(NamedTuple):
 
     Attributes:
         argnum: the position of its argument.
-        name: as ``"[0]['w']"``.
-        value: what it is.
-        reference: what it is in the second run; the same object where it cannot differ.
+        name: such as ``"[0]['w']"``.
+        value: its value.
+        reference: its value in the second run; the same object where it cannot differ.
     """
 
     argnum: int
@@ -29,18 +29,18 @@ class Leaf(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether it may be something else in the second run."""
+        """True if it may differ in the second run."""
         return self.value is not self.reference
 
     @property
     def is_floating(self) -> bool:
-        """Whether it is a real number, or an array of such."""
+        """True if it is a real number or an array of real numbers."""
         if isinstance(self.value, (jax.Array, np.ndarray, np.generic)):
             return jnp.issubdtype(self.value.dtype, jnp.floating)
         return isinstance(self.value, float)
 
     def arrays(self) -> tuple[jax.Array, jax.Array]:
-        """Both as arrays, the same one where they are the same."""
+        """Return both values as arrays; if they do not differ, the same array twice."""
         value = jnp.asarray(self.value)
         return value, jnp.asarray(self.reference, value.dtype) if self.differs else value
 
@@ -48,15 +48,15 @@ class Leaf(NamedTuple):
 def paired_leaves(
     args: Sequence[Any], reference: Sequence[Any] | None, chosen: Collection[int] | None = None
 ) -> list[Leaf]:
-    """The leaves of arguments, each with its counterpart.
+    """Return the leaves of arguments, each with its counterpart.
 
     Args:
         args: the arguments.
         reference: those of the second run; None if there is none.
-        chosen: the positions of those that are looked at where no second run is; by default all.
+        chosen: the positions to look at if there is no second run; by default all.
 
     Raises:
-        ValueError: if these are not like the arguments: of another structure, or shape, or kind.
+        ValueError: if these differ from the arguments in structure, shape or kind.
     """
     if reference is None:
         every = range(len(args)) if chosen is None else chosen
@@ -85,7 +85,7 @@ def paired_leaves(
 
 
 def _checked(name: str, value: Any, reference: Any) -> Any:
-    """The counterpart of a leaf, or the leaf itself where they are plainly the same."""
+    """Return the counterpart of a leaf, or the leaf itself if they are plainly the same."""
     if reference is value:
         return value
     try:
@@ -97,7 +97,7 @@ def _checked(name: str, value: Any, reference: Any) -> Any:
             return value
         raise ValueError(
             f"The reference has another {name} than the call, {reference!r} and {value!r}, and it "
-            "is no array: what is fixed when a function is traced must be the same."
+            "is not an array: what is fixed when a function is traced must be the same."
         )
     if isinstance(value, (bool, int)) and isinstance(reference, (bool, int)) and value == reference:
         return value
@@ -121,7 +121,7 @@ def _kind(dtype: Any) -> Any:
 
 
 def replaced(args: Sequence[Any], leaves: Sequence[Leaf], instead: Mapping[str, Any]) -> list[Any]:
-    """The arguments with other leaves in place of some, by name; the rest are the same objects."""
+    """Return the arguments with some leaves replaced, by name; the rest are the same objects."""
     full = list(args)
     for argnum in {leaf.argnum for leaf in leaves if leaf.name in instead}:
         own = [instead.get(x.name, x.value) for x in leaves if x.argnum == argnum]

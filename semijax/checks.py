@@ -1,4 +1,4 @@
-"""What a transformation asks of its arguments, and what it says of the wrong ones."""
+"""Checks of a transformation's arguments, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 
 def check_callable(fun: Any) -> None:
-    """Raise unless it can be called."""
+    """Raise unless ``fun`` can be called."""
     if not callable(fun):
         raise TypeError(f"Expected a callable value, got {fun!r} of type {type(fun).__name__}.")
 
 
 def check_argnums(argnums: Any, name: str = "argnums") -> int | tuple[int, ...]:
-    """The argument numbers as integers; ``name`` is the parameter's, for messages."""
+    """Return the argument numbers as integers; ``name`` is the parameter's name, for messages."""
     try:
         if hasattr(argnums, "__index__"):
             return operator.index(argnums)
@@ -32,7 +32,7 @@ def check_argnums(argnums: Any, name: str = "argnums") -> int | tuple[int, ...]:
 def positions(
     argnums: int | tuple[int, ...], args: tuple[Any, ...], name: str = "argnums"
 ) -> list[int]:
-    """The positions among ``args`` that ``argnums`` means; ``name`` is the parameter's."""
+    """Return the positions in ``args`` that ``argnums`` means; ``name`` is the parameter's name."""
     given = (argnums,) if isinstance(argnums, int) else argnums
     n = len(args)
     if any(not -n <= i < n for i in given):
@@ -99,7 +99,7 @@ def check_scalar(shapes: Any, transformation: str = "semiring_grad") -> None:
 
 
 def check_positive(name: str, value: Any) -> int:
-    """A positive integer."""
+    """Return a positive integer; raise if ``value`` is anything else."""
     try:
         number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
@@ -110,13 +110,13 @@ def check_positive(name: str, value: Any) -> int:
 
 
 def check_depth(depth: int | None) -> None:
-    """Raise unless it is None or a positive integer."""
+    """Raise unless ``depth`` is None or a positive integer."""
     if depth is not None:
         check_positive("depth", depth)
 
 
 def normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """Axes of an array of ``ndim`` dimensions, counted from the first."""
+    """Return axes of an array of ``ndim`` dimensions, counted from the first."""
     try:
         given = (axes,) if isinstance(axes, int) else tuple(map(operator.index, axes))
     except TypeError:
@@ -133,18 +133,18 @@ def normalise_axes(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
 
 
 def named_leaves(argnum: int, arg: Any) -> list[tuple[str, Any]]:
-    """The leaves of an argument with their names, as ``"[0]['w']"``."""
+    """Return the leaves of an argument with their names, such as ``"[0]['w']"``."""
     paths = jax.tree_util.tree_leaves_with_path(arg)
     key = jax.tree_util.SequenceKey(argnum)
     return [(jax.tree_util.keystr((key, *path)), leaf) for path, leaf in paths]
 
 
 def check_share(share: Any) -> None:
-    """Raise unless it is a share of a whole.
+    """Raise unless ``share`` is a share of a whole.
 
     Raises:
-        TypeError: if it is no number.
-        ValueError: if it is none in (0, 1].
+        TypeError: if it is not a number.
+        ValueError: if it is not in (0, 1].
     """
     if isinstance(share, bool) or not isinstance(share, (int, float, np.floating)):
         raise TypeError(f"share must be a number in (0, 1], got {share!r}.")

@@ -1,9 +1,9 @@
 """The demo: how a trained transformer finds out whether the first token comes back.
 
 ``python -m semijax.demo`` is Figure 2 of Du et al. (2023) in a minute. It trains a BERT of one
-layer to tell whether a sequence's first token is repeated, prints by which branch of the attention
-the strongest paths of the gradient go, draws the figure, and tells two of these paths. Needs the
-``demo`` extra; ``notebooks/02_first_token_repeated_once.ipynb`` goes on from here.
+layer to tell whether a sequence's first token is repeated, prints which branch of the attention the
+strongest paths of the gradient take, draws the figure, and tells two of these paths. It needs the
+``demo`` extra; ``notebooks/02_first_token_repeated_once.ipynb`` continues from here.
 """
 
 import argparse
@@ -30,9 +30,9 @@ MEANING = {
 def trained_model(
     splits: zoo.Splits, folder: Path, seed: int, epochs: int
 ) -> zoo.BertForSequenceClassification:
-    """The model of the first seed that gets all validation examples right, or else the best.
+    """Return the model of the first seed that gets all validation examples right, or else the best.
 
-    The trainings are kept in ``folder``; those that are there already are read.
+    Trainings are saved in ``folder``; those that are already there are read.
     """
     runs = []
     for attempt in range(seed, seed + ATTEMPTS):
@@ -56,7 +56,7 @@ def trained_model(
 def strongest_path(
     model: zoo.BertForSequenceClassification, tokens: np.ndarray, label: int, position: int
 ) -> sj.Path:
-    """The path of the largest weight from a token's embedding to the logit of a label.
+    """Return the path of the largest weight from a token's embedding to the logit of a label.
 
     Args:
         model: the classifier.
@@ -76,7 +76,7 @@ def strongest_path(
 
 
 def as_sentence(path: sj.Path, tokens: np.ndarray, label: int) -> str:
-    """Tells a path from an embedded token to a logit."""
+    """Tell a path from an embedded token to a logit as a sentence."""
     position, unit = path.nodes[0].index
     first = path.nodes[1].scope.rpartition("/")[2]
     branch = f"as a {first}" if first in BRANCHES else "by the skip connection"
@@ -89,13 +89,13 @@ def as_sentence(path: sj.Path, tokens: np.ndarray, label: int) -> str:
 
 
 def table(values: Any) -> str:
-    """The mean branch values of one granularity as text, a row per kind of token."""
+    """Return the mean branch values of one granularity as text, one row per kind of token."""
     means = values.pivot(index="kind", columns="branch", values="mean")
     return means[[*BRANCHES]].rename_axis(index=None, columns=None).to_string(float_format="%.4f")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the demo.
+    """Run the demo.
 
     Args:
         argv: the command line's arguments; by default those of the process.

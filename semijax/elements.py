@@ -1,4 +1,4 @@
-"""Structural operations on semiring elements: what moves elements without combining them.
+"""Structural operations on semiring elements, which move elements without combining them.
 
 The elements of an array of shape ``S`` are a pytree of arrays whose shapes begin with ``S``; a
 statistic that needs several numbers per element owns trailing axes (``TopK(k)`` has one of size
@@ -20,15 +20,15 @@ Shape = tuple[int, ...]
 
 
 def accumulation_dtype(dtype: Any) -> Any:
-    """The real dtype in which statistics of an array of ``dtype`` are carried: float32 at least."""
+    """Return the real dtype that carries statistics of an array of ``dtype``: at least float32."""
     if not jnp.issubdtype(dtype, jnp.inexact):  # integers are weights too, as in a mask's product
         return jnp.dtype(jnp.float32)
-    real = jnp.finfo(dtype)  # of a complex dtype that of its parts
+    real = jnp.finfo(dtype)  # for a complex dtype, that of its parts
     return real.dtype if real.bits > 32 else jnp.dtype(jnp.float32)
 
 
 def node_shape(aval: Any) -> Shape:
-    """The shape of an array's nodes; a complex number is two nodes, its real and imaginary part."""
+    """Return the shape of an array's nodes; a complex number is two, real and imaginary part."""
     return (*aval.shape, 2) if jnp.issubdtype(aval.dtype, jnp.complexfloating) else aval.shape
 
 
@@ -43,7 +43,7 @@ def reshape(elements: Elements, old: Shape, new: Shape) -> Elements:
 
 
 def transpose(elements: Elements, permutation: Sequence[int]) -> Elements:
-    """Permute the leading axes, as ``jax.numpy.transpose``."""
+    """Permute the leading axes, like ``jax.numpy.transpose``."""
     n = len(permutation)
     return map_leaves(
         lambda leaf: leaf.transpose(*permutation, *range(n, leaf.ndim)),
@@ -52,7 +52,7 @@ def transpose(elements: Elements, permutation: Sequence[int]) -> Elements:
 
 
 def broadcast_in_dim(elements: Elements, shape: Shape, dimensions: Sequence[int]) -> Elements:
-    """Broadcast the leading axes, as ``jax.lax.broadcast_in_dim``."""
+    """Broadcast the leading axes, like ``jax.lax.broadcast_in_dim``."""
     n = len(dimensions)
 
     def broadcast(leaf: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ def broadcast_to(elements: Elements, old: Shape, shape: Shape) -> Elements:
 
 
 def where(mask: jax.Array, chosen: Elements, other: Elements) -> Elements:
-    """``chosen`` where the mask is true, else ``other``; the mask has the leading shape."""
+    """Return ``chosen`` where the mask is true, else ``other``; the mask has the leading shape."""
     return map_leaves(
         lambda a, b: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b),
         chosen,
@@ -82,10 +82,10 @@ def where(mask: jax.Array, chosen: Elements, other: Elements) -> Elements:
 
 
 def pad(elements: Elements, zero: Elements, config: Sequence[tuple[int, int, int]]) -> Elements:
-    """Pad the leading axes with the scalar elements ``zero``, as ``jax.lax.pad``.
+    """Pad the leading axes with the scalar elements ``zero``, like ``jax.lax.pad``.
 
     Only leaves without trailing axes can be padded with one number; the others are padded with any
-    and then filled where the padding is.
+    number and then filled where the padding is.
     """
 
     def pad_leaf(leaf: jax.Array, fill: jax.Array) -> jax.Array:
@@ -104,7 +104,7 @@ def pad(elements: Elements, zero: Elements, config: Sequence[tuple[int, int, int
 def unpad(
     elements: Elements, zero: Elements, config: Sequence[tuple[int, int, int]], shape: Shape
 ) -> Elements:
-    """Undo ``pad``: the elements of ``shape`` that padding put there, ``zero`` where it cropped."""
+    """Undo ``pad``: return the elements of ``shape`` it padded, with ``zero`` where it cropped."""
     elements = pad(elements, zero, [(-low, -high, 0) for low, high, _ in config])
     strides = tuple(interior + 1 for _, _, interior in config)
 
@@ -125,7 +125,7 @@ def flip(elements: Elements, axes: Sequence[int]) -> Elements:
 
 
 def dynamic_slice(elements: Elements, starts: Sequence[Any], sizes: Shape) -> Elements:
-    """As ``jax.lax.dynamic_slice`` on the leading axes."""
+    """Slice the leading axes, like ``jax.lax.dynamic_slice``."""
 
     def slice_leaf(leaf: jax.Array) -> jax.Array:
         trailing = leaf.shape[len(sizes) :]
@@ -135,7 +135,7 @@ def dynamic_slice(elements: Elements, starts: Sequence[Any], sizes: Shape) -> El
 
 
 def dynamic_update_slice(elements: Elements, update: Elements, starts: Sequence[Any]) -> Elements:
-    """As ``jax.lax.dynamic_update_slice`` on the leading axes."""
+    """Update a slice of the leading axes, like ``jax.lax.dynamic_update_slice``."""
 
     def update_leaf(leaf: jax.Array, part: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice(leaf, part, _indices(starts, leaf.ndim - len(starts)))
@@ -144,7 +144,7 @@ def dynamic_update_slice(elements: Elements, update: Elements, starts: Sequence[
 
 
 def _indices(starts: Sequence[Any], trailing: int) -> list[jax.Array]:
-    """Indices of one type, with 0 for the trailing axes."""
+    """Return indices of one type, with 0 for the trailing axes."""
     dtype = jax.dtypes.canonicalize_dtype(jnp.int64)
     return [jnp.asarray(start).astype(dtype) for start in (*starts, *(0,) * trailing)]
 
@@ -155,7 +155,7 @@ def take(elements: Elements, indices: jax.Array) -> Elements:
 
 
 def slice_axis(elements: Elements, start: Any, size: int, axis: int) -> Elements:
-    """``size`` elements from ``start`` along one leading axis."""
+    """Return ``size`` elements from ``start`` along one leading axis."""
     return map_leaves(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size, axis), elements)
 
 
@@ -165,10 +165,10 @@ def concatenate(parts: Sequence[Elements], axis: int) -> Elements:
 
 
 def cast_like(elements: Elements, template: Elements) -> Elements:
-    """Give every leaf the dtype that ``template``'s has."""
+    """Give every leaf the dtype of its counterpart in ``template``."""
     return map_leaves(lambda leaf, like: jnp.asarray(leaf).astype(like.dtype), elements, template)
 
 
 def size(shape: Sequence[int]) -> int:
-    """The number of elements of an array of this shape."""
+    """Return the number of elements of an array of this shape."""
     return math.prod(shape)

@@ -1,7 +1,7 @@
-"""The primal values of a graph: in one run of the function, or in two that are compared.
+"""The primal values of a graph, in one run of the function or in two that are compared.
 
-Side effects (callbacks, prints) happen when the function is evaluated. The values inside of a loop
-or a branch are not kept: a sweep through it computes them again, without the side effects, and with
+Side effects (callbacks, prints) happen when the function is evaluated. The values inside a loop or
+a branch are not kept: a sweep through it computes them again, without the side effects, and with
 what these returned the first time.
 """
 
@@ -40,28 +40,28 @@ Values = dict[Any, Any]
 """The primal values of variables; for a region with side effects inside, what they returned."""
 
 Seen = Mapping[tuple[int, ...], Any]
-"""What side effects returned: by the position of the equation, of one inside of it, …, the output.
+"""The results of side effects, by the positions of the equation, of one inside it, …, the output.
 
-With a first axis for each scan.
+Each scan adds a first axis.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """Stands for a value that cannot be computed a second time.
+    """A stand-in for a value that cannot be computed a second time.
 
     Attributes:
-        equation: it has a side effect, and made the value, or something the value depends on.
+        equation: the one with a side effect that made the value, or something it depends on.
     """
 
     equation: Equation
 
 
 class Runs(NamedTuple):
-    """What a graph or a region is evaluated on: the inputs of one run, or of two.
+    """The inputs of one run or of two, on which a graph or a region is evaluated.
 
     Attributes:
-        inputs: of each run, the first of which is the point, one value per input. What cannot
+        inputs: for each run, the first of which is the point, one value per input. What cannot
             differ is the same object in all of them.
         seen: for each run what side effects returned the first time, to compute the values again
             without them; None where they are to happen.
@@ -74,38 +74,38 @@ class Runs(NamedTuple):
 
     @classmethod
     def of_arguments(cls, leaves: Sequence[Leaf], weighting: Weighting) -> Runs:
-        """A call, and beside it the one that the weighting compares it with, if any."""
+        """Return the runs of a call: its own, and any that the weighting compares it with."""
         count = 1 if weighting.reference is None else 2
         pairs = [leaf.arrays() for leaf in leaves]
         return cls([[pair[k] for pair in pairs] for k in range(count)], [None] * count, weighting)
 
     @classmethod
     def once(cls, inputs: Sequence[Any], seen: Seen | None = None) -> Runs:
-        """One run, whose edges weigh the derivative."""
+        """Return one run, whose edges weigh the derivative."""
         return cls([inputs], [seen])
 
     def again(self, inputs: Sequence[Sequence[Any]], seen: Sequence[Seen | None]) -> Runs:
-        """The same runs of something inside."""
+        """Return the same runs with the inputs of something inside."""
         return Runs(inputs, seen, self.weighting)
 
 
 class Evaluation(NamedTuple):
-    """The values of a graph's variables in each run, and what its edges weigh."""
+    """The values of a graph's variables in each run, and the weighting of its edges."""
 
     runs: Sequence[Values]
     weighting: Weighting
 
     @property
     def values(self) -> Values:
-        """Those at the point."""
+        """The values at the point."""
         return self.runs[0]
 
     def read(self, atoms: Sequence[Variable | Constant]) -> list[list[Any]]:
-        """The values of variables and constants in each run."""
+        """Return the values of variables and constants in each run."""
         return [read(values, atoms) for values in self.runs]
 
     def jacobian(self, equation: Equation) -> EquationJacobian:
-        """The edges of an equation; of a region, those of its bodies."""
+        """Return the edges of an equation; for a region, those of its bodies."""
         inputs = self.read(equation.inputs)
         if equation.region is None:
             return self.weighting.jacobian(equation, *inputs)
@@ -113,7 +113,7 @@ class Evaluation(NamedTuple):
         return region_jacobian(equation, Runs(inputs, seen, self.weighting))
 
     def at_start(self, semiring: Semiring, variable: Variable) -> Elements:
-        """The elements of paths that have just begun, at all nodes of an array."""
+        """Return the elements of paths that have just begun, at all nodes of an array."""
         carried = self.carried(variable)
         dtype = el.accumulation_dtype(variable.dtype)
         if carried is None:
@@ -121,9 +121,9 @@ class Evaluation(NamedTuple):
         return semiring.lift(carried.astype(dtype))
 
     def started(self, semiring: Semiring, variable: Variable, elements: Elements) -> Elements:
-        """What paths add up to that start in an array, given what they do from there on.
+        """Add up paths that start in an array, given what they do from there on.
 
-        Where a path carries 0 at the start, it carries 0 whatever it weighs.
+        A path that carries 0 at the start carries 0, whatever it weighs.
         """
         carried = self.carried(variable)
         if carried is None:
@@ -132,7 +132,7 @@ class Evaluation(NamedTuple):
         return semiring.scale_selected(weights, weights != 0, elements)
 
     def carried(self, variable: Variable) -> Any:
-        """What paths carry that start in an array, an array of its nodes; None for 1."""
+        """Return what paths that start in an array carry, as an array of its nodes; None for 1."""
         found = self.weighting.at_start(*(values[variable] for values in self.runs))
         return None if found is None else as_real(jnp.asarray(found))
 
@@ -140,9 +140,9 @@ class Evaluation(NamedTuple):
 def check_finite(
     graph: Graph, semiring: Semiring, at: Evaluation, found: Collection[Elements | None]
 ) -> None:
-    """Raise where contributions are not finite, and say in which equation that begins.
+    """Raise if contributions are not finite, and say in which equation that begins.
 
-    Not where anything is traced, and not for derivatives, which are what JAX says they are.
+    Nothing is checked where anything is traced, or for derivatives, which are what JAX says.
 
     Raises:
         FloatingPointError: if they are not.
@@ -161,7 +161,7 @@ def check_finite(
             continue
         wrong = None
         if not all(np.isfinite(x).all() for x in jax.tree.leaves([at.carried(v) for v in ends])):
-            wrong = "what paths carry, as the difference between two runs,"
+            wrong = "what paths carry, such as the difference between two runs,"
         elif equation.region is None and not _has_finite_weights(at.jacobian(equation)):
             wrong = "a weight"
         if wrong:
@@ -176,7 +176,7 @@ def check_finite(
 
 
 def _are_finite(semiring: Semiring, elements: Elements) -> bool:
-    """Whether all statistics are, but for what one reads where there is no path."""
+    """Tell whether all statistics are finite, except those read where there is no path."""
     if isinstance(semiring, Product):
         parts = zip(semiring.members, semiring.split(elements), strict=True)
         return all(_are_finite(member, part) for member, part in parts)
@@ -195,17 +195,17 @@ def _has_finite_weights(jacobian: EquationJacobian) -> bool:
 
 
 def region_jacobian(equation: Equation, runs: Runs) -> EquationJacobian:
-    """The edges of a loop or a branch."""
+    """Return the edges of a loop or a branch."""
     rule = declaration(equation.primitive).rule
     assert rule is not None
     return rule(equation, runs)
 
 
 def evaluate(graph: Graph, runs: Runs) -> Evaluation:
-    """The primal value of every variable, in each run.
+    """Compute the primal value of every variable, in each run.
 
     Runs are evaluated side by side. What ``stop_gradient`` cuts is a constant of the graph: in
-    every run it is what it is at the point, inside of scans and branches too.
+    every run it has its value at the point, inside scans and branches too.
     """
     found: list[Values] = [
         {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
@@ -223,14 +223,14 @@ def evaluate(graph: Graph, runs: Runs) -> Evaluation:
 
 
 def evaluate_equation(equation: Equation, operands: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-    """The outputs of an equation in each run, given its inputs in each."""
+    """Compute the outputs of an equation in each run, given its inputs in each."""
     return _evaluate_each(equation, operands, [None] * len(operands))[0]
 
 
 def _evaluate_each(
     equation: Equation, operands: Sequence[Sequence[Any]], seen: Sequence[Seen | None]
 ) -> tuple[list[Sequence[Any]], list[Seen | None]]:
-    """In each run, the outputs of an equation and what side effects in a region returned."""
+    """Compute, for each run, an equation's outputs and what side effects in a region returned."""
     differ = [not _same(own, operands[0]) for own in operands]
     if any(differ) and _holds_inside(equation):
         outputs, returned = _interpret(equation, operands, seen)
@@ -255,7 +255,7 @@ def _within(seen: Seen, number: int) -> Seen:
 def _evaluate_one(
     equation: Equation, operands: Sequence[Any], seen: Seen | None
 ) -> tuple[Sequence[Any], Seen | None]:
-    """The outputs of an equation in one run, and for a region what side effects in it returned."""
+    """Compute an equation's outputs in one run, and what side effects in a region returned."""
     unknown = next((x for x in operands if isinstance(x, Unknown)), None)
     if unknown is not None:
         return [unknown] * len(equation.outputs), None
@@ -269,7 +269,7 @@ def _evaluate_one(
 
 
 def _is_kept(equation: Equation) -> bool:
-    """Whether what side effects return inside of it is kept: not if nobody knows how often."""
+    """Tell whether results of side effects inside are kept: not if their number is unknown."""
     if equation.region is None or isinstance(equation.region, WhileRegion):
         return False
     inside = (each for body in build_bodies(equation, active=False) for each in body.equations)
@@ -277,14 +277,14 @@ def _is_kept(equation: Equation) -> bool:
 
 
 def holds(graph: Graph) -> bool:
-    """Whether something is the same in every run because ``stop_gradient`` cuts it."""
+    """Tell whether anything is the same in every run because ``stop_gradient`` cuts it."""
     return any(e.primitive is STOP_GRADIENT or _holds_inside(e) for e in graph.equations)
 
 
 def _holds_inside(equation: Equation) -> bool:
-    """The same of a scan or a branch.
+    """Tell the same of the bodies of a scan or a branch.
 
-    A while loop is evaluated in each run by itself, for it may run as often as it likes.
+    A while loop is evaluated in each run by itself, for the number of iterations may differ.
     """
     if not isinstance(equation.region, ScanRegion | CondRegion):
         return False
@@ -294,9 +294,9 @@ def _holds_inside(equation: Equation) -> bool:
 def _interpret(
     equation: Equation, operands: Sequence[Sequence[Any]], seen: Sequence[Seen | None]
 ) -> tuple[list[Any], list[Any]]:
-    """Evaluate a region in all runs together, each with what side effects in it return.
+    """Evaluate a region in all runs together; return the results of side effects in each, too.
 
-    A branch is that of the point; a run that takes another one is evaluated by itself.
+    The branch is the one taken at the point; a run that takes another is evaluated by itself.
     """
     region, bodies = equation.region, build_bodies(equation, active=False)
     assert region is not None
@@ -338,12 +338,12 @@ def _interpret(
 
 
 def _of_run(number: int, value: Any) -> Any:
-    """A run's part of a value that may have one for each."""
+    """Return a run's part of a value that may have one part for each run."""
     return value[number] if isinstance(value, tuple) else value
 
 
 def _returned(graph: Graph, values: Values) -> Seen:
-    """What the side effects in a graph that was evaluated returned."""
+    """Return what the side effects in a graph that was evaluated returned."""
     found: dict[tuple[int, ...], Any] = {}
     for n, equation in enumerate(graph.equations):
         if equation in values:
@@ -355,12 +355,12 @@ def _returned(graph: Graph, values: Values) -> Seen:
 
 
 def output_values(graph: Graph, values: Values) -> list[Any]:
-    """The primal values of the graph's outputs."""
+    """Return the primal values of the graph's outputs."""
     return read(values, graph.outputs)
 
 
 def read(values: Values, atoms: Sequence[Variable | Constant]) -> list[Any]:
-    """The primal values of variables and constants.
+    """Return the primal values of variables and constants.
 
     Raises:
         NotImplementedError: if one is ``Unknown``.
@@ -369,7 +369,7 @@ def read(values: Values, atoms: Sequence[Variable | Constant]) -> list[Any]:
     for value in found:
         if isinstance(value, Unknown):
             raise NotImplementedError(
-                f"A sweep through a loop or a branch computes the values inside of it again, and "
+                f"A sweep through a loop or a branch computes the values inside it again, and "
                 f"'{value.equation.name}' has a side effect and must not run again; "
                 f"{value.equation.where()}. Call it outside of the loop or branch and pass on what "
                 "it returns."

@@ -1,4 +1,4 @@
-"""What the graph of a function looks like to semijax: one row per equation."""
+"""The graph of a function as semijax sees it, one row per equation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Explanation(tables.Printed):
-    """The rows, in order of evaluation; prints as a table."""
+    """The rows, in order of evaluation, printed as a table."""
 
     rows: tuple[Row, ...]
 
@@ -102,7 +102,7 @@ def explain(
         A function with the arguments of ``fun`` that returns an ``Explanation``. Print it: each
         equation with its kind of local Jacobian, how many edges it has, the shape of its output,
         its scope and source line, and whether it fell back to a dense Jacobian. An equation that no
-        path from a floating point input passes has the kind ``-``. Where no Jacobian can be had,
+        path from a floating point input passes has the kind ``-``. Where no Jacobian is available,
         the kind is the name of the error.
 
     Example:
@@ -127,7 +127,7 @@ def explain(
 def _remainders(
     graph: Graph, args: Sequence[Any], weighting: Weighting
 ) -> Mapping[tuple[Any, int], float]:
-    """What each equation leaves at most, by the graph it lies in and its number there."""
+    """Return the most that each equation leaves, by the graph it lies in and its number there."""
     leaves = paired_leaves(args, weighting.reference)
     at = evaluate(graph, Runs.of_arguments(leaves, weighting))
     semiring = SumProduct()

@@ -1,4 +1,4 @@
-"""What paths and graphs are shown in: plain HTML, everything escaped; and their JSON."""
+"""Plain HTML to show paths and graphs in, with everything escaped, and their JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
-"""Colours of a sign: those of the map from blue to red that pictures of signed numbers use."""
+"""The colours of the signs, taken from the blue-red map that pictures of signed numbers use."""
 
 
 def finite(content: Any) -> Any:
-    """For JSON, which has no infinite numbers: these as text."""
+    """Replace numbers that are not finite, which JSON does not have, by text."""
     if isinstance(content, dict):
         return {key: finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -23,12 +23,12 @@ def finite(content: Any) -> Any:
 
 
 def text(content: Any) -> str:
-    """Escaped text."""
+    """Return escaped text."""
     return html.escape(str(content))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table of cells that are HTML."""
+    """Return a table of cells that are HTML."""
     head = "".join(f"<th>{text(h)}</th>" for h in heads)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in row) + "</tr>"
@@ -39,19 +39,19 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
 
 
 def bar(share: float, sign: int) -> str:
-    """A bar as long as a share of 1, in the colour of a sign."""
+    """Return a bar as long as a share of 1, in the colour of a sign."""
     colour = POSITIVE if sign > 0 else NEGATIVE
     style = f"background:{colour};height:4px;width:{round(80 * share)}px"
     return f'<div style="{style}"></div>'
 
 
 def details(summary: str, content: str) -> str:
-    """Text that opens to more."""
+    """Return text that opens to more."""
     return f"<details><summary>{text(summary)}</summary>{content}</details>"
 
 
 def document(title: str, body: str) -> str:
-    """One whole file."""
+    """Return a whole file."""
     style = "body{font-family:sans-serif;font-size:14px} td,th{padding:2px 8px}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
@@ -60,7 +60,7 @@ def document(title: str, body: str) -> str:
 
 
 def frame(document: str, height: int) -> str:
-    """A whole file inside of another, so many pixels high."""
+    """Return a frame with a whole file inside another, ``height`` pixels high."""
     return (
         f'<iframe srcdoc="{text(document)}" style="width:100%;height:{height}px;border:0" '
         'sandbox="allow-scripts allow-downloads"></iframe>'
@@ -68,11 +68,11 @@ def frame(document: str, height: int) -> str:
 
 
 def save(path: str | os.PathLike[str], formats: Mapping[str, Callable[[], str]]) -> None:
-    """Write a text file in the format that its name ends in.
+    """Write a text file in the format given by the ending of its name.
 
     Args:
         path: where to.
-        formats: from endings, as ``".html"``, to what makes the text.
+        formats: from endings, such as ``".html"``, to what makes the text.
 
     Raises:
         ValueError: if the name ends in something else.

@@ -21,7 +21,7 @@ from semijax.trace.graph import Constant, Equation, Graph, Variable
 
 
 class Visit(NamedTuple):
-    """What a sweep knows when it comes by an equation.
+    """The state of a sweep when it passes an equation.
 
     Attributes:
         equation: None at the far end of the graph.
@@ -40,7 +40,7 @@ class Visit(NamedTuple):
 def pull(
     graph: Graph, semiring: Semiring, at: Evaluation, cotangents: Sequence[Elements | None]
 ) -> Sequence[Elements | None]:
-    """The reverse sweep: from elements at the outputs to elements at the inputs.
+    """Run the reverse sweep: from elements at the outputs to elements at the inputs.
 
     Args:
         graph: the function.
@@ -57,7 +57,7 @@ def pull(
 def push(
     graph: Graph, semiring: Semiring, at: Evaluation, tangents: Sequence[Elements | None]
 ) -> Sequence[Elements | None]:
-    """The forward sweep: from elements at the inputs to elements at the outputs.
+    """Run the forward sweep: from elements at the inputs to elements at the outputs.
 
     Paths start at ``graph.starts`` too. Arguments and result are those of ``pull``, with inputs and
     outputs exchanged.
@@ -68,7 +68,7 @@ def push(
 def backward(
     graph: Graph, semiring: Semiring, at: Evaluation, cotangents: Sequence[Elements | None]
 ) -> Iterator[Visit]:
-    """The reverse sweep, equation by equation; the arguments are those of ``pull``."""
+    """Run the reverse sweep, equation by equation; the arguments are those of ``pull``."""
     state: dict[Variable, Elements] = {}
     for output, cotangent in zip(graph.outputs, cotangents, strict=True):
         if cotangent is not None:
@@ -91,7 +91,7 @@ def backward(
 def forward(
     graph: Graph, semiring: Semiring, at: Evaluation, tangents: Sequence[Elements | None]
 ) -> Iterator[Visit]:
-    """The forward sweep, equation by equation; the arguments are those of ``push``."""
+    """Run the forward sweep, equation by equation; the arguments are those of ``push``."""
     state: dict[Variable, Elements] = {}
 
     def define(variable: Variable, arrived: Elements | None) -> None:
@@ -113,7 +113,7 @@ def forward(
 def push_through(
     equation: Equation, semiring: Semiring, at: Evaluation, state: Mapping[Any, Elements]
 ) -> Visit:
-    """A forward sweep's step: from the elements of variables through one equation."""
+    """Take a step of a forward sweep: from the elements of variables through one equation."""
     arrived = {i: state[v] for i in equation.wrt if (v := equation.inputs[i]) in state}
     jacobian, sent = None, {}
     if arrived or equation.starts_inside:
@@ -131,7 +131,7 @@ def departing(
     variable: Variable,
     arrived: Elements | None,
 ) -> Elements | None:
-    """What a forward sweep goes on with from an array: what has arrived, and what starts there.
+    """Return what a forward sweep sends on from an array: what arrived, and what starts there.
 
     None for 0̄.
     """
@@ -147,7 +147,7 @@ def departing(
 
 
 def at_starts(graph: Graph, semiring: Semiring, variable: Variable, elements: Elements) -> Elements:
-    """The elements of an array at those of its nodes where paths start, 0̄ at the others."""
+    """Return an array's elements at the nodes where paths start, and 0̄ at the others."""
     mask, shape = graph.starts[variable], semiring.shape(elements)
     if mask is None:
         return elements
@@ -166,14 +166,14 @@ def _far_end(visits: Iterator[Visit]) -> Sequence[Elements | None]:
 def _settled(
     semiring: Semiring, jacobian: EquationJacobian, parts: Mapping[int, Elements]
 ) -> Mapping[int, Elements]:
-    """The parts of an equation where they arrive; those of a region have settled inside of it."""
+    """Settle the parts of an equation where they arrive; a region's have been settled inside it."""
     if jacobian.bodies:
         return parts
     return {position: semiring.settle(part) for position, part in parts.items()}
 
 
 def _on(semiring: Semiring, equation: Equation, jacobian: EquationJacobian) -> Semiring:
-    """The semiring on the edges of an equation; a region's edges are those of its bodies."""
+    """Return the semiring on an equation's edges; a region's edges are those of its bodies."""
     return semiring if jacobian.bodies else semiring.at(equation)
 
 
@@ -191,5 +191,5 @@ def _accumulate(
 
 
 def zero(semiring: Semiring, variable: Any) -> Elements:
-    """0̄ of a variable, or of anything else with a shape and a dtype."""
+    """Return 0̄ for a variable, or for anything else with a shape and a dtype."""
     return semiring.zero(el.node_shape(variable), el.accumulation_dtype(variable.dtype))

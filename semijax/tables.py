@@ -1,4 +1,4 @@
-"""Tables: as text, and for notebooks."""
+"""Tables as text, and for notebooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Table:
     Attributes:
         header: the columns' names.
         rows: the cells.
-        right: the columns whose cells end where they end.
+        right: the columns that are aligned at the right.
         title: above the table.
         legend: below it.
     """
@@ -30,7 +30,7 @@ class Table:
     legend: str = ""
 
     def text(self) -> str:
-        """Columns side by side, as wide as they need be."""
+        """Return the columns side by side, as wide as they need to be."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
 
@@ -44,26 +44,26 @@ class Table:
         return "\n".join(filter(None, [self.title, *map(line, lines), self.legend]))
 
     def html(self) -> str:
-        """The same for a page, everything escaped."""
+        """Return the table as HTML for a page, with everything escaped."""
         cells = [[page.text(cell) for cell in row] for row in self.rows]
         caption = ". ".join(filter(None, [self.title, self.legend]))
         return page.table(self.header, cells, caption)
 
     def csv(self) -> str:
-        """The header and the cells, separated by commas."""
+        """Return the header and the cells, separated by commas."""
         file = io.StringIO()
         csv.writer(file).writerows([self.header, *self.rows])
         return file.getvalue()
 
 
 class Printed:
-    """What prints as a table, in a terminal and in a notebook."""
+    """A base class for objects that print as a table, in a terminal and in a notebook."""
 
     def _table(self) -> Table:
         raise NotImplementedError
 
     def _whole_table(self) -> Table:
-        """The table with nothing left out."""
+        """Return the table with nothing left out."""
         return self._table()
 
     def __str__(self) -> str:

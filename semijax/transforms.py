@@ -34,7 +34,7 @@ def semiring_grad(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """The semiring gradient of ``fun``: ``jax.grad``, with another semiring in place of (+, ×).
+    """Return the semiring gradient of ``fun``: ``jax.grad``, with a semiring in place of (+, ×).
 
     For every element of the differentiated arguments: the ⊕ over all paths from it to the output of
     the ⊗ of the local derivatives along the path (Du et al. 2023, Eq. 4). With ``SumProduct`` it is
@@ -44,8 +44,8 @@ def semiring_grad(
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them, which are then computed in one
             sweep and returned in that container.
-        argnums: the positional argument(s) where paths start. To start at intermediate arrays, as
-            at what an embedding makes of integers, there is ``site_grads``.
+        argnums: the positional argument(s) where paths start. To start at intermediate arrays,
+            such as the embeddings of integers, use ``site_grads``.
         has_aux: whether ``fun`` returns a pair of the scalar and something else.
         raw: return the semiring's elements instead of what it reads out of them.
         aggregate: axes of every leaf to ⊕-combine before the readout (ibid., Eq. 3), for instance
@@ -53,9 +53,9 @@ def semiring_grad(
             the last axis of the leaf.
         granularity: ``"element"``, where a node is one element of an array and a path one way
             through the elements (ibid., Eq. 5), or ``"op"``, where an equation is one linear map:
-            contributions are added inside of it and ⊕ acts only where branches of arrays meet. That
-            is what the paper's own code computes for the max; it is no path's weight. Semirings
-            whose ⊕ adds (gradient, mass, entropy, counts) are the same at both.
+            contributions are added inside it and ⊕ acts only where branches of arrays meet. That
+            is what the paper's own code computes for the max; it is not a path's weight. Semirings
+            whose ⊕ adds (gradient, mass, entropy, counts) give the same at both.
         weighting: what the edges weigh. By default the local derivative; ``Contrast(*reference)``
             compares the call with a second one and ``Relevance()`` with 0. Then paths carry what
             they contribute: the readout of ``SumProduct`` is the part of the difference that comes
@@ -68,8 +68,8 @@ def semiring_grad(
 
     Raises:
         TypeError: if ``fun`` does not return a real scalar, an argument to differentiate is not
-            real and floating, or ``semiring`` is none or does not have the granularity.
-        ValueError: if ``argnums`` or ``aggregate`` is out of range, there is no such granularity,
+            real and floating, or ``semiring`` is not one or does not have the granularity.
+        ValueError: if ``argnums`` or ``aggregate`` is out of range, the granularity is unknown,
             or the function cannot be swept in reverse (a ``while_loop``).
         NotImplementedError: where JAX has no derivative for a primitive on the way.
 
@@ -102,8 +102,8 @@ def semiring_grad(
     return grad
 
 
-INSTEAD = "semijax.site_grads has the gradient at intermediate arrays, as what is made of these."
-"""What to do with arguments that have no gradient."""
+INSTEAD = "semijax.site_grads has the gradient at intermediate arrays, such as those made of these."
+"""The hint for arguments that have no gradient."""
 
 
 def semiring_value_and_grad(
@@ -117,7 +117,7 @@ def semiring_value_and_grad(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., tuple[Any, Any]]:
-    """Like ``semiring_grad``, but returns the function's value too.
+    """Do the same as ``semiring_grad``, but return the function's value too.
 
     Args and Raises are those of ``semiring_grad``.
 
@@ -177,7 +177,7 @@ def semiring_vjp(
     has_aux: bool = False,
     weighting: Weighting = DERIVATIVE,
 ) -> tuple[Any, ...]:
-    """The semiring's vector-Jacobian product: ``jax.vjp``, elements in and elements out.
+    """Compute the semiring's vector-Jacobian product: ``jax.vjp``, elements in and elements out.
 
     Args:
         fun: a function of arrays or pytrees of arrays that returns any pytree of arrays.
@@ -191,8 +191,8 @@ def semiring_vjp(
         ``(out, pull)``, or ``(out, pull, aux)`` with ``has_aux``. ``pull(elements)`` takes a pytree
         like the output, with the semiring's elements at its leaves: ``semiring.lift(ct)`` makes
         those of an array from numbers. ``None`` at a leaf is 0̄; without an argument every output
-        element gets 1̄. It returns a tuple with the elements of every primal, for a container of
-        semirings in that container.
+        element gets 1̄. It returns a tuple with the elements of every primal; for a container of
+        semirings, in that container.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``, but for any output shape.
@@ -229,10 +229,10 @@ def semiring_jvp(
     has_aux: bool = False,
     weighting: Weighting = DERIVATIVE,
 ) -> tuple[Any, ...]:
-    """The semiring's Jacobian-vector product, by a forward sweep with the same local Jacobians.
+    """Compute the semiring's Jacobian-vector product, by a forward sweep.
 
-    One sweep for all outputs and one set of tangents, where ``semiring_grad`` is one for all inputs
-    and one output. It can follow a ``while_loop``.
+    The local Jacobians are the same. One sweep gives all outputs for one set of tangents, where
+    ``semiring_grad`` gives all inputs for one output. It can follow a ``while_loop``.
 
     Args:
         fun: a function of arrays or pytrees of arrays that returns any pytree of arrays.
@@ -242,8 +242,8 @@ def semiring_jvp(
             starts from.
         semiring: as for ``semiring_grad``.
         has_aux: whether ``fun`` returns a pair of its output and something else.
-        weighting: as for ``semiring_grad``. What paths carry where they start are the tangents: for
-            contributions ``semiring.lift`` of the difference between the two runs.
+        weighting: as for ``semiring_grad``. The tangents are what paths carry where they start: for
+            contributions, ``semiring.lift`` of the difference between the two runs.
 
     Returns:
         ``(out, elements)``, or ``(out, elements, aux)`` with ``has_aux``: the function's value, and
@@ -290,9 +290,9 @@ def semiring_jvp(
 
 
 def aggregate(elements: Any, semiring: Any, axes: int | Sequence[int] | None = None) -> Any:
-    """⊕-combine elements over axes: the aggregated derivative of Du et al. 2023, Eq. 3.
+    """Combine elements over axes with ⊕: the aggregated derivative of Du et al. 2023, Eq. 3.
 
-    It is what the parameter ``aggregate`` of other functions does before the readout.
+    The parameter ``aggregate`` of other functions does this before the readout.
 
     Args:
         elements: a semiring's elements, or a pytree with such at its leaves.
@@ -343,8 +343,8 @@ def aggregate(elements: Any, semiring: Any, axes: int | Sequence[int] | None = N
 def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function one node of the graph: paths pass through it by its own Jacobian.
 
-    The paths inside of it are summed, as in an ordinary gradient; outside, it is one equation. It
-    is a coarser graph on purpose: a softmax as one step, a whole layer as one step.
+    The paths inside it are summed, as in an ordinary gradient; outside, it is one equation. This
+    makes the graph coarser on purpose: a softmax as one step, a whole layer as one step.
 
     Args:
         fun: a function of arrays or pytrees of arrays; bind anything else with
@@ -374,8 +374,8 @@ def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
 class _Traced:
     """A function traced and evaluated at its arguments, ready for sweeps.
 
-    Paths start at the arguments at some positions, its primals. What else differs in the run it is
-    compared with is traced too.
+    Paths start at the arguments at some positions, its primals. Whatever else differs in the run it
+    is compared with is traced too.
     """
 
     def __init__(
@@ -430,7 +430,7 @@ class _Traced:
         *,
         contributions: bool = False,
     ) -> list[Elements]:
-        """Elements of every leaf of the primals; of contributions, with what paths carry there."""
+        """Pull elements to every leaf of the primals; contributions include what paths carry."""
         given = [*cotangents, *[None] * self.n_aux]
         jitted = Jitted(semiring)
         pulled = sweep.pull(self.graph, jitted, self.at, given)
@@ -445,7 +445,7 @@ class _Traced:
         return _filled(semiring, primals, found)
 
     def push(self, semiring: Semiring, tangents: Sequence[Elements | None]) -> list[Elements]:
-        """Elements of every leaf of the output."""
+        """Push elements to every leaf of the output."""
         pushed = sweep.push(self.graph, Jitted(semiring), self.at, tangents)
         pushed = pushed[: len(self.outputs)]  # without the auxiliary ones
         check_finite(self.graph, semiring, self.at, pushed)
@@ -453,7 +453,7 @@ class _Traced:
 
 
 def _row(semiring: Product, elements: Sequence[Any]) -> Any:
-    """The members' elements of one leaf in their container."""
+    """Put the members' elements of one leaf into their container."""
     missing = [e is None for e in elements]
     if any(missing) and not all(missing):
         raise TypeError("None stands for no path in every semiring of a container, or in none.")
@@ -476,7 +476,7 @@ def _is_array(leaf: Any) -> bool:
 def _filled(
     semiring: Semiring, avals: Sequence[Any], found: Sequence[Elements | None]
 ) -> list[Any]:
-    """0̄ in full where a sweep left it symbolic."""
+    """Write out 0̄ in full where a sweep left it symbolic."""
     return [
         semiring.zero(el.node_shape(v), _dtype(v)) if e is None else e
         for v, e in zip(avals, found, strict=True)
@@ -496,7 +496,7 @@ def _one(semiring: Semiring, aval: Any) -> Elements:
 
 
 def _match(semiring: Semiring, given: Any, tree: Any, avals: Sequence[Any], what: str) -> list[Any]:
-    """The elements at the leaves of ``given``, checked against the arrays they belong to."""
+    """Return the elements at the leaves of ``given``, checked against the arrays they belong to."""
     members = semiring.members if isinstance(semiring, Product) else (semiring,)
     parts = semiring.split(given) if isinstance(semiring, Product) else (given,)
     try:
@@ -533,7 +533,7 @@ def _check_elements(semiring: Semiring, elements: Any, expected: Any, what: str)
 
 
 def _per_primal(semiring: Semiring, tree: Any, elements: list[Elements]) -> tuple[Any, ...]:
-    """A tuple over the primals; for a container of semirings, of such containers."""
+    """Return a tuple over the primals; for a container of semirings, a tuple of such containers."""
     by_member = _for_each_member(semiring, elements, lambda _, e: jax.tree.unflatten(tree, e))
     if not isinstance(semiring, Product):
         return by_member
@@ -544,7 +544,7 @@ def _per_primal(semiring: Semiring, tree: Any, elements: list[Elements]) -> tupl
 def _for_each_member(
     semiring: Semiring, elements: Sequence[Elements], build: Callable[[Semiring, Any], Any]
 ) -> Any:
-    """``build(semiring, elements)``, for a container of semirings in that container."""
+    """Return ``build(semiring, elements)``; for a container of semirings, in that container."""
     if not isinstance(semiring, Product):
         return build(semiring, elements)
     split = [semiring.split(e) for e in elements]

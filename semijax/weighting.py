@@ -1,9 +1,9 @@
-"""What an edge weighs: the second thing a user chooses, beside the semiring.
+"""The weightings of edges: the second thing a user chooses, beside the semiring.
 
 One definition carries all of it: an edge's weight is its local derivative, averaged along the
 straight line from a reference to the point. With the reference at the point it is the derivative;
 with the equation's inputs in a second run, paths divide the difference of the two outputs among
-them; with 0 they divide the output itself. Whatever the semiring, the rest stays as it is.
+themselves; with 0 they divide the output itself. Nothing else changes, whatever the semiring.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from semijax.jacobians.lookup import averaged_jacobian
 from semijax.trace.graph import Equation
 
 POINTS = 32
-"""Points of the quadrature that is used where an average has no closed form."""
+"""The number of points of the quadrature used where an average has no closed form."""
 
 
 class Weighting:
-    """Base class of all weightings: what edges weigh, and what paths carry at the start.
+    """The base class of all weightings: what edges weigh, and what paths carry at the start.
 
     A weighting of your own defines ``jacobian``, and ``at_start`` if paths are to carry something
     that depends on where they start. Loops and branches need nothing: their edges are those of the
@@ -58,7 +58,7 @@ class Weighting:
     reference: tuple[Any, ...] | None = None
 
     def jacobian(self, equation: Equation, *runs: Sequence[Any]) -> EquationJacobian:
-        """The local Jacobian of an equation that is no loop and no branch.
+        """Return the local Jacobian of an equation that is neither a loop nor a branch.
 
         Args:
             equation: the equation.
@@ -68,7 +68,7 @@ class Weighting:
         raise NotImplementedError(f"{type(self).__name__} must define jacobian(equation, *runs)")
 
     def at_start(self, *runs: Any) -> Any:
-        """What a path carries where it starts: an array like the one there, or None for 1.
+        """Return what a path carries where it starts: an array like the one there, or None for 1.
 
         Args:
             *runs: the array's value at the point, and in the reference if there is one.
@@ -81,7 +81,7 @@ class Averaged(Weighting):
     """A weighting whose weights are derivatives averaged along a line."""
 
     def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
-        """The line that an equation's inputs move on; the arguments are those of ``jacobian``."""
+        """Return the line that an equation's inputs move on; the arguments are ``jacobian``'s."""
         raise NotImplementedError
 
     def jacobian(self, equation: Equation, *runs: Sequence[Any]) -> EquationJacobian:
@@ -89,14 +89,14 @@ class Averaged(Weighting):
 
 
 def line_of(weighting: Weighting, equation: Equation, *runs: Sequence[Any]) -> Line | None:
-    """The line that derivatives are averaged along; None where the weights are something else."""
+    """Return the line that derivatives are averaged along; None if the weights are others."""
     if isinstance(weighting, Averaged) and type(weighting).jacobian is Averaged.jacobian:
         return weighting.line(equation, *runs)
     return None
 
 
 class Derivative(Averaged):
-    """The local derivative at the point: the paths of the gradient. The default.
+    """The local derivative at the point, as in the gradient. The default.
 
     Source: Du et al. 2023, Eq. 4.
     """
@@ -110,34 +110,34 @@ class Derivative(Averaged):
 
 
 class Contrast(Averaged):
-    """How the difference between two runs flows: the derivative averaged between them.
+    """The flow of the difference between two runs: the derivative averaged between them.
 
-    For each equation by itself, along the straight line from its inputs in a second run, the
-    reference, to those at the point. A path starts with the difference there, so that the sum over
-    all paths is the difference of the two outputs, exactly: every path contributes a part of
-    it. What ``stop_gradient`` cuts is the same in both runs, that of the point; an integer or a
-    mask that differs is that of the point for its equation's edges. Where that leaves a remainder
-    ``residuals`` says so.
+    The average is taken for each equation by itself, along the straight line from its inputs in a
+    second run, the reference, to those at the point. A path starts with the difference there, so
+    that the sum over all paths is the difference of the two outputs, exactly: every path
+    contributes a part of it. What ``stop_gradient`` cuts has its value at the point in both runs;
+    an integer or a mask that differs has that value for its equation's edges. Where that leaves a
+    remainder, ``residuals`` says so.
 
     An elementwise function of one variable has the slope of its secant, products and contractions
-    have the other operand half way, quotients a closed form; maxima, clamps, selections and sorts
-    divide the line where the order changes. Everything else is integrated by the rule of Gauss and
-    Legendre.
+    have the other operand halfway, quotients a closed form; maxima, clamps, selections and sorts
+    divide the line where the order changes. Everything else is integrated by Gauss-Legendre
+    quadrature.
 
     Args:
-        *reference: the arguments of the second run, like those of the function, all of them. What
-            is the same object in both does not differ, as a model's parameters; integers may, such
-            as tokens, if paths start behind them. Keyword arguments are those of the point.
-        points: of the quadrature; 32 points are exact to rounding but for the steepest functions.
+        *reference: all arguments of the second run, like those of the function. What is the same
+            object in both, such as a model's parameters, does not differ; integers such as tokens
+            may, if paths start behind them. Keyword arguments are those of the point.
+        points: how many the quadrature has; 32 are exact to rounding, except for the steepest
+            functions.
 
     Raises:
         ValueError: when it is used, if the arguments are not like the function's.
-        FloatingPointError: if a weight or a difference on the way is not finite; says in which
-            equation. Inside of ``jit`` the numbers are NaN then.
+        FloatingPointError: if a weight or a difference on the way is not finite; the message names
+            the equation. Inside ``jit`` the numbers are NaN instead.
 
-    Source: the rescale rule of DeepLIFT (Shrikumar et al. 2017) is what becomes of it for a network
-    of affine maps and elementwise functions; Aumann and Shapley 1974 for the division of one
-    equation.
+    Source: for a network of affine maps and elementwise functions it becomes the rescale rule of
+    DeepLIFT (Shrikumar et al. 2017); Aumann and Shapley 1974 for the division of one equation.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -167,17 +167,17 @@ class Contrast(Averaged):
 
 
 class Relevance(Averaged):
-    """How the output itself flows: the derivative averaged from 0, for every equation by itself.
+    """The flow of the output itself: the derivative averaged from 0, for every equation by itself.
 
-    The line leads from 0 to an equation's inputs, those that paths come through, of which is all
-    that a loop carries; the others, such as weights and biases, are what they are. A path starts
+    The line leads from 0 to those of an equation's inputs that paths come through, including all
+    that a loop carries; the others, such as weights and biases, keep their values. A path starts
     with the value there. An activation with f(0) = 0 gets f(x)/x, and each of two factors that
     paths come through gets half of the product: the rules of the family of layer-wise relevance
-    propagation. The sum over all paths is the output, less what the equations have at 0:
-    ``residuals`` says which, biases above all.
+    propagation. The sum over all paths is the output, less the equations' values at 0, above all
+    biases: ``residuals`` says which.
 
-    A weight is infinite where the function is at 0, as 1/x is: ``freeze`` the scales of norms and
-    the patterns of attention, as is usual.
+    A weight is infinite where the function is infinite at 0, as 1/x is: ``freeze`` the scales of
+    norms and the patterns of attention, as is usual.
 
     Args:
         points: as for ``Contrast``.
@@ -217,12 +217,12 @@ DERIVATIVE = Derivative()
 
 
 def check_weighting(weighting: Any) -> Weighting:
-    """Raise unless it is a weighting."""
+    """Return the weighting; raise if it is not one."""
     if isinstance(weighting, type) and issubclass(weighting, Weighting):
-        raise TypeError(f"weighting must be an instance, as {weighting.__name__}(), not the class.")
+        raise TypeError(f"weighting must be an instance, {weighting.__name__}(), not the class.")
     if not isinstance(weighting, Weighting):
         raise TypeError(
-            "weighting must be a semijax.Weighting, as Derivative(), Contrast(*reference) or "
+            "weighting must be a semijax.Weighting, such as Derivative(), Contrast(*reference) or "
             f"Relevance(); got {weighting!r} of type {type(weighting).__name__}."
         )
     return weighting

@@ -1,4 +1,4 @@
-"""The explorer: one page, to be opened in a browser, with the paths of a model and what flows."""
+"""The explorer: a page for the browser that shows the paths of a model and what flows."""
 
 from semijax.exploration.explorer import Explorer, explorer
 

@@ -1,4 +1,4 @@
-"""The data of the page: what flows, which stories are best, and what is known of each node."""
+"""The data of the page: what flows, which stories are best, and what is known about each node."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from semijax.semirings import (
 from semijax.weighting import Weighting
 
 SIZES = AbsSumProduct()
-"""The semiring whose shares say what is worth drawing."""
+"""The semiring whose shares decide what is worth drawing."""
 
 DIGITS = 4
-"""So many significant digits of a number are on the page."""
+"""The number of significant digits that numbers have on the page."""
 
 
 Readings = Mapping[str, Semiring]
@@ -39,13 +39,14 @@ Readings = Mapping[str, Semiring]
 
 
 def readings(semirings: Any, weighting: Weighting) -> Readings:
-    """The readings, of which ``"mass"`` is one.
+    """Return the readings, of which ``"mass"`` is one.
 
     By default the first is what fits the weighting: where paths contribute to a difference, their
-    sum; where they do not, the sum is of derivatives by all that paths start from, and left out.
+    sum; where they do not, that would add up derivatives by all that paths start from, and is left
+    out.
 
     Raises:
-        TypeError: if a semiring is none.
+        TypeError: if a semiring is not one.
         ValueError: if another is called ``"mass"``.
     """
     if semirings is None:
@@ -72,9 +73,9 @@ class Content:
         grid: the modules and the tokens of its call.
         read: the readings.
         k: how many stories are told.
-        share: in each reading the largest edges are kept that together have so much of the sum of
+        share: in each reading, keep the largest edges that together have this much of the sum of
             all sizes.
-        max_edges: no more than these are kept.
+        max_edges: the most edges to keep.
 
     Attributes:
         stories: the best path of each of the best stories.
@@ -115,7 +116,7 @@ class Content:
         self._cells = np.unique(np.concatenate([ends, self._mass.starts, *self._told]))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, see ``Explorer.to_json``, but for the tokens and what is told with them."""
+        """Return the data, see ``Explorer.to_json``, except tokens and what is told with them."""
         with jax.enable_x64(True):
             return {
                 "unit": None,
@@ -180,7 +181,7 @@ class Content:
         }
 
     def _by_head(self) -> dict[str, Any]:
-        """What flows through each head of each row that has some."""
+        """Return what flows through each head of each row that has some."""
         count = max(array.shape[axis] for array, axis in self._heads.values())
         values: list[list[Any]] = [[] for _ in self._flows]
         for array, axis in self._heads.values():
@@ -192,7 +193,7 @@ class Content:
         return {"rows": [names[row] for row in self._heads], "count": count, "values": values}
 
     def _by_source(self) -> list[Any]:
-        """What starts at each token."""
+        """Return what starts at each token."""
         _, tokens = self._grid.rows_and_tokens(self._mass.starts)
         count = self._grid.tokens
         where = jnp.asarray(np.where(tokens < 0, count, tokens))
@@ -200,12 +201,12 @@ class Content:
         return self._read(sums)
 
     def _size(self, flow: Flow, elements: Elements) -> np.ndarray:
-        """The sizes of numbers; 0 where there is no path, or what is read is no number."""
+        """Return the sizes of numbers; 0 where there is no path, or what is read is not finite."""
         own = flow.shares(elements) if flow is self._mass else flow.numbers(elements)
         return np.where(np.isfinite(own), np.abs(own), 0.0)
 
     def _read(self, elements: Sequence[Elements]) -> list[Any]:
-        """For each reading numbers: the shares of the mass, and what other semirings read."""
+        """Return numbers for each reading: shares of the mass, and what other semirings read."""
         return [
             _rounded(flow.shares(own) if flow is self._mass else flow.numbers(own))
             for flow, own in zip(self._flows, elements, strict=True)
@@ -213,7 +214,7 @@ class Content:
 
 
 def _rounded(numbers: np.ndarray) -> Any:
-    """Numbers with as many digits as are shown."""
+    """Round numbers to as many digits as are shown."""
     if numbers.ndim:
         return [_rounded(number) for number in numbers]
     return float(f"{float(numbers):.{DIGITS}g}")

@@ -1,4 +1,4 @@
-"""What flows between the modules of a model, token by token, as data and as an interactive page."""
+"""The flow between the modules of a model, token by token, as data and as an interactive page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Explorer:
-    """What flows between the modules of a model, token by token. Immutable.
+    """The flow between the modules of a model, token by token. Immutable.
 
-    In a notebook it is the page itself; ``save`` writes the page to a file.
+    In a notebook it shows the page itself; ``save`` writes the page to a file.
 
     Attributes:
         title: what was explored.
@@ -44,7 +44,7 @@ class Explorer:
     _content: Mapping[str, Any]
 
     def to_json(self, tokens: Sequence[str] | None = None) -> str:
-        """The data of the page as JSON, schema version 1.
+        """Return the data of the page as JSON, schema version 1.
 
         ``rows`` are modules in the order of computation, ``columns`` tokens, ``readings`` the
         semirings. ``nodes`` and ``edges`` are columns of a table each, with one list of numbers for
@@ -71,7 +71,7 @@ class Explorer:
         return json.dumps(page.finite(content), separators=(",", ":"))
 
     def to_html(self, tokens: Sequence[str] | None = None) -> str:
-        """The page: one self-contained file that needs no network.
+        """Return the page: one self-contained file that needs no network.
 
         Args:
             tokens: as for ``to_json``.
@@ -107,7 +107,7 @@ class Explorer:
 
 
 PLACEHOLDER = "{{DATA}}"
-"""Where the data goes in the page that ``make explorer`` builds."""
+"""The place of the data in the page that ``make explorer`` builds."""
 
 
 def explorer(
@@ -124,11 +124,11 @@ def explorer(
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Explorer]:
-    """A page in which to explore how the gradient of ``fun`` flows: modules × tokens, and stories.
+    """Show how the gradient of ``fun`` flows, on a page to explore: modules × tokens, and stories.
 
     A node of the page is a module at a token; an edge carries the ⊕ of all complete paths that
-    cross from the one to the other, exactly. Where a module is entered again, as a block that adds
-    what attention and then what the MLP returns, each visit has a row of its own.
+    cross from the one to the other, exactly. Where a module is entered again, such as a block that
+    adds what attention and then what the MLP returns, each visit has a row of its own.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -138,12 +138,12 @@ def explorer(
             contribute to a difference, first of all their sum, ``SumProduct``.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these, see ``top_paths``.
-        depth: modules are told apart by so many names of their scope, from the outside; by all
+        depth: modules are told apart by this many names of their scope, from the outside; by all
             names by default.
         k: how many stories are listed, see ``distinct`` of ``top_paths``.
-        share: for each semiring the largest edges are stored that together have so much of the sum
+        share: for each semiring, store the largest edges that together have this much of the sum
             of all sizes, a number in (0, 1].
-        max_edges: no more edges than these are stored, of each semiring an equal number.
+        max_edges: the most edges to store, an equal number for each semiring.
         axes: as for ``top_paths``.
         traced: as for ``top_paths``.
         weighting: what the edges weigh, see ``semiring_grad``.
@@ -153,7 +153,7 @@ def explorer(
 
     Raises:
         FloatingPointError: where a local derivative on the way is infinite or not a number.
-        ValueError: if no path leads to the output, or an option is none of these.
+        ValueError: if no path leads to the output, or an option is invalid.
         TypeError, jax.errors.ConcretizationTypeError: as ``top_paths``.
 
     Example:

@@ -42,11 +42,11 @@ class Grid:
 
     @property
     def cells(self) -> int:
-        """How many cells there are: for each row one without a token, and one for each."""
+        """The number of cells: for each row one without a token, and one for each token."""
         return len(self.rows) * (self.tokens + 1)
 
     def rows_and_tokens(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of some cells, and their tokens; −1 for none."""
+        """Return the rows of some cells, and their tokens; −1 for none."""
         rows, tokens = np.divmod(cells, self.tokens + 1)
         return rows, tokens - 1
 
@@ -56,7 +56,7 @@ class Grid:
         return np.asarray(row * (self.tokens + 1) + (0 if tokens is None else tokens + 1))
 
     def layers(self) -> list[str | None]:
-        """For each row the scope of the layer that it lies in, as in ``names``."""
+        """Return for each row the scope of the layer that it lies in, as in ``names``."""
         layers = scope_names.numbered(self.modules.values()).values()
         return [
             next((self._short(of) for of in layers if scope_names.is_within(module, of)), None)
@@ -64,7 +64,7 @@ class Grid:
         ]
 
     def names(self) -> list[str]:
-        """The names of the rows, without the scope that all modules lie in."""
+        """Return the names of the rows, without the scope that all modules lie in."""
         return [*map(self._short, self.rows)]
 
     def _short(self, name: str) -> str:
@@ -76,7 +76,7 @@ class Grid:
         return scope_names.enclosing_all([*modules]) if modules else ""
 
     def heads(self, reached: Callable[[Array], bool]) -> dict[str, tuple[Array, int]]:
-        """For each row with heads the last array that has them, and which of its axes they are.
+        """Return for each row with heads the last array that has them, and which axis they are.
 
         Args:
             reached: whether any path leads from an array to the output.
@@ -89,7 +89,7 @@ class Grid:
         return found
 
     def described(self, rows: np.ndarray, tokens: np.ndarray) -> dict[str, list[Any]]:
-        """Of some cells the scope, the user's line, and the root mean square of the values.
+        """Return the scope, the user's line, and the root mean square of the values, of some cells.
 
         They are those of the array that was made last in the row, at the token.
         """

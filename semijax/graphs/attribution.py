@@ -23,7 +23,7 @@ LOGIT = "logit"
 """The type of the nodes where paths end."""
 
 TINY = 1e-10
-"""What arrives at a node along all of its edges is at least this, where they are normalised."""
+"""The smallest sum by which the |weights| of the edges to a node are divided to normalise them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class AttributionGraph:
         graph: the nodes, by their ``node_id``, and the links.
         features: all that the file says of each node, in the same order.
         metadata: the file's ``metadata``: ``slug``, ``prompt_tokens``, …
-        other: what else the file has, as ``qParams``.
+        other: what else the file has, such as ``qParams``.
 
     Source: Ameisen et al. 2025; the format of ``safety-research/circuit-tracer``, schema 1.
     """
@@ -46,10 +46,10 @@ class AttributionGraph:
 
     @classmethod
     def from_json(cls, text: str) -> AttributionGraph:
-        """The graph that a file contains.
+        """Read the graph that a file contains.
 
         Raises:
-            ValueError: if it is no attribution graph, or one of another schema.
+            ValueError: if it is not an attribution graph, or has another schema.
         """
         try:
             content = json.loads(text)
@@ -68,12 +68,12 @@ class AttributionGraph:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AttributionGraph:
-        """``from_json`` of a file."""
+        """Read the graph that a file contains, see ``from_json``."""
         with open(path, encoding="utf-8") as file:
             return cls.from_json(file.read())
 
     def to_json(self) -> str:
-        """The text of a file that Neuronpedia and circuit-tracer read."""
+        """Return the text of a file that Neuronpedia and circuit-tracer read."""
         ends = zip(self.graph.sources, self.graph.targets, self.graph.weights, strict=True)
         names = self.graph.nodes
         links = [{"source": names[s], "target": names[t], "weight": float(w)} for s, t, w in ends]
@@ -83,7 +83,7 @@ class AttributionGraph:
 
     @property
     def logits(self) -> dict[str, float]:
-        """The logits' nodes with their probabilities: where paths end, and what for."""
+        """The logits' nodes, where paths end, with their probabilities."""
         return {
             node["node_id"]: float(node.get("token_prob", 0.0))
             for node in self.features
@@ -92,14 +92,14 @@ class AttributionGraph:
 
     @property
     def normalized(self) -> WeightedGraph:
-        """The graph of the shares that each edge has of all |weights| of edges to its target."""
+        """The graph with each edge's share of all |weights| of edges to its target."""
         sizes = np.abs(self.graph.weights)
         sums = np.bincount(self.graph.targets, sizes, len(self.graph.nodes))
         shares = sizes / np.maximum(sums, TINY)[self.graph.targets]
         return dataclasses.replace(self.graph, weights=shares)
 
     def influence(self) -> dict[str, float]:
-        """The influence of each node on the logits: the mass of its paths in normalised weights.
+        """Compute each node's influence on the logits: the mass of its paths in normalised weights.
 
         The sum over all paths of at least one edge from the node to a logit of the products of the
         edges' shares, times the logit's probability.

@@ -15,7 +15,7 @@ from semijax.paths.path import Path
 from semijax.trace import scope_names
 
 BLOCK = 65_536
-"""So many edges are followed at once."""
+"""The number of edges that are followed at once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class WeightedGraph:
         weights: floating point numbers of shape ``[edges]``.
 
     Raises:
-        TypeError: if the weights are no real numbers.
-        ValueError: if a name is there twice, the arrays are not of one length, an edge leads
-            nowhere, or there is a cycle.
+        TypeError: if the weights are not real numbers.
+        ValueError: if a name occurs twice, the arrays differ in length, an edge leads nowhere, or
+            there is a cycle.
 
     Example:
         >>> import numpy as np, semijax as sj
@@ -73,7 +73,7 @@ class WeightedGraph:
     def from_edges(
         cls, nodes: Sequence[Hashable], edges: Sequence[tuple[Hashable, Hashable, float]]
     ) -> WeightedGraph:
-        """The graph of edges that are given by the names of their nodes: from, to, and weight.
+        """Build the graph from edges, given by the names of their nodes: from, to, and weight.
 
         Raises:
             KeyError: if there is no such node.
@@ -86,7 +86,7 @@ class WeightedGraph:
 
     @classmethod
     def from_networkx(cls, graph: Any, weight: str = "weight") -> WeightedGraph:
-        """The graph of a ``networkx.DiGraph``, or a ``MultiDiGraph``.
+        """Build the graph from a ``networkx.DiGraph`` or ``MultiDiGraph``.
 
         Args:
             graph: the graph.
@@ -105,12 +105,12 @@ class WeightedGraph:
 
     @classmethod
     def from_matrix(cls, matrix: Any, nodes: Sequence[Hashable] | None = None) -> WeightedGraph:
-        """The graph of a matrix whose element [i, j] is the weight of the edge from j to i.
+        """Build the graph from a matrix whose element [i, j] is the weight of the edge from j to i.
 
         Where it is 0 there is no edge. Nodes are numbers if they have no names.
 
         Raises:
-            ValueError: if it is not square, or has not as many rows as there are nodes; and as
+            ValueError: if it is not square, or its rows are not as many as the nodes; and as
                 ``WeightedGraph``.
         """
         matrix = np.asarray(matrix)
@@ -125,7 +125,7 @@ class WeightedGraph:
         return cls(names, sources, targets, matrix[targets, sources])
 
     def to_networkx(self) -> Any:
-        """A ``networkx.MultiDiGraph`` whose edges have the attribute ``weight``.
+        """Return a ``networkx.MultiDiGraph`` whose edges have the attribute ``weight``.
 
         Raises:
             ImportError: if networkx is not installed.
@@ -161,7 +161,7 @@ class WeightedGraph:
         return depths
 
     def function(self, target: Any) -> Callable[[Any], jax.Array]:
-        """The graph as a function, whose paths are the graph's.
+        """Return the graph as a function, whose paths are the graph's.
 
         It adds up, node by node, what arrives along the edges, and what is put in at the node.
 
@@ -169,7 +169,7 @@ class WeightedGraph:
             target: the node where paths end, by name; or from names to weights, for several.
 
         Returns:
-            A function of what is put in at each node, an array of shape ``[nodes]``: there paths
+            A function of what is put in at each node, an array of shape ``[nodes]``, where paths
             start. It returns the value at the target, in the array's dtype: its gradient is the sum
             over the paths from each node to the target.
 
@@ -205,9 +205,9 @@ class WeightedGraph:
         return value
 
     def _blocks(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The edges in an order in which what an edge leaves is complete, in blocks of one size.
+        """Return the edges in blocks of one size, each edge after all those to the node it leaves.
 
-        So only one is compiled. What fills a block up leads to no node.
+        So only one block is compiled. What fills a block up leads to no node.
         """
         order = np.lexsort((self.targets, self.depths[self.targets]))
         depths = self.depths[self.targets[order]]
@@ -225,7 +225,7 @@ class WeightedGraph:
         return found
 
     def along(self, path: Path) -> list[Hashable]:
-        """The names of the nodes on a path of ``function``, in order."""
+        """Return the names of the nodes on a path of ``function``, in order."""
         steps = [node for node in path.nodes if node.primitive in ("", "scatter-add")]
         numbers = [node.index[0] for node in steps]
         changed = [n for n, before in zip(numbers, [None, *numbers], strict=False) if n != before]
@@ -233,7 +233,7 @@ class WeightedGraph:
 
 
 def graph_function(graph: Any, target: Any) -> Callable[[Any], jax.Array]:
-    """A weighted graph as a function that every semiring and path search works on.
+    """Turn a weighted graph into a function that every semiring and path search works on.
 
     Args:
         graph: a ``graphs.WeightedGraph``; a ``networkx.DiGraph`` whose edges have ``weight``; or a

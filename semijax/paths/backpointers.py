@@ -1,4 +1,4 @@
-"""The edges that paths take, and how each of them is remembered until it is at the end."""
+"""The edges that paths take, each remembered until the paths are at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semijax.paths.scores import Guide
 
 
 class Bundle(NamedTuple):
-    """Edges from nodes of one array to one that a step makes of it.
+    """Edges from nodes of one array to another array that a step makes from it.
 
     Attributes:
         step, input, output: the step, and the positions of the two arrays.
@@ -32,7 +32,7 @@ class Bundle(NamedTuple):
 
 
 def bundles(scores: Guide, array: Array, index: np.ndarray) -> list[Bundle]:
-    """The edges that leave these nodes for arrays from which there is a way to the end."""
+    """Return the edges that leave these nodes for arrays from which there is a way to the end."""
     found = []
     for step, position in scores.run.readers[array.number]:
         open_ = {o for o, made in step.outputs.items() if scores.reached(made)}
@@ -43,7 +43,7 @@ def bundles(scores: Guide, array: Array, index: np.ndarray) -> list[Bundle]:
 
 
 class Backpointers:
-    """Every edge that was taken, with the one taken before it: a tree of unfinished paths.
+    """All edges that were taken, each with the one before it: a tree of unfinished paths.
 
     Attributes:
         places: what the edges belong to: the bundle of an edge; for a start its array.
@@ -55,7 +55,7 @@ class Backpointers:
         self._count = 0
 
     def start(self, array: Array, index: np.ndarray) -> np.ndarray:
-        """New pointers, to no edge yet: to where paths begin."""
+        """Return new pointers to where paths begin, with no edge yet."""
         none = np.full(len(index), -1)
         return self._add(array, none, none, index, np.ones(len(index)))
 
@@ -67,7 +67,7 @@ class Backpointers:
         end: np.ndarray,
         weight: np.ndarray,
     ) -> np.ndarray:
-        """New pointers, to edges that follow; the same where no edge is crossed.
+        """Return pointers to the edges that follow, or the same ones if no edge is crossed.
 
         Args:
             pointer: to the last edges so far.
@@ -81,7 +81,7 @@ class Backpointers:
         return self._add(bundle._replace(edges=NO_EDGES), pointer, start, end, weight)
 
     def columns(self) -> tuple[list, list, np.ndarray, np.ndarray, np.ndarray]:
-        """Of every pointer: the previous pointer, the number of its place, start, end, weight."""
+        """Return for every pointer the previous one, its place's number, start, end and weight."""
         joined = [np.concatenate(column) for column in zip(*self._chunks, strict=True)]
         previous, place, start, end, weight = joined
         return previous.tolist(), place.tolist(), start, end, weight

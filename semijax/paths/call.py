@@ -1,4 +1,4 @@
-"""A call whose paths are asked for: the function traced, run, and its arrays named."""
+"""A call whose paths are asked for: the function traced and run, and its arrays named."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ class Call:
         return self._program.axis_names(self._axes)
 
     def axes_of(self, array: Array) -> tuple[Names, Names]:
-        """The names of an array's axes, and what the iterations of the loops around it count.
+        """Return the names of an array's axes, and what the iterations of loops around it count.
 
-        None for rows that a loop reads or has written.
+        There are none for rows that a loop reads or has written.
         """
         if array.made_by is None and array.step is not None:
             return (), ()
@@ -112,14 +112,14 @@ class Call:
         return own, self.axes.of_iterations(array.path)
 
     def axis_of(self, array: Array, name: str) -> int | None:
-        """The first axis of this name; of attention's scores ``[query, key]`` the query's."""
+        """Return the first axis of this name; of attention scores ``[query, key]`` the query's."""
         axes, _ = self.axes_of(array)
         return axes.index(name) if name in axes else None
 
     def indices(self, array: Array, name: str) -> np.ndarray | None:
-        """The index of each node along an axis of this name, else that of a loop over it.
+        """Return each node's index along an axis of this name, else that of a loop over it.
 
-        In a shape that broadcasts to the array's.
+        The result's shape broadcasts to the array's.
         """
         axis, (_, loops) = self.axis_of(array, name), self.axes_of(array)
         if axis is not None:
@@ -128,7 +128,7 @@ class Call:
         return np.array(array.iteration[loops.index(name)]) if name in loops else None
 
     def along(self, array: Array, name: str) -> int | np.ndarray | None:
-        """The same for all nodes in a row; one number if it is the same for all."""
+        """Return these indices for all nodes in a row, or one number if it is the same for all."""
         found = self.indices(array, name)
         if found is None or not found.ndim:
             return None if found is None else int(found)
@@ -145,7 +145,7 @@ class Call:
 
 
 def _positions(place: Place, mask: Any, iteration: Sequence[int]) -> np.ndarray | None:
-    """Where paths start in an array of one iteration; None for everywhere."""
+    """Return the positions where paths start in an array of one iteration; None for everywhere."""
     if mask is None:
         return None
     loops = [region for region in place.loops if region.is_loop]

@@ -1,4 +1,4 @@
-"""What paths have in common: how much of them lies in which part of a model, over many examples."""
+"""Statistics of paths: how much of them lies in each part of a model, over many examples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def component_counts(
     sources: Groups | None = None,
     weighted: bool = True,
 ) -> Any:
-    """How many edges of a path lie in each component: the mean over paths, and over examples.
+    """Count how many edges of a path lie in each component: the mean over paths and examples.
 
     A component matters more to a gradient when more edges of its paths lie in it (DuSell). An edge
     lies where the node it leads to was made.
@@ -34,13 +34,14 @@ def component_counts(
     Args:
         paths: the paths of one example, as ``top_paths`` returns them, or a list of such lists, one
             per example. Every example with a path counts the same.
-        depth: the components are modules, told apart by so many names of their scope, counted from
+        depth: the components are modules, told apart by this many names of their scope, taken from
             the outside; by all names by default.
         groups: other components: a mapping from a name to a glob over scopes, the first that
             matches counts; or a function from a ``Node`` to a name.
-        sources: groups of what paths start from, as parameters: a mapping from a name to a glob
-            over arguments, as ``{"kernels": "*kernel*"}``, or a function from a ``Node`` to a name.
-            Paths are counted apart by these; each group has its own mean. All are one by default.
+        sources: groups of what paths start from, such as parameters: a mapping from a name to a
+            glob over arguments, as in ``{"kernels": "*kernel*"}``, or a function from a ``Node`` to
+            a name. Paths of each group are counted separately, with their own mean; by default all
+            are one group.
         weighted: whether an example's paths count in proportion to their |weight|, or
             |contribution| if they carry something, or all the same.
 

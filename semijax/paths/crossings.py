@@ -1,4 +1,4 @@
-"""What flows between groups of nodes: the paths that take an edge from one group to another.
+"""The flow between groups of nodes: the paths that take an edge from one group to another.
 
 Each node of a run belongs to a group, such as a module, or a token in a module. What flows from one
 group to another is the ⊕ over the complete paths of what crosses there: what comes to the start of
@@ -33,7 +33,7 @@ Groups = Mapping[Array, np.ndarray]
 
 
 def group_nodes(run: Run, group: Callable[[Array], Any]) -> Groups:
-    """Group the nodes of all arrays; the rows that a loop reads and writes stay where they are.
+    """Group the nodes of all arrays; rows that a loop reads and writes keep their groups.
 
     Args:
         run: the run.
@@ -66,7 +66,7 @@ class Flow:
     """The flow between groups in one semiring.
 
     Attributes:
-        semiring: it.
+        semiring: the semiring.
         pairs: the groups that paths cross between, ``[n, 2]``: from one, to another.
         crossing: elements ``[n]``: the ⊕ over all paths that cross there, once for each time.
         starts: the groups where paths start, ``[m]``.
@@ -82,18 +82,18 @@ class Flow:
     watched: Mapping[Array, Elements]
 
     def log_size(self) -> float:
-        """The logarithm of the size of all paths, see ``Semiring.log_size``."""
+        """Return the logarithm of the size of all paths, see ``Semiring.log_size``."""
         with jax.enable_x64(True):
             return float(self.semiring.log_size(self.whole()))
 
     def shares(self, elements: Elements) -> np.ndarray:
-        """The size of some elements over that of all paths; 0 where that is 0."""
+        """Return the size of some elements over that of all paths; 0 where the latter is 0."""
         with jax.enable_x64(True):
             logs, whole = np.asarray(self.semiring.log_size(elements)), self.log_size()
         return np.exp(logs - whole) if whole > -math.inf else np.zeros(logs.shape)
 
     def numbers(self, elements: Elements) -> np.ndarray:
-        """The statistic of some elements.
+        """Return the statistic of some elements.
 
         Raises:
             TypeError: if there are several for each.
@@ -106,12 +106,12 @@ class Flow:
         return np.asarray(found[0], float)
 
     def whole(self) -> Elements:
-        """The elements of all paths."""
+        """Return the elements of all paths together."""
         with jax.enable_x64(True):
             return self.semiring.sum(self.starting, (0,))
 
     def through(self, count: int) -> Elements:
-        """The ⊕ of what comes to each of so many groups, or starts there."""
+        """Return the ⊕ of what comes to each of ``count`` groups, or starts there."""
         with jax.enable_x64(True):
             where = np.concatenate([self.pairs[:, 1], self.starts])
             elements = el.concatenate([self.crossing, self.starting], 0)
@@ -119,7 +119,7 @@ class Flow:
 
 
 class Crossings:
-    """Where the paths of a run cross from group to group.
+    """The places where the paths of a run cross from group to group.
 
     Args:
         run: the run.
@@ -136,7 +136,7 @@ class Crossings:
         self._pairs: np.ndarray | None = None
 
     def flow(self, semiring: Semiring, watch: Iterable[Array] = ()) -> Flow:
-        """What flows, in a semiring; and through each node of some arrays.
+        """Compute the flow in a semiring, and what passes through each node of some arrays.
 
         The pairs of groups, and the groups where paths start, are the same in every semiring.
         """
@@ -174,7 +174,7 @@ class Crossings:
     def _pulls(
         self, semiring: Semiring, step: Step, arrived: dict[int, Elements]
     ) -> Iterator[tuple[dict[int, Elements], Mapping[int, np.ndarray]]]:
-        """What to pull through a step, and to which group each node of its inputs leads then."""
+        """Yield what to pull through a step, and the group each input node then leads to."""
         if step not in self._targets:
             self._targets[step] = self._reached(step, arrived)
         targets = self._targets[step]
@@ -192,7 +192,7 @@ class Crossings:
             yield given, {i: group for i in step.inputs}
 
     def _reached(self, step: Step, arrived: Iterable[int]) -> dict[int, np.ndarray]:
-        """The one group that each node of an input leads to; nothing if some lead to several."""
+        """Return the one group each node of an input leads to; nothing if some lead to several."""
         own = {o: self._groups[step.outputs[o]] for o in arrived}
         values = {int(g.ravel()[0]) if g.size else -1 for g in own.values()}
         if len(values) == 1 and all((g == g.ravel()[:1]).all() for g in own.values()):
@@ -208,7 +208,7 @@ class Crossings:
 
 
 def _one_each(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """The number in each interval, −1 where it is empty; without the axes they don't vary along."""
+    """Return the number in each interval, −1 if empty, without the axes it does not vary along."""
     for axis in range(high.ndim):
         widest = (
             high.max(axis, keepdims=True, initial=-np.inf),
@@ -220,7 +220,7 @@ def _one_each(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 
 
 def largest(shares: np.ndarray, enough: float) -> np.ndarray:
-    """The positions of the largest shares, in order, that together are enough of all.
+    """Return the positions of the largest shares, in order, that together are enough of all.
 
     Ties are kept or dropped together.
     """
@@ -232,7 +232,7 @@ def largest(shares: np.ndarray, enough: float) -> np.ndarray:
 
 
 class _Sums:
-    """⊕ of elements by the groups that they belong to."""
+    """The ⊕ of elements by the groups that they belong to."""
 
     def __init__(self, semiring: Semiring, columns: int) -> None:
         self._semiring = semiring
@@ -240,7 +240,7 @@ class _Sums:
         self._elements: list[Elements] = [semiring.zero((0,), jnp.float64)]
 
     def add(self, elements: Elements, shape: Shape, *groups: np.ndarray) -> None:
-        """Add the elements of an array, each to its groups; what stays in one group is left out."""
+        """Add an array's elements, each to its groups; what stays in one group is left out."""
         columns = [
             np.asarray(g).reshape((1,) * (len(shape) - np.ndim(g)) + np.shape(g)) for g in groups
         ]
@@ -258,7 +258,7 @@ class _Sums:
             self._elements.append(el.take(flat, jnp.asarray(np.flatnonzero(kept))))
 
     def total(self) -> tuple[np.ndarray, Elements]:
-        """The distinct keys, in order, and the ⊕ for each."""
+        """Return the distinct keys, in order, and the ⊕ for each."""
         keys, which = np.unique(np.concatenate(self._keys), axis=0, return_inverse=True)
         elements = el.concatenate(self._elements, 0)
         return keys, self._semiring.segment_sum(elements, jnp.asarray(which.ravel()), len(keys))

@@ -12,21 +12,24 @@ from semijax.paths.scores import DECIMALS, Guide, log_size
 from semijax.semirings.logarithmic import ZERO
 
 NODES_AT_ONCE = 256
-"""A node may have thousands of edges, and all of them are looked at."""
+"""The number of nodes looked at together; each may have thousands of edges."""
 
 Choose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""From the logarithms of the values of options, the first option of each group (and the end of the
-last), and the group that each one chooses from, to the options that are chosen."""
+"""A choice of an option for each path.
+
+From the logarithms of the values of options, the first option of each group (and the end of the
+last), and the group that each path chooses from, to the options that are chosen.
+"""
 
 
 def largest(log: np.ndarray, first: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The option of the largest value; of equal ones, the first."""
+    """Choose the option of the largest value; of equal ones, the first."""
     rounded = np.round(log, DECIMALS)
     return np.array([first[g] + np.argmax(rounded[first[g] : first[g + 1]]) for g in group])
 
 
 def by_chance(rng: np.random.Generator) -> Choose:
-    """An option with a probability in proportion to its value; one of each group is not 0."""
+    """Choose an option at random, in proportion to its value; one of each group is not 0."""
 
     def choose(log: np.ndarray, first: np.ndarray, group: np.ndarray) -> np.ndarray:
         sizes = np.diff(first)
@@ -42,7 +45,7 @@ def by_chance(rng: np.random.Generator) -> Choose:
 
 
 def descend(scores: Guide, choose: Choose, sources: Mapping[Array, np.ndarray]) -> Found:
-    """One path from each source, chosen edge by edge.
+    """Follow one path from each source, chosen edge by edge.
 
     Args:
         scores: of every node; logarithmic.
@@ -77,7 +80,7 @@ def descend(scores: Guide, choose: Choose, sources: Mapping[Array, np.ndarray]) 
 
 
 def _groups(here: np.ndarray, index: np.ndarray, state: np.ndarray) -> Iterator[np.ndarray]:
-    """Paths of one state, at a few nodes at a time."""
+    """Yield groups of paths of one state, at a few nodes at a time."""
     for before in np.unique(state[here]):
         alike = here[state[here] == before]
         _, node = np.unique(index[alike], return_inverse=True)
@@ -113,7 +116,7 @@ class _Options:
         self.owner, self.log = owner, log
 
     def origin(self, options: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The number of the bundle that each option is from, and its place there."""
+        """Return the number of the bundle that each option is from, and its place there."""
         position = options if self._order is None else self._order[options]
         ends = np.cumsum([len(kept) for kept in self._kept])
         way = np.searchsorted(ends, position, side="right")

@@ -1,4 +1,4 @@
-"""How a graph of nodes and weighted edges looks: as an SVG picture, and in Graphviz's language."""
+"""Drawings of graphs of nodes and weighted edges, as SVG and in Graphviz's language."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 from semijax import page
 
 ROW, COLUMN_GAP, CHARACTER = 34, 90, 7.5
-"""Pixels: between nodes one above the other, between columns, and of a letter."""
+"""Sizes in pixels: between nodes one above the other, between columns, and of a letter."""
 
 
 class Edge(Protocol):
-    """What is drawn of an edge."""
+    """The parts of an edge that are drawn."""
 
     @property
     def tail(self) -> int:
@@ -28,12 +28,12 @@ class Edge(Protocol):
 
     @property
     def weight(self) -> float:
-        """The number it has, whose sign is its colour."""
+        """The edge's number, whose sign decides the colour."""
         ...
 
     @property
     def label(self) -> str:
-        """What is written at it."""
+        """The text beside the edge."""
         ...
 
     @property
@@ -43,19 +43,19 @@ class Edge(Protocol):
 
 
 def colour(edge: Edge) -> str:
-    """That of its sign."""
+    """Return the colour of the edge's sign."""
     return page.POSITIVE if edge.weight > 0 else page.NEGATIVE if edge.weight < 0 else "#999999"
 
 
 def widths(edges: Sequence[Edge]) -> list[float]:
-    """In pixels: the square root of the share of the mass, or of the size over the largest."""
+    """Return widths in pixels, by the square root of each share or size over the largest."""
     sizes = [abs(e.weight) if e.share is None else e.share for e in edges]
     largest = max((size for size in sizes if math.isfinite(size)), default=0) or 1
     return [0.5 + 4.5 * math.sqrt(min(size / largest, 1)) for size in sizes]
 
 
 def dot(title: str, names: Sequence[str], edges: Sequence[Edge]) -> str:
-    """A digraph in Graphviz's language."""
+    """Return a digraph in Graphviz's language."""
     lines = [f"  {n} [label={json.dumps(name)}];" for n, name in enumerate(names)]
     for edge, width in zip(edges, widths(edges), strict=True):
         look = f'label={json.dumps(edge.label)} color="{colour(edge)}" penwidth={width:.2f}'
@@ -65,7 +65,7 @@ def dot(title: str, names: Sequence[str], edges: Sequence[Edge]) -> str:
 
 
 def svg(names: Sequence[str], hints: Sequence[str], edges: Sequence[Edge]) -> str:
-    """A picture, from left to right in the order of computation.
+    """Draw a picture, from left to right in the order of computation.
 
     Args:
         names: of the nodes, each after those that it is computed from.
@@ -121,9 +121,9 @@ def svg(names: Sequence[str], hints: Sequence[str], edges: Sequence[Edge]) -> st
 def _heights(
     columns: Sequence[int], edges: Sequence[Edge]
 ) -> tuple[list[float], list[dict[int, float]], float]:
-    """The height of each node, of each edge in each column that it passes, and of all.
+    """Return the height of each node, of each edge in each column it passes, and of all.
 
-    In a column they are in the order of the mean height of what leads there: few edges cross.
+    In a column they are ordered by the mean height of what leads there, so that few edges cross.
     """
     nodes = [0.0] * len(columns)
     lanes: list[dict[int, float]] = [{} for _ in edges]
@@ -152,7 +152,7 @@ def _heights(
 
 
 def _columns(count: int, edges: Sequence[Edge]) -> list[int]:
-    """Each node to the right of those it is computed from; what leads back does not matter."""
+    """Place each node to the right of those it is computed from, ignoring edges that lead back."""
     columns = [0] * count
     for edge in sorted(edges, key=lambda e: (e.head, e.tail)):
         if edge.tail < edge.head:
@@ -161,14 +161,14 @@ def _columns(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def _curve(start: tuple[float, float], end: tuple[float, float]) -> Sequence[tuple[float, float]]:
-    """A cubic Bézier curve that starts and ends level."""
+    """Return a cubic Bézier curve that starts and ends level."""
     (ax, ay), (bx, by) = start, end
     bend = max(abs(bx - ax) / 2, 30)
     return start, (ax + bend, ay), (bx - bend, by), end
 
 
 def _on_curve(points: Sequence[tuple[float, float]], t: float) -> tuple[float, float]:
-    """A point of a cubic Bézier curve."""
+    """Return a point of a cubic Bézier curve."""
     shares = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
     x = sum(share * px for share, (px, _) in zip(shares, points, strict=True))
     y = sum(share * py for share, (_, py) in zip(shares, points, strict=True))

@@ -1,4 +1,4 @@
-"""The computation graph drawn: every node of a small function, or the modules of any."""
+"""Pictures of the computation graph: every node of a small function, or the modules of any."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from semijax.trace import scope_names
 from semijax.weighting import DERIVATIVE, Derivative, Weighting, check_weighting
 
 Position = tuple[Array, int]
-"""A node, by the array in which it was made and its position in there."""
+"""A node, by the array in which it was made and its position there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GraphNode:
 
     Attributes:
         name: what it is called.
-        fields: what else is known of it: for an element, what a ``Node`` of a path knows.
+        fields: what else is known about it: for an element, what a ``Node`` of a path knows.
     """
 
     name: str
@@ -52,8 +52,8 @@ class GraphEdge:
     Attributes:
         tail, head: the numbers of its nodes.
         weight: what it weighs, by default the local derivative; between modules, what flows.
-        label: what is written at it: the weight, between modules with the share. The mass itself,
-            which grows exponentially with depth, tells nothing: only its share is written.
+        label: the text beside it: the weight; between modules, with the share. The mass itself,
+            which grows exponentially with depth, says nothing: only its share is written.
         share: between modules, the mass that crosses over that of all paths: how often a path
             crosses here, on average.
     """
@@ -83,7 +83,7 @@ class GradientGraph:
         return f"GradientGraph({self.title}: {len(self.nodes)} nodes, {len(self.edges)} edges)"
 
     def to_networkx(self) -> Any:
-        """A ``networkx.MultiDiGraph`` with the fields of nodes and edges as attributes.
+        """Return a ``networkx.MultiDiGraph`` with the fields of nodes and edges as attributes.
 
         Raises:
             ImportError: if networkx is not installed.
@@ -100,14 +100,14 @@ class GradientGraph:
         return graph
 
     def to_dot(self) -> str:
-        """The graph in Graphviz's language, as text; no program is needed to write it."""
+        """Return the graph as text in Graphviz's language; no program is needed to write it."""
         return drawing.dot(self.title, [node.name for node in self.nodes], self.edges)
 
     def to_json(self) -> str:
-        """The graph as JSON.
+        """Return the graph as JSON.
 
         ``{"title", "nodes": [{"name", …}], "edges": [{"tail", "head", "weight", "label",
-        "share"}]}``; what JSON has no number for, as an infinite mass, is a string.
+        "share"}]}``; what JSON has no number for, such as an infinite mass, is a string.
         """
         nodes = [{"name": node.name, **node.fields} for node in self.nodes]
         edges = [vars(edge) for edge in self.edges]
@@ -115,7 +115,7 @@ class GradientGraph:
         return json.dumps(page.finite(content))
 
     def to_html(self) -> str:
-        """One self-contained file with the graph drawn; hover for what is known of a node."""
+        """Return one self-contained file with the graph drawn; hover over a node for details."""
         return page.document(self.title, f"<h3>{page.text(self.title)}</h3>{self._repr_html_()}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -151,7 +151,7 @@ def gradient_graph(
     max_edges: int = 2000,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., GradientGraph]:
-    """The computation graph of ``fun``, labelled: to be looked at.
+    """Return the labelled computation graph of ``fun``, to be looked at.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -162,22 +162,22 @@ def gradient_graph(
             derivatives (Du et al. 2023, Fig. 1b), for small functions. ``"scope"``: a node for each
             module and each array where paths start, for models of any size: an edge from where an
             array was made to where it is read.
-        depth: modules are told apart by so many names of their scope, from the outside; by all
+        depth: modules are told apart by this many names of their scope, from the outside; by all
             names by default.
         iterations: whether a module that a loop runs is another node in each iteration.
         semiring: between modules, what flows: the ⊕ over all paths from the arguments to the output
             that take an edge from the one to the other, read out as a number. The mass,
             ``AbsSumProduct``, by default; only its shares are drawn.
-        share: between modules, the largest edges are shown that together carry so much of the mass
+        share: between modules, show the largest edges that together carry this much of the mass
             that crosses from module to module, a number in (0, 1].
-        max_edges: between elements, how many edges there may be.
+        max_edges: between elements, the most edges there may be.
         weighting: what the edges weigh, see ``semiring_grad``.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``GradientGraph``.
 
     Raises:
-        ValueError: if there are more edges than ``max_edges``, or an option is none of these.
+        ValueError: if there are more edges than ``max_edges``, or an option is invalid.
         FloatingPointError: between modules, where a local derivative on the way is infinite or not
             a number: there are no shares then.
         TypeError, jax.errors.ConcretizationTypeError: as ``top_paths``.

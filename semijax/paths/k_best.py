@@ -17,7 +17,7 @@ from semijax.semirings.logarithmic import ZERO
 
 
 class Rank(NamedTuple):
-    """How good paths are: signs of their scores, then sign · log |score|, compared in this order.
+    """The rank of paths: their scores' signs, then sign · log |score|, compared in this order.
 
     Where the order is logarithmic the signs are 1, and the size of a score of 0 is ``ZERO``.
     """
@@ -28,12 +28,12 @@ class Rank(NamedTuple):
 
 @dataclasses.dataclass
 class _Prefixes:
-    """Beginnings of paths: arrays of one length.
+    """Beginnings of paths, as arrays of one length.
 
     Attributes:
         array, index: where each has got to: the number of the array, and the position in it.
-        log, negative: of its weight: the logarithm of the size, and the sign.
-        state: what has to be known of it so far, see ``Guide.arriving``.
+        log, negative: the logarithm of its weight's size, and whether the weight is negative.
+        state: what has to be known about it so far, see ``Guide.arriving``.
         sign, size: the rank of the best path that begins like this.
         order: the order of the paths by their nodes: of equally good ones, the first wins.
         pointer: to its last edge.
@@ -68,7 +68,7 @@ class _Prefixes:
 
 
 def k_best(scores: Guide, k: int, sources: Mapping[Array, np.ndarray | None]) -> Found:
-    """The k best paths from some nodes of some arrays, best first.
+    """Find the k best paths from some nodes of some arrays, best first.
 
     At most k prefixes are kept. Each can be completed to a path as good as its score says; those k
     paths are different, so a prefix whose score is less than theirs begins none of the k best.
@@ -108,7 +108,7 @@ class _KBest:
         self.tree = Backpointers()
 
     def begin(self, sources: Mapping[Array, np.ndarray | None]) -> _Prefixes:
-        """The k best sources."""
+        """Return the prefixes at the k best sources."""
         parts = [_none()]
         for array, index in sources.items():
             index = array.positions if index is None else index
@@ -146,7 +146,7 @@ class _KBest:
         return self._best(_Prefixes.join(parts))
 
     def advance(self, prefixes: _Prefixes, here: np.ndarray) -> _Prefixes:
-        """From the nodes of one array to those of the arrays that are made of it."""
+        """Move on from the nodes of one array to those of the arrays that are made from it."""
         least = self.rank(prefixes, self._k) if len(prefixes.order) >= self._k else None
         leaving, parts = prefixes.take(here), [prefixes.take(~here)]
         nodes, node = np.unique(leaving.index, return_inverse=True)
@@ -172,13 +172,13 @@ class _KBest:
     def _extend(
         self, bundle: Bundle, prefixes: _Prefixes, node: np.ndarray, least: Rank | None
     ) -> _Prefixes:
-        """Prefixes of one sign and one state, one edge on.
+        """Extend prefixes of one sign and one state by one edge.
 
         Args:
             bundle: the edges.
             prefixes: those at the nodes that the edges leave.
             node: which of the nodes each is at.
-            least: what its rank must be at least.
+            least: the least rank that is kept.
         """
         owner, other, weight = bundle.edges
         negative = (weight < 0) ^ prefixes.negative[0]
@@ -188,8 +188,8 @@ class _KBest:
         owner, log = owner[there], log_size(weight[there])
         value = rank_of(self._scores.order, score[there], log)
 
-        # An edge that is not good enough for the best prefix at its node is for none, and no prefix
-        # needs more than k.
+        # An edge that is not good enough for the best prefix at its node is good enough for none,
+        # and no prefix needs more than k.
         if least is not None:
             high, low = np.full((2, 1 + max(node.max(), owner.max(initial=0))), np.nan)
             np.fmax.at(high, node, prefixes.log)
@@ -221,7 +221,7 @@ class _KBest:
         )
 
     def rank(self, prefixes: _Prefixes, k: int) -> Rank:
-        """The rank of the k-th best prefix; there are as many."""
+        """Return the rank of the k-th best prefix; there must be as many."""
         last = np.lexsort((-prefixes.size, -prefixes.sign))[k - 1]
         return Rank(prefixes.sign[last], prefixes.size[last])
 
@@ -231,9 +231,9 @@ class _KBest:
 
 
 def rank_of(order: Order, score: np.ndarray, log: Any) -> Rank:
-    """Of paths with these scores ahead, and weights of these sizes so far."""
+    """Return the rank of paths with these scores ahead, and weights of these sizes so far."""
     size = log + (score if order.logarithmic else log_size(score))
-    # A weight of 0 is on the way, whatever else is. What is not finite ahead was not selected.
+    # A weight of 0 is on the way, whatever else is. Whatever is not finite ahead was not selected.
     dead = (size < ZERO / 2) | ~np.isfinite(size)
     if order.logarithmic:
         return Rank(np.ones(len(score)), np.where(dead, ZERO, np.round(size, DECIMALS)))
@@ -242,8 +242,10 @@ def rank_of(order: Order, score: np.ndarray, log: Any) -> Rank:
 
 
 SLACK = 1e-5
-"""How far, in nats, a score and the weights it was made of may differ by rounding: what seems to be
-this little worse than the k best is looked at all the same."""
+"""The most, in nats, that rounding may set a score apart from the weights it is made of.
+
+Whatever seems only this much worse than the k best is looked at all the same.
+"""
 
 
 def _at_least(rank: Rank, least: Rank) -> np.ndarray:
@@ -263,7 +265,7 @@ def _none() -> _Prefixes:
 
 
 def _best_of_each(group: np.ndarray, rank: Rank, k: int) -> np.ndarray:
-    """Where the k best of each group are; of equal ones the first."""
+    """Return the positions of the k best of each group; of equal ones, the first."""
     if len(group) <= k:
         return np.arange(len(group))
     order = np.lexsort((-rank.size, -rank.sign, group))

@@ -1,4 +1,4 @@
-"""From positions in the arrays of a run to nodes and paths that know their names."""
+"""Nodes and paths that know their names, from positions in the arrays of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Labels:
         self._arounds: dict[tuple[Step, int], tuple[str, ...]] = {}
 
     def paths(self, found: Found) -> list[Path]:
-        """The paths of a search, as objects."""
+        """Return the paths of a search as objects."""
         if not found.ends:
             return []
         previous, place, start, end, weight = found.tree.columns()
@@ -77,12 +77,12 @@ class Labels:
         return [path(chain) for chain in chains]
 
     def nodes(self, array: Array, positions: np.ndarray, *, start: bool) -> list[Node]:
-        """The nodes at these positions of an array.
+        """Return the nodes at these positions of an array.
 
         Args:
-            array: it.
-            positions: they.
-            start: whether paths start there: the array goes by the name by which it was asked for.
+            array: the array.
+            positions: the positions.
+            start: whether paths start there: the array then has the name it was asked for by.
         """
         if (array, start) not in self._arrays:
             self._arrays[array, start] = (*self._describe(array, start), {})
@@ -96,7 +96,7 @@ class Labels:
         return [known[position] for position in positions.tolist()]
 
     def _describe(self, array: Array, start: bool) -> tuple[Variable, np.ndarray]:
-        """What the nodes of an array have in common, and their values."""
+        """Return what the nodes of an array have in common, and their values."""
         values = np.asarray(array.value)
         if np.iscomplexobj(values):
             values = np.stack([np.real(values), np.imag(values)], -1)
@@ -119,16 +119,16 @@ class Labels:
 
 
 SUMS = primitives("add", "add_any")
-"""What joins a residual connection and what it leads around."""
+"""The primitives that join a residual connection and what it leads around."""
 
 FAR = 3000
-"""A residual connection spans no more steps."""
+"""The largest number of steps that a residual connection spans."""
 
 
 def around(run: Run, step: Step, i: int) -> tuple[str, ...]:
-    """The modules that a residual connection leads around; none where there is none.
+    """Return the modules that a residual connection leads around, if there is one.
 
-    It adds an array to what was computed from that same array, in other modules than the sum.
+    It adds an array to what was computed from that same array, in modules other than the sum's.
     """
     assert step.equation is not None
     array = step.inputs[i]

@@ -1,4 +1,4 @@
-"""What paths say: a label for every node, at the level of modules, or another."""
+"""The labels of nodes that make up what paths say, at the level of modules or another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semijax.paths.run import Array
 from semijax.trace import scope_names
 
 UNTOLD = -1
-"""The number of a node's label where it has none."""
+"""The number that stands for a node without a label."""
 
 
 class Coded(NamedTuple):
@@ -29,7 +29,7 @@ class Coded(NamedTuple):
 
 
 Level = Callable[[Array, bool], Any]
-"""From an array, and whether paths start at its nodes, to the one label of all, or ``Coded``."""
+"""A function of an array, and of whether paths start at its nodes, to their label or ``Coded``."""
 
 
 class Labelling(Protocol):
@@ -41,11 +41,11 @@ class Labelling(Protocol):
         ...
 
     def at(self, array: Array) -> int | np.ndarray:
-        """The labels of the nodes of an array where paths pass: one for all, or one for each."""
+        """Return the labels of an array's nodes where paths pass: one for all, or one for each."""
         ...
 
     def at_start(self, array: Array) -> int | np.ndarray:
-        """The same of paths that start at the nodes of an array."""
+        """Return the same for paths that start at the nodes of an array."""
         ...
 
 
@@ -97,8 +97,8 @@ def check_level(level: Any) -> None:
         depth = isinstance(each, int) and not isinstance(each, bool) and each > 0
         if not (isinstance(each, str) or callable(each) or depth):
             raise TypeError(
-                "distinct must be 'module', a number of names of a scope, the name of an axis as "
-                f"'token', a function of a Node, or a tuple of these; got {each!r}."
+                "distinct must be 'module', a number of names of a scope, the name of an axis such "
+                f"as 'token', a function of a Node, or a tuple of these; got {each!r}."
             )
     if not levels:
         raise ValueError("distinct must name a level, got ().")

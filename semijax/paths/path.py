@@ -35,8 +35,8 @@ class Variable:
         shape, dtype: the array's; the parts of a complex number are a last axis of the shape.
         primitive: what made it; for a called function that is one node, the function's name; ``""``
             where the path starts: no edge of it leads there.
-        scope: the modules in which, joined by ``/``, each with its iteration if it lies in a loop:
-            ``"layers[3]/attention"``.
+        scope: the modules it was made in, joined by ``/``, each with its iteration if it lies in a
+            loop: ``"layers[3]/attention"``.
         source: the user's line, ``file:line (function)``.
         iteration: the iterations of the loops that it was made in, from the outside in.
         axes: what its axes are known to be, such as ``"token"`` and ``"head"``, see ``top_paths``;
@@ -60,13 +60,13 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Node:
-    """One element of one array. It has the attributes of its ``Variable`` too.
+    """One element of one array, with the attributes of its ``Variable`` too.
 
     Attributes:
         array: the array, a ``Variable``.
         index: the element's index in the array; of a complex number, the last index is 0 for its
             real and 1 for its imaginary part.
-        value: what it was.
+        value: its value.
     """
 
     array: Variable
@@ -90,7 +90,7 @@ class Node:
 
     @property
     def primitive(self) -> str:
-        """What made the array."""
+        """The primitive or called function that made the array."""
         return self.array.primitive
 
     @property
@@ -109,9 +109,9 @@ class Node:
         return self.array.iteration
 
     def along(self, axis: str) -> int | None:
-        """The index along the first axis of a name, as ``"token"``; None if there is none.
+        """Return the index along the first axis of a name such as ``"token"``; None without one.
 
-        Where no axis has it, the iteration of a loop over one.
+        Where no axis has the name, return the iteration of a loop over one.
         """
         names = (*self.array.axes, *self.array.loops)
         places = (*self.index[: len(self.array.axes)], *self.iteration)
@@ -119,12 +119,12 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The primitive, or where the path starts the array and the iteration; and the index."""
+        """The primitive, or at a path's start the array and the iteration; and the index."""
         start = self.variable + _brackets(self.iteration)
         return (self.primitive or start) + _brackets(self.index)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that it knows, by name."""
+        """Return all that the node knows, by name."""
         own = {"index": self.index, "value": self.value, "variable": self.variable}
         array = dataclasses.asdict(self.array)
         del array["name"]
@@ -158,7 +158,7 @@ class Stage:
     """Consecutive nodes of a path in one module.
 
     Attributes:
-        scope: the module; ``""`` outside of all.
+        scope: the module; ``""`` outside all.
         nodes: the nodes.
         edges: those that lead to them.
     """
@@ -201,11 +201,11 @@ class Story(tuple[Stage, ...]):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Path:
-    """One path from where it starts to the output. Immutable.
+    """One path from its start to the output. Immutable.
 
     Attributes:
         nodes: from the first element to the output, both included.
-        edges: those between them; one less.
+        edges: those between them; one fewer.
         argnums: the positions of the arguments where paths started; none if they started at sites.
         sites: the names of the arrays where they started, if these were named.
         fun: the function with its arguments, which ``verify`` calls again; None if it was read from
@@ -214,8 +214,8 @@ class Path:
             two runs there, or the value.
         whole: what all paths contribute together: the difference of the two outputs, or the output.
         weighting: what its edges weigh; None if it was read from JSON, or pickled.
-        story: what it says, if it is the best of those that say so: labels, see ``top_paths``.
-        together: the statistic of all paths that say so.
+        story: the labels of the story it tells, if it is the best to tell it, see ``top_paths``.
+        together: the statistic of all paths that tell this story.
     """
 
     nodes: tuple[Node, ...]
@@ -231,10 +231,10 @@ class Path:
 
     @property
     def contribution(self) -> float:
-        """What it contributes to the output: what it carries at the start times its weight.
+        """The path's contribution to the output: what it carries at the start times its weight.
 
-        Together all paths contribute ``whole``, less what no path has, see ``residuals``. The
-        weight itself, if it carries nothing.
+        Together all paths contribute ``whole``, less what no path carries, see ``residuals``. The
+        weight itself, if the path carries nothing.
         """
         if self.carried is None:
             return self.weight
@@ -270,7 +270,7 @@ class Path:
 
     @property
     def sign(self) -> int:
-        """That of the weight: −1, 0 or 1."""
+        """The sign of the weight: −1, 0 or 1."""
         if any(edge.weight == 0 for edge in self.edges):
             return 0
         return -1 if sum(edge.weight < 0 for edge in self.edges) % 2 else 1
@@ -284,7 +284,7 @@ class Path:
 
     @property
     def weight_text(self) -> str:
-        """The weight to four digits; where it is too small or too large a number, as an exp."""
+        """The weight to four digits; as an exp if it is too small or too large for a number."""
         if self.sign and not 0 < abs(self.weight) < math.inf:
             return f"{'-' * (self.sign < 0)}exp({self.log_abs_weight:.4f})"
         return f"{self.weight:.4g}"
@@ -295,7 +295,7 @@ class Path:
         return len(self.edges)
 
     def verify(self, fun: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> float:
-        """Compute the weights again, another way; return the relative error of their product.
+        """Compute the weights again in another way; return the relative error of their product.
 
         The function runs anew, and each weight comes from ``jax.vjp`` of its equation alone; one
         that is an average, from an adaptive quadrature of that.
@@ -341,7 +341,7 @@ class Path:
         return abs(ratio * self.sign * again.sign - 1)
 
     def collapse(self, depth: int | None = None) -> Story:
-        """The path as a person tells it: consecutive nodes of one module become one stage.
+        """Return the path as a person tells it: consecutive nodes of one module become one stage.
 
         Args:
             depth: how many names of a scope, from the outside, tell a module from another; all of
@@ -351,7 +351,7 @@ class Path:
             An immutable sequence of ``Stage``, which prints as
             ``[0][3, 5] → encoder/layer_0[3, 7] → … → head``, each with the index at which the path
             leaves it. The array that the path starts in is a stage of its own. A module that a loop
-            runs is another in each iteration.
+            runs is a different one in each iteration.
         """
         checks.check_depth(depth)
         first, *rest = self.nodes
@@ -365,15 +365,15 @@ class Path:
         return Story(stages)
 
     def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
-        """The path in words: what it contributes, and its ``route``.
+        """Return the path in words: what it contributes, and its ``route``.
 
         Args:
             tokens: as for ``route``.
             depth: as for ``route``.
 
         Returns:
-            One line, as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' → past
-            layer_1 … layer_5 → head``.
+            One line, such as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' →
+            past layer_1 … layer_5 → head``.
 
         Raises:
             ValueError: if there are fewer texts than tokens.
@@ -381,16 +381,16 @@ class Path:
         return f"{self.contribution_text}: {self.route(tokens, depth)}"
 
     def route(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
-        """The modules, heads and tokens that the path passes, in words.
+        """Return the modules, heads and tokens that the path passes, in words.
 
         Args:
             tokens: the texts of the tokens; by default their numbers.
             depth: as for ``collapse``.
 
         Returns:
-            One line, as ``'keys' → layer_0/attention, head 3 → 'are' → past layer_1 … layer_5 →
-            head``. Tokens are named where the path reaches them, layers where
-            it enters one of their modules; modules that it only bypasses follow "past".
+            One line, such as ``'keys' → layer_0/attention, head 3 → 'are' → past layer_1 … layer_5
+            → head``. Tokens are named where the path reaches them, layers where it enters one of
+            their modules; modules that it only bypasses follow "past".
 
         Raises:
             ValueError: if there are fewer texts than tokens.
@@ -410,7 +410,7 @@ class Path:
         return " → ".join(parts)
 
     def components(self, depth: int | None = None) -> dict[str, int]:
-        """How many of the path's edges lie in each module: what it matters to the path.
+        """Count the path's edges in each module: how much it matters to the path.
 
         An edge lies where the node it leads to was made; every edge counts once.
 
@@ -418,7 +418,7 @@ class Path:
             depth: as for ``collapse``.
 
         Returns:
-            From the module's name, ``""`` outside of all, to the number; the largest first.
+            From the module's name, ``""`` outside all, to the number; the largest first.
 
         Source: DuSell's gradient tracing.
         """
@@ -427,9 +427,9 @@ class Path:
         return dict(counts.most_common())
 
     def to_json(self) -> str:
-        """The path as JSON text, without the function it was found in.
+        """Return the path as JSON text, without the function it was found in.
 
-        Of a story's labels, those that JSON does not have become text.
+        A story's labels become text if JSON does not have them.
         """
         number = {array: n for n, array in enumerate(dict.fromkeys(n.array for n in self.nodes))}
         content = {
@@ -447,7 +447,7 @@ class Path:
 
     @classmethod
     def from_json(cls, text: str) -> Path:
-        """The path that ``to_json`` wrote.
+        """Read the path that ``to_json`` wrote.
 
         Raises:
             ValueError: if the text is something else.
@@ -486,7 +486,7 @@ class Path:
         return Path.from_json, (self.to_json(),)
 
     def to_networkx(self) -> Any:
-        """A ``networkx.DiGraph``, whose nodes and edges have the fields of these as attributes.
+        """Return a ``networkx.DiGraph`` with the fields of nodes and edges as attributes.
 
         The nodes are numbered along the path.
 
@@ -517,7 +517,7 @@ class Path:
 
 
 class Paths(list[Path]):
-    """A list of paths; prints one per line, or why there are none.
+    """A list of paths that prints one per line, or says why there are none.
 
     Attributes:
         explanation: what was looked for.
@@ -536,12 +536,12 @@ class Paths(list[Path]):
         return Paths(found, self.explanation) if isinstance(index, slice) else found
 
     def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
-        """The paths in words, a line for each, see ``Path.tell``."""
+        """Return the paths in words, one per line, see ``Path.tell``."""
         lines = (path.tell(tokens, depth) for path in self)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
     def plot(self, tokens: Sequence[str], **options: Any) -> Picture:
-        """The paths over the grid of layers and tokens.
+        """Draw the paths over the grid of layers and tokens.
 
         Args:
             tokens: the tokens' texts.
@@ -572,11 +572,11 @@ class Paths(list[Path]):
         page.save(path, formats)
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame`` with a row for each path, best first.
+        """Return a ``pandas.DataFrame`` with a row for each path, best first.
 
         Its columns are ``weight``, ``contribution``, ``log_abs_weight``, ``length``, ``start`` and
-        ``index``, the array and the element where it starts, ``modules``, and where paths are the
-        best of their story ``story`` and ``together``.
+        ``index``, the array and the element where it starts, ``modules``, and, where paths are the
+        best of their story, ``story`` and ``together``.
 
         Raises:
             ImportError: if pandas is not installed.
@@ -614,11 +614,11 @@ class Paths(list[Path]):
 
 
 SHOWN = 20
-"""So many paths are printed."""
+"""The number of paths that are printed."""
 
 
 def _plain(content: Any) -> Any:
-    """For JSON: containers of what it has; anything else as text."""
+    """Return containers that JSON has as they are, and anything else as text."""
     if isinstance(content, dict):
         return {str(key): _plain(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -633,13 +633,13 @@ def _hashable(label: Any) -> Any:
 
 
 def _is_bypassed(before: Stage, stage: Stage, after: Stage | None) -> bool:
-    """Whether a path only goes around what is in a stage's module, and enters nothing in it."""
+    """Tell whether a path only goes around what is in a stage's module, and enters none of it."""
     inside = any(scope_names.is_within(s.scope, stage.scope) for s in (before, after) if s)
     return bool(stage.scope) and not inside and all(edge.around for edge in stage.edges)
 
 
 def _told_names(stages: Story) -> list[tuple[str, list[Stage]]]:
-    """What to call stages; those that only go around modules are one, if they follow each other."""
+    """Name the stages; consecutive ones that only go around modules are taken as one."""
     scopes = list(dict.fromkeys(stage.scope for stage in stages if stage.scope))
     short = scope_names.without_common(scopes) if len(scopes) > 1 else scopes
     name_of = dict(zip(scopes, short, strict=True))
@@ -675,7 +675,7 @@ def _token_text(token: int, tokens: Sequence[str] | None) -> str:
 
 
 def _brackets(index: Index) -> str:
-    """An index as it is written, nothing for that of a scalar."""
+    """Return an index as it is written; nothing for that of a scalar."""
     return f"[{', '.join(map(str, index))}]" if index else ""
 
 

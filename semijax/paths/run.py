@@ -2,7 +2,7 @@
 
 The graph of a function is nested: the body of a ``scan`` is a graph of its own. A run is flat: each
 equation that ran is a step, once for every iteration, with the local Jacobian that it had there; of
-a ``cond`` there is the branch that was taken. Who follows single paths follows them here.
+a ``cond`` there is the branch that was taken. Anything that follows single paths does so here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Array:
             the first.
         iteration: that of every loop around it, from the outside in.
         made_by: the equation that made it; None for an input, and for rows that were joined.
-        path: the regions that the graph lies in that it was made in, see ``Graph.path``.
+        path: the regions around the graph that it was made in, see ``Graph.path``.
     """
 
     number: int
@@ -59,11 +59,11 @@ class Array:
 
     @property
     def positions(self) -> np.ndarray:
-        """Those of all its nodes."""
+        """The positions of all its nodes."""
         return np.arange(el.size(self.shape))
 
     def carried_at(self, index: np.ndarray | None) -> np.ndarray:
-        """What paths carry that start at some nodes, or at all of them, in float64."""
+        """Return what paths starting at some nodes, or at all of them, carry, in float64."""
         positions = self.positions if index is None else index
         if self.carried is None:
             return np.ones(len(positions))
@@ -76,8 +76,8 @@ class Step:
 
     Attributes:
         number: its place in the order of evaluation.
-        equation: which; None for a step that only splits an array into the rows a loop reads, or
-            joins those it wrote: what passes there stays the same node.
+        equation: the equation; None for a step that only splits an array into the rows a loop
+            reads, or joins those it wrote: what passes there stays the same node.
         iteration: that of every loop around it, from the outside in.
         inputs: the arrays read, by position; those that paths come through.
         outputs: the arrays made, by position.
@@ -141,7 +141,7 @@ class Run:
         iteration: tuple[int, ...] = (),
         path: tuple[tuple[int, int], ...] = (),
     ) -> Array:
-        """A new array; that of an equation is made in it, that of a step in the same iteration."""
+        """Create an array; a step, if there is one, determines its equation and iteration."""
         if step is not None:
             equation, iteration = step.equation, step.iteration
         scope = self._scope(equation, iteration)
@@ -173,7 +173,7 @@ class Run:
         equation: Equation | None = None,
         output: int = 0,
     ) -> _Slot:
-        """A value of the graph, with nodes if paths start there; known by number if marked."""
+        """Return a value of the graph, with nodes if paths start there; note it if it is marked."""
         if variable in graph.starts and slot.array is None:
             values = [jnp.asarray(own[0]) for own in self._runs([slot])]
             made = self._array(values, None, output, equation, iteration, graph.path)
@@ -184,7 +184,7 @@ class Run:
         return slot
 
     def origin(self, array: Array, index: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
-        """A node by the array it was made in: rows are split and joined without an edge."""
+        """Trace a node to the array it was made in: rows are split and joined without an edge."""
         while array.step is not None and isinstance(rows := self.steps[array.step].jacobian, Rows):
             inputs = self.steps[array.step].inputs
             if rows.joined:
@@ -253,12 +253,12 @@ class Run:
         return results
 
     def _runs(self, inputs: Sequence[_Slot]) -> list[list[Any]]:
-        """What is read, in each run."""
+        """Return what is read, in each run."""
         count = 1 if self._weighting.reference is None else 2
         return [[slot.of_run(k) for slot in inputs] for k in range(count)]
 
     def _bind(self, equation: Equation, inputs: Sequence[_Slot]) -> list[Sequence[Any]]:
-        """The values of each output, in each run."""
+        """Compute the values of each output, in each run."""
         if not equation.outputs:
             equation.bind(*(slot.values[0] for slot in inputs))
             return []
@@ -340,7 +340,7 @@ class Run:
     def _as_by_themselves(
         self, equation: Equation, inputs: Sequence[_Slot], results: Sequence[_Slot]
     ) -> list[_Slot]:
-        """What a region makes, followed at the point, with what it makes in another run."""
+        """Join what a region makes, followed at the point, with what it makes in another run."""
         if len(self._runs(inputs)) == 1:
             return list(results)
         outputs = self._bind(equation, inputs)
@@ -356,26 +356,26 @@ _REGIONS: dict[type, Callable[..., Sequence[_Slot]]] = {
 
 
 class _Slot(NamedTuple):
-    """A value of the running program in each run, and the array of its nodes if it has any.
+    """A value of the running program in each run, and the array of its nodes, if it has any.
 
-    One value alone is the same in all runs.
+    A single value is the same in all runs.
     """
 
     values: Sequence[Any]
     array: Array | None = None
 
     def of_run(self, number: int) -> Any:
-        """The value in one of the runs."""
+        """Return the value in one of the runs."""
         return self.values[number] if len(self.values) > 1 else self.values[0]
 
 
 def _same(value: Any) -> _Slot:
-    """What is the same in all runs, and has no nodes."""
+    """Return the slot of a value that is the same in all runs and has no nodes."""
     return _Slot([value])
 
 
 def _with_rows(value: Any) -> Any:
-    """An array whose rows are views, where it can be had."""
+    """Return an array whose rows are views, where possible."""
     extended = jnp.issubdtype(value.dtype, jax.dtypes.extended)
     return value if extended else np.asarray(value)
 

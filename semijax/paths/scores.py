@@ -1,4 +1,4 @@
-"""How good the best way on is from every node, to whoever orders paths, or weighs them."""
+"""The scores by which paths are ordered or weighed: how good the best way on is from every node."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LARGEST_LOG = math.log(np.finfo(float).max)
 """The logarithm of the largest number of float64."""
 
 DECIMALS = 10
-"""Logarithms of sizes that agree to so many are equal: rounding alone makes no order."""
+"""The decimals to which logarithms of sizes are compared: rounding alone makes no order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Which paths are better than others, or which nodes.
+    """An order of paths, or of nodes: which are better than others.
 
     Attributes:
         semiring: that of the backward sweep.
@@ -47,7 +47,7 @@ def _log(elements: Elements, index: Any, negative: Any) -> np.ndarray:
 
 
 def _end(highest: bool) -> Callable[[Elements, Any, Any], np.ndarray]:
-    """Of the interval of the weights ahead, the end that makes the product largest, or smallest."""
+    """Score by the end of the interval of weights ahead with the largest, or smallest, product."""
 
     def score(elements: Elements, index: Any, negative: Any) -> np.ndarray:
         high, low = numbers(elements.max, index), numbers(elements.min, index)
@@ -72,13 +72,13 @@ GRADIENT = Order(as_semiring((SumProduct(), Structure())), _log_gradient)
 
 
 def log_size(weights: np.ndarray) -> np.ndarray:
-    """The logarithm of |w|; ``ZERO`` where w is 0."""
+    """Return the logarithm of |w|; ``ZERO`` where w is 0."""
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(np.abs(weights)), ZERO)
 
 
 class Guide(Protocol):
-    """What a search asks: how good the best way on is from a node, to a path in some state.
+    """A guide for a search: how good the best way on is from a node, for a path in some state.
 
     Attributes:
         run: the run.
@@ -91,24 +91,24 @@ class Guide(Protocol):
     order: Order
 
     def reached(self, array: Array) -> bool:
-        """Whether any path leads from the array to the end."""
+        """Tell whether any path leads from the array to the end."""
         ...
 
     def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
-        """The states of paths that start at some nodes of an array."""
+        """Return the states of paths that start at some nodes of an array."""
         ...
 
     def arriving(self, array: Array, index: np.ndarray, state: int) -> np.ndarray:
-        """The states of paths that come to some nodes, each from a node where it had this one.
+        """Return the states of paths that come to some nodes, each from a node with this state.
 
-        A state is what has to be known of a path so far.
+        A state is what has to be known about a path so far.
         """
         ...
 
     def at(
         self, array: Array, index: np.ndarray | None, *, state: Any, negative: Any = False
     ) -> np.ndarray:
-        """The scores of some nodes, see ``Order``; −∞ where there is no way on.
+        """Return the scores of some nodes, see ``Order``; −∞ where there is no way on.
 
         Args:
             array: the nodes' array.
@@ -127,7 +127,7 @@ class Scores:
     Attributes:
         run: the run.
         end: where the paths end.
-        order: whose scores.
+        order: the order that the scores are for.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Scores:
         return np.full(len(index), int(passed))
 
     def reached(self, array: Array) -> bool:
-        """Whether any path leads from the array to the end."""
+        """Tell whether any path leads from the array to the end."""
         return array in self._kept[True]
 
     def at(
@@ -173,7 +173,7 @@ def by_state(
     state: Any,
     negative: Any,
 ) -> np.ndarray:
-    """Scores that are asked for state by state: of one, or one for each node."""
+    """Ask for scores state by state: of one state, or of one for each node."""
     if np.ndim(state) == 0:
         return score(int(state), index, negative)
     states = np.unique(state)
@@ -188,7 +188,7 @@ def by_state(
 
 
 def beyond_float64(scores: Guide) -> str:
-    """Where the weights ahead get too small or too large for float64, for a message."""
+    """Say where the weights ahead get too small or too large for float64, for a message."""
     strongest = Scores(scores.run, scores.end, STRONGEST)
     smallest = math.log(np.finfo(float).tiny)
     for array in reversed(scores.run.arrays):

@@ -43,14 +43,14 @@ def top_paths(
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
-    """The k best paths of ``fun``, exactly.
+    """Find the k best paths of ``fun``, exactly.
 
     A path leads from an element of an argument, or of an array that is named as its ``source``,
     along the edges of the computation graph to the output; its weight is the product of the local
-    derivatives on it. There are far too many to list; the best are found without. A backward sweep
-    says how good the best way on is from every node. Then paths are extended forward, and no more
-    than k are kept: each of those can be completed to a path as good as was said, these k are
-    different, and so none that falls behind them begins one of the k best.
+    derivatives on it. There are far too many to list, and no need to. A backward sweep says how
+    good the best way on is from every node. Then paths are extended forward, and no more than k are
+    kept: each of those can be completed to a path as good as the sweep said, these k are different,
+    and so none that falls behind them begins one of the k best.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -62,57 +62,57 @@ def top_paths(
         source: where they start in place of all of these arguments:
 
             * at arrays, by a name or a glob or several, see ``list_sites``: an intermediate array,
-              as ``"*/embed"``, ``"Net/shared#2"`` or a ``tap``'s name, or an argument's leaf,
-              ``"[0]['w']"``. The arguments may be integers then. Paths start at each element of
+              such as ``"*/embed"``, ``"Net/shared#2"`` or a ``tap``'s name, or an argument's leaf,
+              ``"[0]['w']"``. The arguments may then be integers. Paths start at each element of
               each of these arrays, and those from one may pass another;
             * at one element, by a pair of such a name and the index in the array. A leaf of the
               arguments may be named by its keys too: ``(0, (2, 5))``, ``((0, "w"), 3)``. For an
               array in a loop the first index is that of the iteration;
             * where a mask is true, a pytree of boolean arrays like the argument(s).
-        through: keep to the paths that pass a node made in a scope that matches this glob, as
+        through: keep to the paths that pass a node made in a scope that matches this glob, such as
             ``"*/attention/self/key"``, or ``"layers[3]/attention"`` for one iteration of a loop;
             ``*`` matches slashes too. Where no scope matches, those that pass a node of a site:
             ``"Net/shared#2"``, a ``tap``'s name, ``"*/mlp/tanh"``.
-        distinct: the level at which paths must differ. Then these are the k best *stories*, each
-            with its best path. A story is the sequence of labels of a path's nodes, where equal
-            ones that follow each other are one:
+        distinct: the level at which paths must differ. The result is then the k best *stories*,
+            each with its best path. A story is the sequence of labels of a path's nodes, where
+            equal ones that follow each other are one:
 
             * ``"module"``: the scope in which a node was made; where the path starts, the array's
               name;
-            * an integer: the first so many names of the scope;
+            * an integer: this many first names of the scope;
             * ``"token"``, ``"head"``, or another name of an axis: the index along the first axis
               of this name, if there is one;
             * a function from a ``Node`` to a label that can be hashed, or to None for a node that
               tells nothing. It is called for every node of every array;
             * several of these, in a tuple: labels are tuples then.
-        semiring: with ``distinct``, what is asked of all paths that tell a story together: a
+        semiring: with ``distinct``, the statistic of all paths that tell a story together: a
             semiring, or several, see ``semiring_grad``. By default ``AbsSumProduct``, their mass.
         axes: names of axes, where ``distinct`` needs one that is not known: from an array's name,
-            as in ``source``, to a tuple, as ``{"[0]": ("token", None)}``. They are known then of
-            all arrays that are computed from it. Without being told, embeddings that are looked up
-            in a table have tokens, and what queries and keys share is ``"head"``.
+            as in ``source``, to a tuple: ``{"[0]": ("token", None)}``. They are then known for all
+            arrays that are computed from it. The tokens of embeddings looked up in a table are
+            known without being told, and so is ``"head"``, the axis that queries and keys share.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
         weighting: what the edges weigh, see ``semiring_grad``. Where a path carries something at
-            the start, as the difference between two runs, what it contributes is compared in place
-            of its weight.
+            the start, such as the difference between two runs, what it contributes is compared in
+            place of its weight.
 
     Returns:
         A function with the arguments of ``fun`` that returns a list of ``Path``, best first; no two
         are alike. Of equally good paths the one with the lower index comes first: the element
-        it starts from, then where they part the earlier array, then the index in it; weights are
-        equal that agree to ten digits. Where no path leads from the source to the output the list
-        is empty, and says so when printed. With ``distinct`` each knows its ``story`` and, as
+        it starts from, then, where they part, the earlier array, then the index in it; weights
+        that agree to ten digits are equal. Where no path leads from the source to the output, the
+        list is empty, and says so when printed. With ``distinct`` each knows its ``story`` and, as
         ``together``, the statistic of all paths that tell it; equally good stories are in no
         particular order.
 
     Raises:
-        ValueError: if ``k`` is less than 1, ``by`` is something else, nothing is called like the
-            source, or like the scope, no axis is known by a name in ``distinct``, or the source is
-            the name of several arrays of which one is computed from another, as of a module that is
+        ValueError: if ``k`` is less than 1, ``by`` is something else, nothing has the name of the
+            source or of the scope, no axis is known by a name in ``distinct``, or the source is the
+            name of several arrays, one of which is computed from another, as in a module that is
             used twice.
         IndexError: if the source's index is out of range.
         TypeError: as ``semiring_grad``.
-        FloatingPointError: if a derivative on a path is infinite, or no number.
+        FloatingPointError: if a derivative on a path is infinite or not a number.
         jax.errors.ConcretizationTypeError: under ``jit``, ``vmap`` or ``grad``.
 
     Source: the Viterbi algorithm in the k-best semiring (Goodman 1999), with back pointers.
@@ -173,7 +173,7 @@ def trace_gradient(
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Path]:
-    """DuSell's gradient tracing: from one element, always on to where the gradient is largest.
+    """Trace gradients as DuSell does: from one element, always on to where the gradient is largest.
 
     Backpropagate as usual; then start at the element and step from each node v to the successor u
     with the largest |∂L/∂u · ∂u/∂v|, until the output L. It is greedy: ∂L/∂u sums over all paths
@@ -240,18 +240,18 @@ def sample_paths(
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
-    """Independent samples of the paths of ``fun``, each with probability |weight|/Z.
+    """Draw independent samples of the paths of ``fun``, each with probability |weight|/Z.
 
-    Z is the sum of |weight| over all paths in question, ``AbsSumProduct``'s; with a weighting of
-    |contribution|. The samples are exact:
-    one sweep says how much mass lies ahead of every node, and a walk forward chooses each edge with
-    the probability that a path from there has it.
+    Z is the sum of |weight| over all paths in question, that of ``AbsSumProduct``; with a
+    weighting, the sum of |contribution|. The samples are exact: one sweep says how much mass lies
+    ahead of every node, and a walk forward chooses each edge with the probability that a path from
+    there has it.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         n: how many samples.
-        key: a JAX random key, as ``jax.random.key(0)``, for the same samples at every call; without
-            one, the function that is returned takes a key before the arguments.
+        key: a JAX random key, such as ``jax.random.key(0)``, for the same samples at every call;
+            without one, the function that is returned takes a key before the arguments.
         argnums: as for ``top_paths``.
         source: as for ``top_paths``.
         through: as for ``top_paths``.
@@ -298,7 +298,7 @@ def sample_paths(
 def best_storytellers(
     search: Search, k: int, told: Labelling, of_all: Semiring
 ) -> list[tuple[Path, Elements]]:
-    """The best path of each of the k best stories, and the elements of all paths that tell it.
+    """Find the best path of each of the k best stories, and the elements of all paths that tell it.
 
     Args:
         search: which paths are meant.
@@ -325,7 +325,7 @@ def _with_statistic(path: Path, semiring: Semiring, elements: Elements) -> Path:
 
 
 def _plain(statistic: Any) -> Any:
-    """A number, or an array where there are several."""
+    """Return a number, or an array where there are several."""
     found = np.asarray(statistic)
     return found if found.ndim else found.item()
 
@@ -338,10 +338,10 @@ ORDERS = {
 
 
 class Search:
-    """Which paths are meant.
+    """The paths that a search is for.
 
     Attributes:
-        call: whose.
+        call: the call whose paths they are.
         scores: of every node; None where no path reaches the output.
         sources: the positions in each array that they start from; None for all.
         explanation: what was looked for.
@@ -375,7 +375,7 @@ class Search:
 
 
 def _drawn(search: Search, n: int, rng: np.random.Generator) -> dict[Array, np.ndarray]:
-    """Draws of the sources, each with a probability in proportion to the mass ahead of it."""
+    """Draw sources, each with a probability in proportion to the mass ahead of it."""
     if search.scores is None or not search.sources:
         return {}
     logs = []
@@ -397,7 +397,7 @@ def _drawn(search: Search, n: int, rng: np.random.Generator) -> dict[Array, np.n
 
 
 def where_infinite(scores: Scores) -> str:
-    """Of what is infinite, or no number, the last on the way: what made it so."""
+    """Say what made something infinite or not a number: the last equation on the way."""
     where = ""
     for array in reversed(scores.run.arrays):
         score = scores.at(array, None)
@@ -415,7 +415,7 @@ def where_infinite(scores: Scores) -> str:
 
 def _seed(key: Any) -> np.ndarray:
     if not isinstance(key, (jax.Array, np.ndarray)):
-        raise TypeError(f"key must be a JAX random key, as jax.random.key(0); got {key!r}.")
+        raise TypeError(f"key must be a JAX random key, such as jax.random.key(0); got {key!r}.")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     numbers = np.asarray(key)

@@ -1,11 +1,11 @@
-"""The k best stories: what paths say at a level, whatever else the paths do that say it.
+"""The k best stories: what paths say at a level, whatever else they do.
 
 Many paths tell one story: through the same modules, at the same tokens, by other hidden units. A
 story is grown from its end: the elements of all paths to the end that tell a suffix of it are kept,
-and a sweep goes on back through what is told next. How good the best way to a node is, says a
-sweep forward. So the most promising suffix is always known, and a story that is complete is the
-best of those that are not found yet. Each suffix of the k stories is swept once, through the nodes
-of one label: where labels are modules, a story costs about as much as a sweep through everything.
+and a sweep goes on back through what is told next. A sweep forward says how good the best way to a
+node is. So the most promising suffix is always known, and a story that is complete is the best of
+those that are not found yet. Each suffix of the k stories is swept once, through the nodes of one
+label: where labels are modules, a story costs about as much as a sweep through everything.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Suffix = tuple[int, ...]
 """The end of a story, by the numbers of what is told."""
 
 Sources = Mapping[Array, np.ndarray | None]
-"""Where paths start: the positions in each array; None for all."""
+"""The positions where paths start in each array; None for all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,12 +65,12 @@ class Part:
 
     @property
     def first(self) -> int:
-        """The first of what is told; ``UNTOLD`` if nothing is."""
+        """The first label of the suffix; ``UNTOLD`` if it is empty."""
         return self.suffix[0] if self.suffix else UNTOLD
 
 
 class Suffixes:
-    """The paths of a run by the ends of their stories, in a semiring. Every suffix is swept once.
+    """The paths of a run by the ends of their stories, in a semiring, every suffix swept once.
 
     Args:
         run: the run.
@@ -97,16 +97,16 @@ class Suffixes:
         self._parts: dict[Suffix, Part] = {}
 
     def after(self, state: bool, array: Array) -> bool:
-        """Whether a path has been where it has to pass, once it has come to an array."""
+        """Tell whether a path has been where it has to pass, once it has come to an array."""
         return state or self.passes is None or self.passes(array)
 
     @property
     def states(self) -> tuple[bool, ...]:
-        """Whether a path has been there, as far as that is a question."""
+        """The possible answers to whether a path has been where it has to pass."""
         return (True,) if self.passes is None else (False, True)
 
     def part(self, suffix: Suffix) -> Part:
-        """The paths that tell a suffix."""
+        """Return the paths that tell a suffix."""
         if suffix not in self._parts:
             if suffix:
                 self._parts[suffix] = self._extended(self.part(suffix[1:]), suffix[0])
@@ -115,14 +115,14 @@ class Suffixes:
         return self._parts[suffix]
 
     def whole(self, story: Suffix) -> Elements | None:
-        """The ⊕ over all paths that tell a story; None if there are none."""
+        """Return the ⊕ over all paths that tell a story; None if there are none."""
         found = [*self._starts(self.part(story), {story[0] if story else UNTOLD, UNTOLD})]
         if story:
             found += self._starts(self.part(story[1:]), {story[0]})
         return total(self.semiring, found) if found else None
 
     def starts(self, part: Part, array: Array) -> Elements | None:
-        """The ⊕ of the paths that start at the nodes of an array, and then tell a suffix."""
+        """Return the ⊕ of the paths that start at an array's nodes and then tell a suffix."""
         elements = part.arrived[self.after(False, array)].get(array)
         return None if elements is None else started(self.semiring, array, elements)
 
@@ -184,7 +184,7 @@ class Suffixes:
         return part
 
     def _pulled(self, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-        """The elements at a step's inputs; an edge that leads nowhere may weigh infinity."""
+        """Pull elements to a step's inputs; an edge that leads nowhere may weigh infinity."""
         found = pulled(self.semiring, step, given)
         if not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found)):
             return found
@@ -195,7 +195,7 @@ class Suffixes:
     def _keep(
         self, part: Part, state: bool, array: Array, labels: set[int], entering: Kept
     ) -> None:
-        """What paths do from the nodes of an array on, now that all that follow are known."""
+        """Keep what paths do from an array's nodes on, now that all that follow are known."""
         if array in entering:
             part.kept[state][array] = entering[array]
         arrived = part.arrived[state].get(array)
@@ -205,7 +205,7 @@ class Suffixes:
                 accumulate(self.semiring, part.kept[state], array, only)
 
     def _masked(self, array: Array, elements: Elements, labels: set[int]) -> Elements | None:
-        """The elements at nodes with one of these labels; None if there are none."""
+        """Return the elements at nodes with one of these labels; None if there are none."""
         told = self.told.at(array)
         if np.ndim(told) == 0:
             return elements if int(told) in labels else None
@@ -214,14 +214,14 @@ class Suffixes:
 
 
 def _positions(told: Any, labels: set[int], array: Array) -> np.ndarray:
-    """Where the nodes of an array have one of some labels."""
+    """Return the positions of an array's nodes that have one of some labels."""
     if np.ndim(told) == 0:
         return array.positions if int(told) in labels else np.zeros(0, int)
     return np.flatnonzero(functools.reduce(np.logical_or, (told == label for label in labels)))
 
 
 def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:
-    """The k stories whose best paths are best, best first.
+    """Find the k stories whose best paths are best, best first.
 
     Args:
         suffixes: the paths of the run, in the semiring of the order.
@@ -266,13 +266,13 @@ def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:
 
 
 MAX_PENDING = 1_000_000
-"""So many suffixes of stories are remembered that were not looked into."""
+"""The most suffixes of stories to remember that have not been looked into."""
 
 
 def _promises(
     suffixes: Suffixes, order: Order, part: Part, before: Mapping[bool, Kept]
 ) -> dict[int, float]:
-    """How good the best path is that tells a suffix and before it another label, by this label."""
+    """Return, by label, how good the best path is that tells this label and then a suffix."""
     found: dict[int, float] = {}
     dead = ZERO if order.logarithmic else 0.0
 
@@ -306,7 +306,7 @@ def _promises(
 
 
 def _check_range(before: Elements, ahead: Elements) -> None:
-    """Raise where the product of a way to a node and a way on may be too large for float64.
+    """Raise if the product of a way to a node and a way on may be too large for float64.
 
     Raises:
         FloatingPointError: if so.
@@ -326,7 +326,7 @@ def _check_range(before: Elements, ahead: Elements) -> None:
 
 
 def best_path(suffixes: Suffixes, order: Order, story: Suffix) -> Found:
-    """The best path that tells a story."""
+    """Find the best path that tells a story."""
     return k_best(StoryScores(suffixes, order, story), 1, suffixes.sources)
 
 
@@ -338,7 +338,7 @@ class StoryScores:
 
     Args:
         suffixes: the paths of the run.
-        order: whose scores; ``suffixes`` are in its semiring.
+        order: the order that the scores are for; ``suffixes`` are in its semiring.
         story: what they tell.
     """
 

@@ -29,14 +29,14 @@ def backward(
     passes: Callable[[Array], bool] | None = None,
     all_paths: Kept | None = None,
 ) -> Kept:
-    """For every node, the ⊕ over the paths from it to the end.
+    """Compute, for every node, the ⊕ over the paths from it to the end.
 
     Args:
         run: the run.
         semiring: any.
         end: where the paths end.
-        passes: if given, only paths count that an edge leads to an array of which this is true.
-        all_paths: for these, the same sweep over all paths.
+        passes: if given, only paths with an edge to an array for which this is true count.
+        all_paths: for ``passes``, the same sweep over all paths.
     """
     with jax.enable_x64(True):
         found: Kept = {} if passes else finished(semiring, end)
@@ -53,7 +53,7 @@ def backward(
 
 
 def forward(run: Run, semiring: Semiring, begin: Mapping[Array, np.ndarray | None]) -> Kept:
-    """For every node, the ⊕ over the paths to it from some positions in arrays; None for all."""
+    """Compute, for every node, the ⊕ over paths to it from positions in arrays; None for all."""
     return forward_by_state(run, semiring, begin, None)[True]
 
 
@@ -63,9 +63,9 @@ def forward_by_state(
     begin: Mapping[Array, np.ndarray | None],
     passes: Callable[[Array], bool] | None,
 ) -> dict[bool, Kept]:
-    """The same, by whether the paths have been at an array of which ``passes`` is true.
+    """Do the same as ``forward``, by whether paths have been at an array that ``passes``.
 
-    Without it all of them have.
+    Without it, all of them have.
     """
     with jax.enable_x64(True):
         found: dict[bool, Kept] = {True: {}} if passes is None else {False: {}, True: {}}
@@ -87,13 +87,13 @@ def forward_by_state(
 
 
 def finished(semiring: Semiring, end: Array) -> Kept:
-    """The elements of paths that have come to their end."""
+    """Return the elements of paths that have come to their end."""
     with jax.enable_x64(True):
         return {end: semiring.one(end.shape, jnp.float64)}
 
 
 def started(semiring: Semiring, array: Array, elements: Elements | None = None) -> Elements:
-    """The elements of paths that start in an array, given what they do from there on."""
+    """Return the elements of paths that start in an array, given what they do from there on."""
     with jax.enable_x64(True):
         on = semiring.one(array.shape, jnp.float64) if elements is None else elements
         if array.carried is None:
@@ -103,7 +103,7 @@ def started(semiring: Semiring, array: Array, elements: Elements | None = None) 
 
 
 def only_at(semiring: Semiring, elements: Elements, positions: np.ndarray | None) -> Elements:
-    """The elements at some positions of an array, 0̄ elsewhere; all of them for None."""
+    """Return the elements at some positions of an array, 0̄ elsewhere; all of them for None."""
     if positions is None:
         return elements
     shape = semiring.shape(elements)
@@ -125,33 +125,33 @@ def _none(semiring: Semiring) -> Any:
 
 
 def total(semiring: Semiring, elements: Iterable[Elements]) -> Elements:
-    """The ⊕ of everything in some arrays."""
+    """Return the ⊕ of everything in some arrays."""
     with jax.enable_x64(True):
         return functools.reduce(semiring.add, (_sum(semiring, e) for e in elements))
 
 
 def read_out(semiring: Semiring, elements: Elements) -> Any:
-    """The statistic of elements in float64."""
+    """Return the statistic of elements in float64."""
     with jax.enable_x64(True):
         return semiring.readout(elements)
 
 
 def accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) -> None:
-    """⊕ elements to those that are known of an array."""
+    """Add elements with ⊕ to those known for an array."""
     with jax.enable_x64(True):
         found[array] = _add(semiring, found[array], part) if array in found else part
 
 
 def pulled(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-    """From the elements at a step's outputs, by position, to those at its inputs."""
+    """Pull the elements at a step's outputs, by position, to its inputs."""
     with jax.enable_x64(True):
         return _swept("pull", semiring, step, given)
 
 
 def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-    """From the elements at a step's inputs to those at its outputs.
+    """Push the elements at a step's inputs to its outputs.
 
-    What weighs nothing by now was not selected, and still weighs nothing across an infinite edge.
+    What weighs nothing so far was not selected, and still weighs nothing across an infinite edge.
     """
     found = _swept("push", semiring, step, given)
     if not _is_nan(found):
@@ -172,7 +172,7 @@ def _is_nan(found: Any) -> bool:
 
 
 def _weighs_nothing(semiring: Semiring, elements: Elements) -> jax.Array:
-    """Where there is no path, or all paths have a weight of 0."""
+    """Tell where there is no path, or all paths have a weight of 0."""
     return semiring.is_zero(elements) | _equal(elements, _weightless(semiring, elements))
 
 
@@ -181,7 +181,7 @@ def _weightless(semiring: Semiring, like: Elements) -> Elements:
 
 
 def _equal(a: Elements, b: Elements) -> jax.Array:
-    """Where all numbers of two elements are equal; those of semirings with one shape."""
+    """Tell where all numbers of two elements are equal, for semirings with one shape."""
     same = [jnp.equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
     rank = min(leaf.ndim for leaf in same)
     return functools.reduce(
@@ -190,7 +190,7 @@ def _equal(a: Elements, b: Elements) -> jax.Array:
 
 
 def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Elements:
-    """The elements of the paths through every node, given those of the ways to it and on.
+    """Return the elements of paths through every node, given those of the ways to it and on.
 
     What weighs nothing on one side weighs nothing, however steep the other side is.
     """
@@ -208,7 +208,7 @@ def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Element
 def _swept(
     verb: str, semiring: Semiring, step: Step, given: dict[int, Elements]
 ) -> dict[int, Elements]:
-    """By position, from outputs to inputs or from inputs to outputs; nothing from nothing."""
+    """Sweep a step by position, from outputs to inputs or the reverse; nothing from nothing."""
     if not given:
         return {}
     if step.equation is None:

@@ -1,4 +1,4 @@
-"""The weights of a path's edges once more, without the local Jacobians it was found by."""
+"""The weights of a path's edges once more, without the local Jacobians it was found with."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def recompute(
     start: tuple[str, Index, Index],
     hops: Sequence[Hop],
 ) -> list[float]:
-    """What every edge of a path weighs, by ``jax.vjp`` of its equation alone.
+    """Compute the weight of every edge of a path, by ``jax.vjp`` of its equation alone.
 
     Args:
         fun: the function with its arguments.
@@ -87,9 +87,9 @@ def recompute(
 
 
 def _weight(step: Step, hop: Hop, weighting: Weighting) -> float:
-    """The derivative, or its average along the line that the weighting has for the equation.
+    """Return the derivative, or its average along the weighting's line for the equation.
 
-    Where it has none, or an index or a mask differs at its ends, what the weighting says.
+    Where there is no line, or an index or a mask differs at its ends, return the weighting's own.
     """
     equation = step.equation
     assert equation is not None
@@ -117,7 +117,7 @@ def _weight(step: Step, hop: Hop, weighting: Weighting) -> float:
 
 
 def _forward(equation: Equation, values: Sequence[Any], hop: Hop) -> Any:
-    """The derivative of one element of an output by one of an input, both real."""
+    """Return the derivative of one element of an output by one of an input, both real."""
     x = jnp.asarray(values[hop.input])
 
     def output(x: Any) -> Any:
@@ -127,10 +127,10 @@ def _forward(equation: Equation, values: Sequence[Any], hop: Hop) -> Any:
 
 
 def _average(function: Callable[[float, float], Any]) -> float:
-    """∫₀¹ of a function of t and 1 − t, adaptively.
+    """Compute ∫₀¹ of a function of t and 1 − t, adaptively.
 
-    From both ends, where a quotient may be steep, and in eighths, so that what is not 0 in a narrow
-    place is not missed.
+    It goes from both ends, where a quotient may be steep, and in eighths, so that what is not 0 in
+    a narrow place is not missed.
     """
     options: dict[str, Any] = {"epsabs": 0, "epsrel": 1e-9, "limit": 60}
     halves = (lambda t: float(function(t, 1 - t)), lambda t: float(function(1 - t, t)))
@@ -149,7 +149,7 @@ def _position(index: Index, shape: Index) -> int:
 
 
 def _leads_on(run: Run, place: tuple[Any, Index], hop: Hop) -> bool:
-    """Whether the hop is an edge of the run that leaves this node."""
+    """Tell whether the hop is an edge of the run that leaves this node."""
     step = run.steps[hop.step] if 0 <= hop.step < len(run.steps) else None
     return (
         step is not None

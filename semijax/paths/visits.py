@@ -1,4 +1,4 @@
-"""The modules that paths visit, each visit apart.
+"""The modules that paths visit, each visit separately.
 
 A module may be entered again: a block of a transformer adds what attention returns, and later what
 the MLP returns. The two sums lie in the same scope, and are different stations of a path.
@@ -17,7 +17,7 @@ from semijax.trace import scope_names
 def name_visits(
     run: Run, starts: Mapping[Array, str], component: Callable[[str], str], *, apart: bool = True
 ) -> dict[Array, str]:
-    """A name for the visit to a module in which an array was made.
+    """Name the visit to a module in which each array was made.
 
     Args:
         run: the run.
@@ -64,7 +64,7 @@ def _brackets(iteration: tuple[int, ...]) -> str:
 def _visits(
     run: Run, starts: Mapping[Array, str], component: Callable[[str], str]
 ) -> dict[Array, tuple[str, int]]:
-    """Of each array its module, and how often paths to it may have come back to this module."""
+    """Return each array's module, and how often paths to it may have come back to that module."""
     found: dict[Array, tuple[str, int]] = {}
     before: dict[Array, dict[str, int]] = {}  # the last visits to all modules on the way
     for array in run.arrays:
@@ -90,7 +90,7 @@ def _visits(
 
 
 def _sum_name(run: Run, module: str, made: list[Step]) -> str | None:
-    """The name of a visit that consists of the sum of a residual connection."""
+    """Return the name of a visit that consists of the sum of a residual connection."""
     if len(made) != 1 or made[0].equation is None or made[0].equation.primitive not in SUMS:
         return None
     (step,) = made

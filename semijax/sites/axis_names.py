@@ -1,10 +1,10 @@
-"""What the axes of arrays mean: which one counts the tokens, and which one the heads of attention.
+"""The meaning of arrays' axes: which one counts the tokens, and which one the heads of attention.
 
-Nobody has to say it. An embedding is a row of a table for each token; from there the labels of the
-axes are followed through the equations (``AxisLabels``), as they are to find the batch axes of a
-Jacobian. Where two arrays with tokens are contracted head by head, as queries and keys are, the
-axis they share is that of the heads. What else there is may be stated for one array, and is known
-then of all that are computed from it.
+Nobody has to state it. An embedding is a row of a table for each token; from there the labels of
+the axes are followed through the equations (``AxisLabels``), as they are to find the batch axes of
+a Jacobian. Where two arrays with tokens are contracted head by head, as queries and keys are, the
+axis they share is that of the heads. Any other name may be stated for one array, and is then known
+for all arrays computed from it.
 """
 
 from __future__ import annotations
@@ -29,29 +29,31 @@ Names = tuple[str | None, ...]
 """A name for every axis of an array; None for one without a name."""
 
 Key = tuple[tuple[tuple[int, int], ...], int | None, int]
-"""An array: the regions it is made in, the number of the equation that makes it, and which of its
-outputs it is; or which of the inputs, for None."""
+"""An array, by the regions it is made in and two numbers.
+
+The equation that makes it, and which of its outputs it is; or which of the inputs, for None.
+"""
 
 NO_KEY: Key = ((), None, -1)
-"""That of a constant."""
+"""The key of a constant."""
 
 StatedAxes = Mapping[str, Sequence[str | None]] | None
-"""What a user says of axes: from an array's name, or a glob, to the names of its axes."""
+"""A user's statement of axes: from an array's name, or a glob, to the names of its axes."""
 
 GATHER, DOT, RESHAPE = primitive("gather"), primitive("dot_general"), primitive("reshape")
 BROADCAST = primitive("broadcast_in_dim")
 
 
 class NamedAxis(NamedTuple):
-    """An axis that a name is of, or a part of an axis.
+    """An axis that a name belongs to, or a part of an axis.
 
     Before a reshape splits hidden units into heads, and after another joins them, the axis of
     hidden units is that of heads times what each head has.
 
     Attributes:
         axis: which axis.
-        sizes: that of what lies before the part, of the part itself and of what lies behind; their
-            product is the axis's. A whole axis has 1 before and behind.
+        sizes: the sizes of what lies before the part, of the part itself and of what lies behind;
+            their product is the axis's size. A whole axis has 1 before and behind.
     """
 
     axis: int
@@ -59,21 +61,21 @@ class NamedAxis(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of the axis."""
+        """True if it is the whole axis."""
         return self.sizes[0] == self.sizes[2] == 1
 
 
 def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
-    """What a user says of the axes of some arrays of a program.
+    """Return what a user states about the axes of some arrays of a program.
 
     Raises:
-        TypeError: if it is no mapping from names to tuples of names.
+        TypeError: if it is not a mapping from names to tuples of names.
         ValueError: if a name matches nothing, or an array has fewer axes than it is given names.
     """
     fine = axes is None or isinstance(axes, Mapping)
     if not fine or not all(_are_names(names) for names in (axes or {}).values()):
         raise TypeError(
-            "axes must be a dict from an array's name to a tuple of the names of its axes, as "
+            "axes must be a dict from an array's name to a tuple of the names of its axes, such as "
             f"{{'[0]': ('token', None)}}; got {axes!r}."
         )
     found: dict[Key, Names] = {}
@@ -91,7 +93,7 @@ def stated_axes(survey: Survey, axes: StatedAxes) -> dict[Key, Names]:
 
 
 def _reads_rows(equation: Equation) -> bool:
-    """Whether a gather reads whole rows of a table, or whole columns."""
+    """Tell whether a gather reads whole rows of a table, or whole columns."""
     sizes, batched = shapes(equation)[0], equation.params["dimension_numbers"].operand_batching_dims
     if len(sizes) != 2 or batched:
         return False
@@ -105,9 +107,9 @@ Part = tuple[int | None, tuple[int, int, int]]
 def _products(
     parts: Sequence[tuple[int | None, int]], wholes: Sequence[tuple[int | None, int]]
 ) -> Iterator[tuple[int, list[Part]]]:
-    """The axes of one shape, each with the axes of another shape that it is the product of.
+    """Yield axes of one shape, each with the axes of another shape that it is the product of.
 
-    Both are labels and sizes, and of as many elements.
+    Both are labels and sizes, and have the same number of elements.
     """
     if any(size == 0 for _, size in wholes):
         return
@@ -130,7 +132,7 @@ def _are_names(names: Any) -> bool:
 
 
 class AxisNames:
-    """The names of the axes of a graph's arrays, inside of loops and branches too.
+    """The names of the axes of a graph's arrays, also inside loops and branches.
 
     Args:
         graph: the graph.
@@ -155,16 +157,16 @@ class AxisNames:
         self._names = names | self._heads(names)
 
     def of(self, key: Key) -> Names:
-        """The names of an array's axes, in the order in which the program has them."""
+        """Return the names of an array's axes, in the order in which the program has them."""
         return tuple(map(self._name, self._of.get(key, ())))
 
     def axis(self, site: Site, name: str) -> NamedAxis:
-        """The first axis of a site with a name, preferring its own axes to those of loops.
+        """Return the first axis of a site with a name, preferring its own axes to those of loops.
 
-        Where none has it, a part of the first axis that has.
+        Where no axis has the name, return a part of the first axis with a part that has.
 
         Raises:
-            ValueError: if there is none either.
+            ValueError: if no part has it either.
         """
         own, loops = self.seen(site.place), len(site.place.loop_shape)
         if name in own:
@@ -182,7 +184,7 @@ class AxisNames:
         )
 
     def seen(self, place: Place) -> Names:
-        """The names of the axes of ``place.shape``: those of scans, and those its author sees."""
+        """Return the names of the axes of ``place.shape``: of scans, and those its author sees."""
         names = self.of((place.region, *place.position))
         loops = [region for region in place.loops if region.is_loop]
         counted = zip(loops, self.of_iterations(place.region), strict=True)
@@ -190,7 +192,7 @@ class AxisNames:
         return *scans, *(names if place.axes is None else (names[a] for a in place.axes))
 
     def of_iterations(self, path: tuple[tuple[int, int], ...]) -> Names:
-        """What the iterations of the loops around a graph count, from the outside in."""
+        """Return what the iterations of the loops around a graph count, from the outside in."""
         around = (path[: n + 1] for n in range(len(path)))
         labels = [self._iterations[outer] for outer in around if outer in self._iterations]
         return tuple(map(self._name, labels))
@@ -207,7 +209,7 @@ class AxisNames:
         return self._labels.find(label)
 
     def _heads(self, names: Mapping[int, str | None]) -> dict[int, str | None]:
-        """What is shared where arrays with tokens are contracted, and is nothing else.
+        """Find the axes shared where arrays with tokens are contracted, if they are nothing else.
 
         An axis of length 1 beside it stands for a batch that is missing. Where a batch and heads
         are one axis, the heads are the other part of it.
@@ -228,7 +230,7 @@ class AxisNames:
         return found
 
     def _joined_with_a_batch(self, names: Mapping[int, str | None]) -> dict[int, list[int]]:
-        """For axes that a batch is one part of, the parts."""
+        """Return the parts of each axis that has a batch for a part."""
         found = {}
         for key, axes in self._parts.items():
             for axis, parts in axes.items():
@@ -243,7 +245,7 @@ class AxisNames:
     # Through the equations.
 
     def _follow(self, graph: Graph, inputs: Sequence[Labels]) -> list[Labels]:
-        """The labels of a graph's outputs; those of all that is made on the way are kept."""
+        """Return the labels of a graph's outputs; those of all that is made on the way are kept."""
         known: dict[Variable, Labels] = {
             v: self._labels.fresh(np.shape(value)) for v, value in graph.constants.items()
         }
@@ -271,9 +273,9 @@ class AxisNames:
     def _divide(
         self, graph: Graph, known: Mapping[Variable, Labels], keys: Mapping[Variable, Key]
     ) -> None:
-        """Note the parts of axes, from a reshape on as far as one array is followed alone.
+        """Note the parts of axes, from a reshape on, as far as one array is followed alone.
 
-        Where two arrays are added each may have parts of its own; a bias is spread over all rows.
+        Where two arrays are added, each may have parts of its own; a bias is spread over all rows.
         """
         spread: set[Variable] = set()
         for equation in (*graph.equations, *reversed(graph.equations)):
@@ -296,7 +298,7 @@ class AxisNames:
                     self._note_parts(other, self._parts.get(one, {}))
 
     def _note_parts(self, key: Key, parts: Mapping[int, list[Part]]) -> None:
-        """Add parts of an array's axes; an axis that has others already has none that are known."""
+        """Add parts of an array's axes; an axis with other parts already then has none."""
         if key == NO_KEY:
             return
         own = self._parts.setdefault(key, {})
@@ -304,7 +306,7 @@ class AxisNames:
             own[axis] = found if own.get(axis, found) == found else []
 
     def _note(self, equation: Equation, outputs: Sequence[Labels], read: Any) -> None:
-        """Where tokens are embedded, and what may be heads."""
+        """Note where tokens are embedded, and what may be heads."""
         if equation.primitive is GATHER and _reads_rows(equation):
             offset = equation.params["dimension_numbers"].offset_dims
             rows = [label for axis, label in enumerate(outputs[0]) if axis not in offset]

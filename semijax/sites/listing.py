@@ -17,7 +17,7 @@ class SiteRow:
     """One intermediate array.
 
     Attributes:
-        names: by any of which to ask for it.
+        names: the names by which to ask for it.
         scope: the module whose equation makes it; ``""`` for an argument.
         primitive: what makes it; ``"argument"`` for one.
         shape: its shape, with a first axis for each loop it lies in.
@@ -44,7 +44,7 @@ class SiteRow:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SiteTable(tables.Printed):
-    """The rows, in order of evaluation; prints as a table."""
+    """The rows, in order of evaluation, printed as a table."""
 
     rows: tuple[SiteRow, ...]
 
@@ -93,12 +93,13 @@ def list_sites(
     *,
     match: str | Sequence[str] | None = None,
 ) -> Callable[..., SiteTable]:
-    """List the intermediate arrays of a function: by which names they can be asked for.
+    """List the intermediate arrays of a function, with the names by which to ask for them.
 
     Args:
         fun: any function of arrays or pytrees of arrays.
         traced: the positions of the arguments that are traced; all by default. Only the floating
-            point numbers in them are. Give it where others decide the control flow in Python.
+            point numbers in them are. Give it where other arguments decide the control flow in
+            Python.
         match: list only the arrays that one of these names or globs means: ``"*/attention*"``.
 
     Returns:
@@ -106,14 +107,14 @@ def list_sites(
         Print it: for each floating point array its names, the scope and the primitive that make it,
         its shape and the line of the model. An array has several names:
 
-        * ``scope/primitive``, as ``"Model/layer_0/query/dot_general"``;
+        * ``scope/primitive``, such as ``"Model/layer_0/query/dot_general"``;
         * that of a module it comes out of, ``"Model/layer_0/query"``;
         * that of a module that reads it, ``"Model/layer_1:input"``;
         * that of a ``tap``; and an argument's, ``"[0]['w']"``.
 
-        Where several arrays have the same name, as those of a module that is used twice, they are
-        numbered, ``"Model/shared#2"``; the name without the number means all of them. In a scan an
-        array has one value per iteration, and a first axis for them.
+        Where several arrays have the same name, such as those of a module that is used twice, they
+        are numbered, ``"Model/shared#2"``; the name without the number means all of them. In a scan
+        an array has one value per iteration, and a first axis for them.
 
         A name may be a glob, whose ``*`` matches slashes too: ``"*/query"``. A module that matches
         stands for what comes out of it, and what lies within it is not meant: ``"*/layer/*"`` are

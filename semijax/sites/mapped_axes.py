@@ -1,9 +1,9 @@
-"""Where ``vmap`` has put the axes it maps.
+"""The places where ``vmap`` has put the axes it maps.
 
 A function that ``vmap`` maps is traced once for all examples, and in each of its arrays the mapped
 axis lies where it was easiest for JAX: behind the hidden units after ``W @ x``, in front of them
 after ``W @ x + b``. The model's author sees neither: in front of what the function computes for one
-example there is an axis for the examples. Here it is found.
+example there is an axis for the examples. This module finds it.
 
 What comes out of a mapped function has the mapped axis in front (``vmap`` moves it there; an author
 who asks for ``out_axes=1`` sees the output in those axes, and so do we). From there its label
@@ -26,9 +26,9 @@ Axes = tuple[int, ...]
 
 
 def seen_axes(graph: Graph) -> Mapping[Variable, Axes | None]:
-    """The axes of a graph's arrays in the order in which the author sees them.
+    """Return the axes of a graph's arrays in the order in which the author sees them.
 
-    None where nobody can tell; an array that is missing has its own order.
+    None where that cannot be told; an array that is missing has its own order.
     """
     outside = graph.within[-1][0].maps if graph.within else ()
     calls = dict.fromkeys([*outside, *(call for e in graph.equations for call in e.maps)])
@@ -57,14 +57,14 @@ def seen_axes(graph: Graph) -> Mapping[Variable, Axes | None]:
 
 
 def moved_to_front(graph: Graph, axes: Mapping[Variable, Axes | None]) -> dict[Variable, Variable]:
-    """What ``vmap`` makes of an array that leaves the mapped function: the same, in its own axes.
+    """Find what ``vmap`` makes of arrays that leave the mapped function: the same, with axes moved.
 
     Args:
         graph: the graph.
         axes: what ``seen_axes`` says of its arrays.
 
     Returns:
-        From the transposed array to the one that nobody else reads.
+        From the transposed array to the original, which nothing else reads.
     """
     read = [v for equation in graph.equations for v in equation.inputs]
     reads = collections.Counter([*read, *graph.outputs])
@@ -100,11 +100,11 @@ class _Labels:
                     self._carry(equation, inputs)
 
     def of(self, v: Variable) -> list[int]:
-        """Those of an array; axes with equal indices have equal labels."""
+        """Return the labels of an array; axes with equal indices have equal labels."""
         return [self._analysis.find(label) for label in self._read(v)]
 
     def _carry(self, equation: Equation, inputs: Sequence[Any]) -> None:
-        """What a loop carries is mapped over its first axis, before the loop and behind it."""
+        """Unify the first, mapped axes of what a loop carries, before the loop and behind it."""
         assert equation.region is not None
         first, carries = equation.region.carried
         skipped = len(inputs) - len(build_bodies(equation)[0].inputs)
@@ -123,7 +123,7 @@ class _Labels:
 def _leaving(
     graph: Graph, made: Mapping[Variable, tuple[Any, ...]], call: Any
 ) -> Iterator[Variable]:
-    """The arrays that leave a mapped function: those that are read outside."""
+    """Yield the arrays that leave a mapped function: those that are read outside."""
     read = [v for equation in graph.equations if call not in equation.maps for v in equation.inputs]
     for v in dict.fromkeys([*read, *graph.outputs]):
         if isinstance(v, Variable) and call in made.get(v, ()):
@@ -135,7 +135,7 @@ def _order(
     labels: Sequence[int],
     calls: Sequence[tuple[Collection[int], Collection[int]]],
 ) -> Axes | None:
-    """The mapped axes first, those of outer calls before those of inner ones."""
+    """Put the mapped axes first, those of outer calls before those of inner ones."""
     first: list[int] = []
     for mapped, sizes in calls:
         left = [a for a in range(len(shape)) if a not in first]

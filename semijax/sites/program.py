@@ -29,17 +29,17 @@ Argnums = int | Sequence[int] | None
 class Program:
     """``fun(*args, **kwargs)`` as a jaxpr of its floating point arguments.
 
-    What is traced decides which arrays there are, and so which array is called ``"sin#2"``: it is
-    the same for every function that takes names of arrays, wherever paths start.
+    What is traced decides which arrays exist, and so which array is called ``"sin#2"``: it is the
+    same for every function that takes names of arrays, wherever paths start.
 
     Attributes:
         args: the arguments.
         closed: the jaxpr.
         leaves: the arrays it is to be run on.
         runs: the same, and those of the run it is compared with if the weighting compares two.
-        names: what they are called, as ``"[0]['w']"``.
+        names: what they are called, such as ``"[0]['w']"``.
         argnums: the positions of the arguments that they are from.
-        axes: those mapped outside of the call over which it has collectives, so that its paths lead
+        axes: those mapped outside the call over which it has collectives, so that its paths lead
             from and to other members.
         survey: its intermediate arrays.
         out_shapes: the tree of shapes of its output.
@@ -58,7 +58,7 @@ class Program:
     ) -> None:
         """Trace what is floating in all arguments, or in those at the positions ``traced``.
 
-        And whatever may be something else in the run it is compared with.
+        Trace whatever may differ in the run it is compared with, too.
         """
         checks.check_callable(fun)
         chosen = list(range(len(args)))
@@ -96,22 +96,22 @@ class Program:
     def graph(
         self, places: Sequence[Place | None] = (), starts: Mapping[Place, Any] | None = None
     ) -> Graph:
-        """The graph with some arrays marked, and paths that start at some, see ``marks``."""
+        """Return the graph with some arrays marked, and paths that start at some, see ``marks``."""
         active = [False] * len(self.leaves)
         return build(self.closed, active=active, marks=marks(places, starts or {}))
 
     def axis_names(self, axes: StatedAxes = None) -> AxisNames:
-        """The names of the axes of its arrays, with what the user says of some."""
+        """Return the names of the axes of its arrays, with those that the user states."""
         return AxisNames(build(self.closed), stated_axes(self.survey, axes))
 
     def evaluation(self, graph: Graph) -> Evaluation:
-        """Its values; side effects happen once, however often one looks."""
+        """Evaluate a graph; side effects happen once, however often this is called."""
         if graph not in self._evaluated:
             self._evaluated[graph] = evaluate(graph, self.runs)
         return self._evaluated[graph]
 
     def between(self, graph: Graph, semiring: Semiring, collect: Collector) -> dict[Any, Elements]:
-        """What ``collect`` finds between where paths start and the output, which gets 1̄."""
+        """Return what ``collect`` finds between paths' starts and the output, which gets 1̄."""
         checks.check_scalar(self.out_shapes, self.caller)
         at = self.evaluation(graph)
         cotangent = semiring.one((), el.accumulation_dtype(self.out_shapes.dtype))

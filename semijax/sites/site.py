@@ -20,7 +20,7 @@ from semijax.trace.regions import Region, ScanRegion
 source_info_util.register_exclusion(__file__)  # the line of a tap is the user's
 
 INPUT = ":input"
-"""What the name of an array that a module reads ends with."""
+"""The ending of the name of an array that a module reads."""
 
 TAP = primitive("name")
 """The primitive of ``tap``, which is that of ``jax.ad_checkpoint.checkpoint_name``."""
@@ -30,7 +30,7 @@ Consumer = tuple[Equation | None, int, int]
 
 
 def tap(x: Any, name: str) -> Any:
-    """Give intermediate arrays a name, to ask for them by it. The identity otherwise.
+    """Give intermediate arrays a name to ask for them by. The identity otherwise.
 
     It is ``jax.ad_checkpoint.checkpoint_name``: the identity under every JAX transformation, one
     node and one edge of weight 1 in the graph. Arrays that a model named with that function can
@@ -38,13 +38,13 @@ def tap(x: Any, name: str) -> Any:
 
     Args:
         x: an array, or a pytree of arrays; each leaf gets the name.
-        name: by which to find it: this name, or a glob; within the scope of a module also its path.
+        name: the name to find it by, or by a glob; within the scope of a module also by its path.
 
     Returns:
         The same arrays.
 
     Raises:
-        TypeError: if the name is no string.
+        TypeError: if the name is not a string.
         ValueError: if it is empty, or ends with ``:input``.
 
     Example:
@@ -64,13 +64,13 @@ def tap(x: Any, name: str) -> Any:
 
 
 def is_tap(equation: Equation) -> bool:
-    """Whether an equation does nothing but give an array a name."""
+    """Tell whether an equation does nothing but give an array a name."""
     return equation.primitive is TAP
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-    """Where in a program an array is made.
+    """The place in a program where an array is made.
 
     Attributes:
         region: the regions it lies in, each by its position among the equations and its body's.
@@ -93,12 +93,12 @@ class Place:
 
     @property
     def position(self) -> Position:
-        """Where it is made in its graph."""
+        """The position in its graph where it is made."""
         return self.equation, self.output
 
     @property
     def loop_shape(self) -> tuple[int, ...]:
-        """An axis for each scan."""
+        """The lengths of the scans around it, an axis for each."""
         return tuple(r.length for r in self.loops if isinstance(r, ScanRegion))
 
     @property
@@ -108,7 +108,7 @@ class Place:
         return (*self.loop_shape, *(own if self.axes is None else (own[a] for a in self.axes)))
 
     def seen(self, found: Elements, loops: int | None = None) -> Elements:
-        """What was found there, with the axes in the order in which the author sees them.
+        """Return what was found there, with the axes in the order in which the author sees them.
 
         Args:
             found: an array, or elements, with the axes in which the array was made.
@@ -117,7 +117,7 @@ class Place:
         return self._transposed(found, self.axes, loops)
 
     def made(self, seen: Elements, loops: int | None = None) -> Elements:
-        """The inverse of ``seen``."""
+        """Invert ``seen``."""
         inverse = None if self.axes is None else tuple(np.argsort(self.axes).tolist())
         return self._transposed(seen, inverse, loops)
 
@@ -129,7 +129,7 @@ class Place:
 
     @property
     def in_while(self) -> bool:
-        """Whether it lies in a loop whose length is known only when it has run."""
+        """True if it lies in a loop whose length is known only after it has run."""
         return any(region.iterations is None for region in self.loops)
 
 
@@ -138,8 +138,8 @@ class Site:
     """An intermediate array under a name.
 
     Attributes:
-        base: that of the module it comes out of, ``scope/primitive``, a tap's, or that of a module
-            that reads it and ``:input``.
+        base: the name of the module it comes out of, ``scope/primitive``, a tap's name, or the name
+            of a module that reads it and ``:input``.
         number: which of the arrays of this name it is, from 1 on; 0 if it is the only one.
         place: where it is made.
         consumers: the equations that read it and may lead a path on, None for the outputs of the
@@ -155,17 +155,17 @@ class Site:
 
     @property
     def is_input(self) -> bool:
-        """Whether it is named after a module that reads it."""
+        """True if it is named after a module that reads it."""
         return self.base.endswith(INPUT)
 
     @property
     def is_argument(self) -> bool:
-        """Whether it is named as an argument of the function."""
+        """True if it is named as an argument of the function."""
         return self.place.made_by is None and self.module is None
 
     @property
     def scoped(self) -> str:
-        """The name without what says that it is an input: that of a module, or of an equation."""
+        """The name without the ending of an input: that of a module, or of an equation."""
         return self.base.removesuffix(INPUT)
 
     @property
@@ -184,11 +184,11 @@ class Site:
 
     @property
     def name(self) -> str:
-        """What no other site is called: the name, and ``#2`` for the second of several."""
+        """The name that no other site has: with ``#2`` for the second of several."""
         return f"{self.base}#{self.number}" if self.number else self.base
 
     def check_axes(self) -> None:
-        """Raise unless it is known in which order its author sees its axes."""
+        """Raise unless the order in which its author sees its axes is known."""
         if self.place.axes is None:
             shape = self.place.variable.shape
             raise ValueError(
@@ -199,7 +199,7 @@ class Site:
 
 
 def marks(places: Sequence[Place | None], starts: Mapping[Place, Any]) -> Marks:
-    """What to tell ``build``.
+    """Return the marks to give to ``build``.
 
     Args:
         places: the arrays asked for, which are then known by their positions here.

@@ -1,4 +1,4 @@
-"""Where paths start: what ``source`` and ``argnums`` mean, in every function that has them."""
+"""The starts of paths: what ``source`` and ``argnums`` mean, in every function that has them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Starts:
     """All arrays where paths start.
 
     Attributes:
-        arrays: them; no two are the same array.
+        arrays: the starts; no two are the same array.
         sites: the names of those that were asked for by name; none if paths start at the arguments
             at ``argnums``.
         text: what to call them in a message.
@@ -50,7 +50,7 @@ class Starts:
     text: str
 
     def masks(self) -> dict[Place, Any]:
-        """The masks by place, in the axes in which the arrays were made.
+        """Return the masks by place, in the axes in which the arrays were made.
 
         Raises:
             NotImplementedError: if paths start at some elements of an array in a loop.
@@ -77,7 +77,7 @@ def start_program(
     caller: str,
     weighting: Weighting = DERIVATIVE,
 ) -> tuple[Program, Starts]:
-    """A call and where its paths start.
+    """Return the program of a call, and where its paths start.
 
     Args:
         fun: the function that is called.
@@ -90,7 +90,7 @@ def start_program(
         weighting: what the edges weigh.
 
     Raises:
-        TypeError, ValueError, IndexError: if paths cannot start there, or nothing is called so.
+        TypeError, ValueError, IndexError: if paths cannot start there, or nothing has that name.
     """
     checks.check_callable(fun)
     if _is_names(source) or _is_pair(source):
@@ -125,7 +125,7 @@ def _at_names(program: Program, source: Any) -> Starts:
 
 
 def _at_arguments(program: Program, argnums: Sequence[int], mask: Any, structure: Any) -> Starts:
-    """At all leaves of arguments, or where a mask of their structure is true."""
+    """Start at all leaves of arguments, or where a mask of their structure is true."""
     leaves = [
         Start(program.names[i], program.survey.inputs[i])
         for n in argnums
@@ -147,8 +147,8 @@ def _at_arguments(program: Program, argnums: Sequence[int], mask: Any, structure
     return Starts(tuple(_masked(leaf, own) for leaf, own in pairs), (), text)
 
 
-INSTEAD = "Paths may start at an intermediate array too: give its name as source, as '*/embed'."
-"""What to do with arguments that no path can start from."""
+INSTEAD = "Paths may start at an intermediate array too: give its name as source, like '*/embed'."
+"""The hint for arguments that no path can start from."""
 
 
 def _masked(start: Start, mask: Any) -> Start:
@@ -163,7 +163,7 @@ def _masked(start: Start, mask: Any) -> Start:
 
 
 def _element(program: Program, leaf: Any, index: Any) -> Start:
-    """One element of an argument's leaf, or of a site."""
+    """Start at one element of an argument's leaf, or of a site."""
     keys = leaf if isinstance(leaf, tuple) else (leaf,)
     name = leaf if isinstance(leaf, str) else _name(keys)
     if name in program.names:
@@ -195,14 +195,14 @@ def _element(program: Program, leaf: Any, index: Any) -> Start:
 
 
 def _is_names(source: Any) -> bool:
-    """Whether it is a name of arrays, or several."""
+    """Tell whether it is a name of arrays, or several."""
     if isinstance(source, str):
         return True
     return isinstance(source, (list, tuple)) and all(isinstance(name, str) for name in source)
 
 
 def _is_pair(source: Any) -> bool:
-    """Whether it is a leaf and an index, and no mask of a pair of arguments."""
+    """Tell whether it is a leaf and an index, not a mask of a pair of arguments."""
     if not isinstance(source, tuple) or len(source) != 2 or isinstance(source[1], str):
         return False
     keys = source[0] if isinstance(source[0], tuple) else (source[0],)
@@ -220,21 +220,21 @@ def _name(keys: tuple[Any, ...]) -> str:
 
 
 def _check_uses(program: Program, pattern: str, sites: Sequence[Site]) -> None:
-    """Raise where one name is that of two arrays, and the one is computed from the other."""
+    """Raise if two arrays have one name, and one of them is computed from the other."""
     of_name: dict[str, list[Site]] = {}
     for site in sites:
         of_name.setdefault(site.base, []).append(site)
     for uses in of_name.values():
         if len(uses) > 1 and any(_behind(program, uses, through_edges=True)):
             raise ValueError(
-                f"Source {pattern!r} means several arrays, of which one is computed from another: "
+                f"Source {pattern!r} means several arrays, one of which is computed from another: "
                 f"{scope_names.listed(site.name for site in uses)}. Name those where paths are to "
                 "start."
             )
 
 
 def _check_apart(program: Program, sites: Sequence[Site]) -> None:
-    """Raise where two names are of the same nodes, as what a loop carries in and out."""
+    """Raise if two names refer to the same nodes, such as what a loop carries in and out."""
     same = _behind(program, sites, through_edges=False) if len(sites) > 1 else []
     for site, before in zip(sites, same, strict=False):
         for other in before:
@@ -245,11 +245,11 @@ def _check_apart(program: Program, sites: Sequence[Site]) -> None:
 
 
 def _behind(program: Program, sites: Sequence[Site], *, through_edges: bool) -> list[list[Site]]:
-    """Of each of some sites, which others a path may come from.
+    """Return, for each of some sites, the others that a path may come from.
 
     Args:
         program: the call.
-        sites: them.
+        sites: the sites.
         through_edges: whether along any edges; else only as the same nodes, in and out of regions.
     """
     places = [site.place for site in sites]

@@ -28,7 +28,7 @@ class Survey:
     """All arrays of a program that have names, in the order of evaluation.
 
     Attributes:
-        sites: them.
+        sites: the arrays, once for each name.
         scopes: the scopes of all equations.
         inputs: where the arguments are.
         outputs: where the outputs of the function are made; None for a constant.
@@ -50,12 +50,12 @@ class Survey:
                 self.sites[n] = dataclasses.replace(site, number=counts[site.base])
 
     def choose(self, patterns: str | Sequence[str]) -> list[Site]:
-        """The sites that one of some patterns picks, in the order of evaluation.
+        """Return the sites that any of some patterns picks, in the order of evaluation.
 
         Raises:
-            TypeError: if a pattern is no string.
-            ValueError: if one picks none, and the message names the nearest; or if it cannot be
-                told in which order a site has its axes.
+            TypeError: if a pattern is not a string.
+            ValueError: if one picks none (the message names the nearest), or if the order of a
+                site's axes cannot be told.
         """
         try:
             given = [patterns] if isinstance(patterns, str) else list(patterns)
@@ -70,7 +70,7 @@ class Survey:
         return chosen
 
     def picked(self, pattern: Any, what: str = "site") -> list[Site]:
-        """The sites that one pattern picks, see ``choose``, with axes in any order.
+        """Return the sites that one pattern picks, see ``choose``, with axes in any order.
 
         Args:
             pattern: a name or a glob.
@@ -100,10 +100,10 @@ class Survey:
         return found
 
     def _matching(self, pattern: str) -> list[Site]:
-        """The sites that a glob picks: a tap by its own name too, and of modules the outermost.
+        """Return the sites that a glob picks: taps by their own names too, and outermost modules.
 
-        An argument is called by its own name only.
-        A module that matches stands for what comes out of it, and hides what lies in it.
+        An argument is picked by its own name only. A module that matches stands for what comes out
+        of it, and hides what lies in it.
         """
         inputs = pattern.endswith(INPUT)
         kind = [site for site in self.sites if site.is_input == inputs and not site.is_argument]
@@ -177,10 +177,10 @@ class Survey:
 
 
 COMPUTED, ARGUMENT, MADE, CONSTANT = "computed", "argument", "made", "constant"
-"""Where an array comes from: of what a module reads, its inputs are of the first kind there is.
+"""The origins of arrays; a module's inputs are what it reads of the first kind it reads at all.
 
-Computed in a module, or from what was; an argument, or made of arguments outside of all modules;
-made so of constants: the latter two may well be weights.
+Computed in a module, or from what was; an argument, or made from arguments outside all modules;
+made there from constants: the latter two may well be weights.
 """
 
 
@@ -194,7 +194,7 @@ def _origin(equation: Equation, origins: Mapping[Any, str]) -> str:
 def _origins(
     equation: Equation, region: Region, body: Graph, outer: Mapping[Any, str]
 ) -> dict[Variable, str]:
-    """Where the inputs of a body come from; what a loop carries is computed."""
+    """Return where the inputs of a body come from; what a loop carries is computed."""
     skipped = len(equation.inputs) - len(body.inputs)  # the test of a loop, the index of a cond
     operands = equation.inputs[skipped:]
     origins = {
@@ -205,7 +205,7 @@ def _origins(
 
 
 class _Modules:
-    """What goes into and comes out of the uses of modules that a graph enters itself."""
+    """The inputs and outputs of the uses of modules that a graph enters itself."""
 
     def __init__(self, graph: Graph, readers: Mapping[Variable, list[Consumer]]) -> None:
         self._readers = readers
@@ -228,13 +228,14 @@ class _Modules:
             self._makers.update(dict.fromkeys(equation.outputs, equation))
 
     def first_entered(self, number: int) -> list[Module]:
-        """The uses of modules that begin with an equation, from the outside in."""
+        """Return the uses of modules that begin with an equation, from the outside in."""
         return self._first[number]
 
     def inputs(self, module: Module, origins: Mapping[Variable, str]) -> list[Variable]:
-        """What it reads of what was computed before, see ``COMPUTED``.
+        """Return what a module reads of what was computed before, see ``COMPUTED``.
 
-        Of that, what a path to an output leads from, if anything: not a mask that is compared.
+        Only what a path to an output leads from is returned, if there is any: not a mask that is
+        compared.
         """
         read = [v for v in self._read[module] if v.differentiable and not self._made_in(v, module)]
         leading = [v for v in read if v in self._leading] or read
@@ -242,7 +243,7 @@ class _Modules:
         return next(filter(None, kinds), [])
 
     def left_by(self, variable: Variable) -> list[Module]:
-        """The uses of modules that an array comes out of, from the inside out."""
+        """Return the uses of modules that an array comes out of, from the inside out."""
         maker = self._makers.get(variable)
         readers = [equation for equation, *_ in self._readers[variable]]
         return [
@@ -257,14 +258,14 @@ class _Modules:
 
 
 def _leads_on(equation: Equation) -> bool:
-    """Whether a path may lead through it: not through a comparison, for instance."""
+    """Tell whether a path may lead through it: not through a comparison, for instance."""
     return equation.primitive is not STOP_GRADIENT and any(
         v.differentiable for v in equation.outputs
     )
 
 
 def _leading(graph: Graph) -> set[Any]:
-    """The variables from which a path may lead to an output."""
+    """Return the variables from which a path may lead to an output."""
     found: set[Any] = {v for v in graph.outputs if isinstance(v, Variable) and v.differentiable}
     for equation in reversed(graph.equations):
         if _leads_on(equation) and any(v in found for v in equation.outputs):

@@ -1,1 +1,1 @@
-"""From a function to its graph: what JAX traces, the flat equations, and the names of modules."""
+"""The way from a function to its graph: JAX's trace, flat equations, and names of modules."""

@@ -1,4 +1,4 @@
-"""What semijax rests on in JAX's jaxprs, and every difference between versions of it.
+"""Everything in JAX's jaxprs that semijax relies on, with all differences between versions.
 
 The supported floor is 0.10.2; a difference that falls below it is deleted, not kept.
 ``tests/trace/test_jax_contracts.py`` pins all of it.
@@ -26,7 +26,7 @@ _JAX_FILES = os.path.dirname(jax.__file__)
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
-    """A jaxpr without constants and the values of its constants.
+    """Split a jaxpr into one without constants and the values of its constants.
 
     0.12: ``ClosedJaxpr is Jaxpr``; it carries its constants itself. Before, an open jaxpr (the body
     of ``remat``) and a closed one (that of ``jit``) were two types.
@@ -36,7 +36,7 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, list[Any]]:
 
 
 def bind(equation: Any, *values: Any, mesh: Any = None) -> list[Any]:
-    """Evaluate one equation of a jaxpr; one value per output.
+    """Evaluate one equation of a jaxpr; return one value per output.
 
     It runs on the mesh of devices that it was traced for, or on another.
     """
@@ -55,23 +55,23 @@ _ENDED: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def trace_of(tracers: Sequence[Any]) -> Any:
-    """What JAX traces a function with, given the function's arguments."""
+    """Return the trace that JAX traces a function with, given the function's arguments."""
     return next((getattr(t, "_trace", None) for t in tracers if _is_tracer(t)), None)
 
 
 def end(trace: Any) -> None:
-    """Remember that a trace has ended, for as long as somebody refers to it."""
+    """Remember that a trace has ended, for as long as anything refers to it."""
     if trace is not None:
         _ENDED.add(trace)
 
 
 def is_left_over(value: Any) -> bool:
-    """Whether a value is an array of a trace that has ended: it never had a number."""
+    """Tell whether a value is an array of a trace that has ended: it never had a number."""
     return bool(_ENDED) and _is_tracer(value) and getattr(value, "_trace", None) in _ENDED
 
 
 def any_left_over() -> bool:
-    """Whether anybody may still refer to such a value."""
+    """Tell whether anything may still refer to such a value."""
     return bool(_ENDED)
 
 
@@ -80,9 +80,9 @@ def _is_tracer(value: Any) -> bool:
 
 
 def literal(atom: Any) -> Any:
-    """The value of a literal, of the literal's dtype.
+    """Return the value of a literal, in the literal's dtype.
 
-    It may hold a Python number; outside of its jaxpr that would be weakly typed.
+    It may hold a Python number, which would be weakly typed outside its jaxpr.
     """
     if isinstance(atom.val, (bool, int, float, complex, np.ndarray, np.generic)):
         return np.asarray(atom.val, atom.aval.dtype)
@@ -90,12 +90,12 @@ def literal(atom: Any) -> Any:
 
 
 def is_internal_to_jax(jaxpr: Any) -> bool:
-    """Whether a jaxpr is of one of the functions that JAX itself consists of."""
+    """Tell whether a jaxpr belongs to one of the functions that JAX itself consists of."""
     return _JAX_FILES in str(getattr(open_jaxpr(jaxpr)[0].debug_info, "func_src_info", ""))
 
 
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
-    """The numbers of constants and of carried values of a ``scan`` equation.
+    """Return the numbers of constants and of carried values of a ``scan`` equation.
 
     0.12: ``num_consts`` and ``num_carry`` became the lengths of the first parts of ``ft_in``.
     """
@@ -108,7 +108,7 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
 SHARD_MAP = primitive("shard_map")
 
 _WITHOUT_EFFECT = primitives("ppermute", "pbroadcast")
-"""Collectives whose equations do not say over which axis they are, but for a parameter."""
+"""Collectives whose equations name their axis only in a parameter."""
 
 _UNNOTICED = {
     "NamedAxisEffect",  # a collective: it has to run wherever the axis is mapped
@@ -118,7 +118,7 @@ _UNNOTICED = {
 
 
 def has_effects(equation: Any, made_here: Callable[[Any], bool]) -> bool:
-    """Whether an equation has effects that would be noticed if it ran twice.
+    """Tell whether an equation has effects that would be noticed if it ran twice.
 
     Args:
         equation: an equation of a jaxpr.
@@ -133,19 +133,19 @@ def has_effects(equation: Any, made_here: Callable[[Any], bool]) -> bool:
 
 
 def acts_on_references(equation: Any) -> bool:
-    """Whether an equation reads or writes mutable array references that it is given."""
+    """Tell whether an equation reads or writes mutable array references that it is given."""
     return any(hasattr(effect, "input") for effect in equation.effects)
 
 
 def varies_over(aval: Any, mesh: Any) -> tuple[Any, ...]:
-    """The axes of a mesh that the type of an array in a ``shard_map`` says it varies over."""
+    """Return the mesh axes that an array in a ``shard_map`` varies over, according to its type."""
     return tuple(name for name in mesh.axis_names if name in aval.mat.varying)
 
 
 def has_in_common(equation: Any, names: Iterable[Any]) -> bool:
-    """Whether the members of named axes have an output in common, but not the input.
+    """Tell whether the members of named axes have an output in common, but not the input.
 
-    JAX knows where the axes are mapped by ``shard_map`` with ``check_vma``.
+    JAX knows this where the axes are mapped by ``shard_map`` with ``check_vma``.
     """
     before, after = (v[0].aval.mat.varying for v in (equation.invars, equation.outvars))
     return not before.isdisjoint(names) and after.isdisjoint(names)
@@ -154,7 +154,7 @@ def has_in_common(equation: Any, names: Iterable[Any]) -> bool:
 def collectives(
     jaxpr: Any, bound: frozenset[Any] = frozenset()
 ) -> Iterator[tuple[str, frozenset[Any]]]:
-    """The equations by which members of axes that are mapped outside exchange anything.
+    """Yield the equations by which members of axes that are mapped outside exchange anything.
 
     Args:
         jaxpr: where to look.
@@ -190,19 +190,19 @@ INLINED = {
     }.items()
     for known in primitives(name)
 }
-"""Primitives that only call a jaxpr, and the parameter it is in."""
+"""Primitives that only call a jaxpr, each with the parameter it is in."""
 
 ATOMIC = "sj.atomic:"
-"""What the name of a jitted function begins with when it is to stay one node."""
+"""The beginning of the name of a jitted function that is to stay one node."""
 
 
 def is_atomic(equation: Any) -> bool:
-    """Whether an equation is a function that ``semijax.atomic`` made one node."""
+    """Tell whether an equation is a function that ``semijax.atomic`` made one node."""
     return equation.primitive is primitive("jit") and equation.params["name"].startswith(ATOMIC)
 
 
 def called_jaxpr(equation: Any) -> Any | None:
-    """The jaxpr that an equation merely calls; None if it does more, or is to stay one node."""
+    """Return the jaxpr an equation merely calls; None if it does more or is to stay one node."""
     if equation.primitive not in INLINED or is_atomic(equation):
         return None
     params = equation.params
@@ -212,11 +212,11 @@ def called_jaxpr(equation: Any) -> Any | None:
 
 
 CUSTOM_DERIVATIVES = primitives("custom_jvp_call", "custom_vjp_call")
-"""The primitives of a function with a derivative of its own."""
+"""The primitives of functions with a derivative of their own."""
 
 
 def custom_derivative_name(equation: Any) -> str | None:
-    """The name of a function with a derivative of its own, where it has one; else None."""
+    """Return the name of a function with a derivative of its own, where it has one; else None."""
     if equation.primitive not in CUSTOM_DERIVATIVES:
         return None
     name = open_jaxpr(equation.params["call_jaxpr"])[0].debug_info.func_name
@@ -224,9 +224,9 @@ def custom_derivative_name(equation: Any) -> str | None:
 
 
 def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
-    """The names on the stack of an equation, from the outside in, but not the transformations'.
+    """Yield the names on the stack of an equation, from the outside in, without transformations.
 
-    Each comes with what tells one time that the scope was entered from the next.
+    Each comes with a key that tells one entry of the scope from the next.
     """
     for entry in equation.source_info.name_stack.stack:
         if type(entry).__name__ == "Scope":  # not a Transform: vmap(…), jvp(…)
@@ -234,9 +234,9 @@ def scopes_entered(equation: Any) -> Iterator[tuple[str, Any]]:
 
 
 def maps_entered(equation: Any) -> Iterator[int]:
-    """The calls of ``vmap`` on the stack of an equation, from the outside in.
+    """Yield the calls of ``vmap`` on the stack of an equation, from the outside in.
 
-    Each is what tells one call from the next.
+    Each is a key that tells one call from the next.
     """
     for entry in equation.source_info.name_stack.stack:
         if type(entry).__name__ == "Transform" and entry.name == "vmap":

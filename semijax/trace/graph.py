@@ -1,4 +1,4 @@
-"""From a function to its graph: a flat list of equations, each with its scope and source line.
+"""The flat graph of a function: a list of equations, each with its scope and source line.
 
 A node is one scalar element of one array; an edge joins an element of an equation's input to an
 element of its output. Functions that are merely called (``jit``, ``checkpoint``, …) are inlined;
@@ -25,11 +25,11 @@ from semijax.trace.primitives import primitive, primitives
 from semijax.trace.regions import Region, region_of
 
 REFERENCES = {*primitives("new_ref", "get", "swap", "addupdate", "freeze", "free_ref")}
-"""Primitives that read or write a mutable array: its state is no variable of the graph."""
+"""Primitives that read or write a mutable array, whose state is not a variable of the graph."""
 
 
 def uses_references(eqn: Any) -> bool:
-    """Whether an equation reads or writes a mutable array, or anything in it one from outside."""
+    """Tell whether an equation uses a mutable array, or anything inside it one from outside."""
     return eqn.primitive in REFERENCES or compat.acts_on_references(eqn)
 
 
@@ -46,7 +46,7 @@ class Variable:
 
     @property
     def differentiable(self) -> bool:
-        """Whether it has nodes at all: integers, booleans and random keys have no derivative."""
+        """True if it has nodes at all: integers, booleans and random keys have no derivative."""
         return jnp.issubdtype(self.dtype, jnp.inexact)
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Module:
-    """One use of a module: what was computed between entering its scope and leaving it.
+    """One use of a module: everything computed between entering its scope and leaving it.
 
     Attributes:
         scope: its name and those of the modules it lies in, joined by ``/``.
@@ -76,11 +76,11 @@ class Module:
 
     @property
     def enclosing(self) -> tuple[Module, ...]:
-        """All that it lies in and itself, from the outside in, but for the whole function."""
+        """All uses it lies in, and itself, from the outside in, except the whole function."""
         return (*self.outer.enclosing, self) if self.outer else ()
 
     def scope_at(self, iteration: Sequence[int]) -> str:
-        """Its scope in one iteration of each loop around it: ``"layers[3]/attention"``."""
+        """Return its scope in one iteration of each loop around it: ``"layers[3]/attention"``."""
         if self.outer is None:
             return ""
         outside = self.outer.scope_at(iteration)
@@ -90,19 +90,21 @@ class Module:
 
 
 Position = tuple[int | None, int]
-"""Where an array is made: the position of the equation, None for an input of the graph, and the
-array's position among the outputs or inputs."""
+"""The place where an array is made, as two positions.
+
+That of the equation, None for an input of the graph, and the array's among the outputs or inputs.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """Which arrays of a graph somebody asked for, and where paths are to start.
+    """Marks on the arrays of a graph that were asked for, and on those where paths start.
 
     Attributes:
         arrays: the numbers given to an array.
         starts: the arrays where paths start, each with a boolean array that says at which of its
             elements; None for all.
-        inside: those inside of regions, by the region's position and that of its body.
+        inside: those inside regions, by the region's position and that of its body.
     """
 
     arrays: Mapping[Position, tuple[int, ...]]
@@ -111,7 +113,7 @@ class Marks:
 
     @property
     def any_start(self) -> bool:
-        """Whether a path starts here or in a region."""
+        """True if a path starts here or in a region."""
         bodies = itertools.chain.from_iterable(own.values() for own in self.inside.values())
         return bool(self.starts) or any(body.any_start for body in bodies)
 
@@ -128,12 +130,12 @@ class Equation:
         outputs: the variables it defines.
         module: the use of a module it was written in.
         active: the positions in ``inputs`` through which paths may come.
-        has_effects: whether something outside of the function would notice if it ran twice: a
+        has_effects: whether something outside the function would notice if it ran twice: a
             callback, a print, a mutable array that was not made here.
         eqn: JAX's own equation.
         calls: JAX's equations whose lines to report: its own, unless it was written in JAX, and the
             calls it lies in, from the inside out.
-        marks: the arrays asked for inside of it, by the position of its body.
+        marks: the arrays asked for inside it, by the position of its body.
         number: its position among the equations of its graph.
         within: the regions that its graph lies in, see ``Graph``.
         maps: the calls of ``vmap`` that it lies in, from the outside in.
@@ -175,7 +177,7 @@ class Equation:
     def name(self) -> str:
         """The primitive's name, or the name of the function that is this one node.
 
-        That is an ``atomic`` function, or one with a derivative of its own, as ``"relu"``.
+        That is an ``atomic`` function, or one with a derivative of its own, such as ``"relu"``.
         """
         if self.is_atomic:
             return self.params["name"].removeprefix(compat.ATOMIC)
@@ -183,17 +185,17 @@ class Equation:
 
     @functools.cached_property
     def region(self) -> Region | None:
-        """What it runs, if it is control flow; None for any other equation."""
+        """The control flow it runs; None for any other equation."""
         return region_of(self.eqn)
 
     @property
     def bodies(self) -> tuple[Any, ...]:
-        """The jaxprs it runs, where paths go on; none unless it is control flow."""
+        """The jaxprs it runs, where paths go on; empty unless it is control flow."""
         return self.region.bodies if self.region else ()
 
     @functools.cached_property
     def sources(self) -> tuple[frozenset[int], ...]:
-        """For each output, the positions in ``inputs`` from which a path may lead to it."""
+        """The positions in ``inputs`` from which a path may lead to each output."""
         if self.region is not None:
             bodies = build_bodies(self, active=False)
             found = self.region.sources([body.sources for body in bodies])
@@ -204,7 +206,7 @@ class Equation:
         return tuple(inputs if v.differentiable else frozenset() for v in self.outputs)
 
     def reached_from(self, positions: Collection[int]) -> set[int]:
-        """The positions of the outputs that inputs at some positions lead to, or starts inside."""
+        """Return the positions of outputs that inputs at positions lead to, or starts inside."""
         if not positions and not self.starts_inside:
             return set()
         started, inside = set(positions), set[int]()
@@ -218,17 +220,17 @@ class Equation:
 
     @functools.cached_property
     def wrt(self) -> tuple[int, ...]:
-        """The positions in ``inputs`` through which paths may come that leave again."""
+        """The positions in ``inputs`` by which paths may enter that leave again."""
         return tuple(i for i in self.active if any(i in each for each in self.sources))
 
     @property
     def is_atomic(self) -> bool:
-        """Whether it is a function that ``atomic`` made one node."""
+        """True if it is a function that ``atomic`` made one node."""
         return compat.is_atomic(self.eqn)
 
     @property
     def loops(self) -> int:
-        """How many loops it lies in."""
+        """The number of loops it lies in."""
         return count_loops(self.within)
 
     @property
@@ -238,15 +240,15 @@ class Equation:
 
     @property
     def starts_inside(self) -> bool:
-        """Whether it is a region, and paths start in it."""
+        """True if it is a region and paths start in it."""
         return any(body.any_start for body in self.marks.values())
 
     def bind(self, *values: Any) -> list[Any]:
-        """Evaluate it on primal values, one per input; one value per output."""
+        """Evaluate it on primal values, one per input; return one value per output."""
         return compat.bind(self.eqn, *values)
 
     def where(self) -> str:
-        """Its place in the program, for error messages."""
+        """Return its place in the program, for error messages."""
         scope = f" in scope '{self.scope}'" if self.scope else ""
         return f"at {self.source}{scope}"
 
@@ -282,7 +284,7 @@ class Graph:
 
     @functools.cached_property
     def sources(self) -> tuple[frozenset[int], ...]:
-        """For each output, the inputs from which a path may lead to it, active or not."""
+        """The inputs from which a path may lead to each output, active or not."""
         known = {v: frozenset({n}) for n, v in enumerate(self.inputs) if v.differentiable}
         nothing = frozenset[int]()
 
@@ -298,7 +300,7 @@ class Graph:
         return tuple(of(v) for v in self.outputs)
 
     def is_fed(self, output: int) -> bool:
-        """Whether a path that starts inside leads to the output at a position."""
+        """Tell whether a path that starts inside leads to the output at a position."""
         return self.outputs[output] in self.fed
 
     @property
@@ -315,12 +317,12 @@ def _path(within: Regions) -> tuple[tuple[int, int], ...]:
 
 
 def count_loops(within: Regions) -> int:
-    """How many of some regions are loops."""
+    """Count the loops among some regions."""
     return sum(1 for equation, _ in within if equation.region and equation.region.is_loop)
 
 
 def trace(function: Callable[..., Any], *args: Any) -> tuple[Graph, Any]:
-    """The graph of ``function`` at the leaves of ``args``, and the tree of shapes of its output."""
+    """Return the graph of ``function`` at the leaves of ``args``, and its output's shape tree."""
     closed, shapes = stage(function, *args)
     return build(closed), shapes
 
@@ -338,7 +340,7 @@ def reported_as(fun: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
 
 
 def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
-    """The jaxpr of ``function`` at the leaves of ``args``, and the tree of its output's shapes."""
+    """Return the jaxpr of ``function`` at the leaves of ``args``, and its output's shape tree."""
     leaves, tree = jax.tree.flatten(args)
     by = None
 
@@ -362,7 +364,7 @@ def build(
     active: bool | Sequence[bool] = True,
     marks: Marks = NO_MARKS,
 ) -> Graph:
-    """The graph of a jaxpr.
+    """Build the graph of a jaxpr.
 
     Args:
         closed: a closed jaxpr.
@@ -397,19 +399,19 @@ def build(
 
 
 def build_body(equation: Equation, number: int, active: bool | Sequence[bool] = True) -> Graph:
-    """The graph of one body of a region, with the arrays that were asked for in it."""
+    """Build the graph of one body of a region, with the arrays that were asked for in it."""
     marks = equation.marks.get(number, NO_MARKS)
     within = (*equation.within, (equation, number))
     return build(equation.bodies[number], within=within, active=active, marks=marks)
 
 
 def build_bodies(equation: Equation, active: bool | Sequence[bool] = True) -> tuple[Graph, ...]:
-    """The graphs of all bodies of a region."""
+    """Build the graphs of all bodies of a region."""
     return tuple(build_body(equation, n, active) for n in range(len(equation.bodies)))
 
 
 def build_test(equation: Equation) -> Graph:
-    """The graph of what says whether a ``while`` goes on."""
+    """Build the graph of the test that says whether a ``while`` goes on."""
     assert equation.region is not None and equation.region.test is not None
     return build(equation.region.test, within=(*equation.within, (equation, -1)), active=False)
 
@@ -427,7 +429,7 @@ class _Builder:
         self.marked: dict[Variable, tuple[int, ...]] = {}
         self.starts: dict[Variable, Any] = {}
         self.fed: set[Any] = set()
-        # By the use of a module it lies in, the jaxpr's, and the scope entered.
+        # By the use of a module around it, the number of the jaxpr, and the scope entered.
         self.modules: dict[tuple[Module, int, Any], Module] = {}
         self.inlined = 0
 
@@ -467,7 +469,7 @@ class _Builder:
                 self.call(called, eqn.outvars, inputs, module, lines, inside)
 
     def enter(self, module: Module, jaxpr: int, eqn: Any) -> Module:
-        """The use of a module that an equation of a jaxpr lies in, itself within another."""
+        """Return the use of a module that an equation of a jaxpr lies in, itself within another."""
         for name, key in scope_names.of_modules(compat.scopes_entered(eqn)):
             place = module, jaxpr, key
             if place not in self.modules:
@@ -487,7 +489,7 @@ class _Builder:
         if uses_references(eqn) and any(v in self.active for v in inputs):
             raise NotImplementedError(
                 f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
-                f"through one are not followed; at {_source(calls)}. Write the function without."
+                f"through one are not followed; at {_source(calls)}. Write the function without it."
             )
         number = len(self.equations)
         outputs = tuple(self.define(var, (number, n)) for n, var in enumerate(eqn.outvars))
@@ -535,7 +537,7 @@ def _source(calls: Sequence[Any]) -> str:
 
 
 def as_arrays(values: Sequence[Any]) -> list[Any]:
-    """Values as a rule gets them from JAX: what a jaxpr holds as a NumPy array is a JAX array."""
+    """Return values as a rule gets them from JAX: a jaxpr's NumPy arrays become JAX arrays."""
 
     def as_array(value: Any) -> Any:
         if isinstance(value, jax.Array) or not hasattr(value, "__array__"):

@@ -1,4 +1,4 @@
-"""A ``shard_map`` or ``pmap`` inside of a function, read as the ``vmap`` it stands for.
+"""A ``shard_map`` or ``pmap`` inside a function, read as the ``vmap`` it stands for.
 
 Each device runs the body on its part of the arrays. A single device that maps the body over an
 axis, with an index for each device, computes the same numbers along the same paths; collectives in
@@ -39,10 +39,10 @@ _DONE: weakref.WeakKeyDictionary[Any, tuple[dict[str, Any], Any]] = weakref.Weak
 
 
 def called_jaxpr(equation: Any) -> Any | None:
-    """The jaxpr that an equation merely calls; None if it does more, or is to stay one node.
+    """Return the jaxpr that an equation merely calls; None if it does more or is to stay one node.
 
-    A ``shard_map`` calls its body by ``vmap``. One that has none stays an equation, which is no
-    obstacle where no path leads through; ``as_vmap`` says why.
+    A ``shard_map`` calls its body by ``vmap``. One that has none stays an equation, which does no
+    harm where no path leads through; ``as_vmap`` says why.
     """
     if equation.primitive is not compat.SHARD_MAP:
         return compat.called_jaxpr(equation)
@@ -53,7 +53,7 @@ def called_jaxpr(equation: Any) -> Any | None:
 
 
 def as_vmap(equation: Any) -> Any:
-    """The closed jaxpr of the ``vmap`` that a ``shard_map`` stands for.
+    """Return the closed jaxpr of the ``vmap`` that a ``shard_map`` stands for.
 
     Raises:
         ValueError: if there is none.
@@ -80,10 +80,10 @@ def as_vmap(equation: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Members:
-    """Evaluates what was traced for the devices of a mesh, with a ``vmap`` in their place.
+    """An evaluator of what was traced for the devices of a mesh, with a ``vmap`` in their place.
 
     Attributes:
-        mesh: the mesh; None outside of every ``shard_map``.
+        mesh: the mesh; None outside every ``shard_map``.
         names: those of its axes that are mapped.
         check_vma: whether its arrays say which axes they vary over.
     """
@@ -186,7 +186,7 @@ class _Members:
         return jax.jit(call)(*values)
 
     def _custom(self, equation: Any, kind: Any) -> Callable[..., Any]:
-        """A function with a custom derivative, without the mesh: its author's is a jaxpr too."""
+        """Return a function with a custom derivative without the mesh; its rule is a jaxpr too."""
         floats, results = (
             [jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in variables]
             for variables in (equation.invars, equation.outvars)
@@ -239,7 +239,7 @@ class _Members:
     def _traced(
         self, function: Callable[..., Any], *variables: Sequence[Any]
     ) -> Callable[..., list[Any]]:
-        """What a function of arrays like these is on the devices, evaluated without them."""
+        """Return a function of arrays like these as traced on the devices, but run without them."""
         found: list[Any] = []
         avals = [v.aval for own in variables for v in own]
         varying = [compat.varies_over(aval, self.mesh) for aval in avals]
@@ -269,7 +269,7 @@ class _Members:
 
 
 def everyone(x: Any, names: Any, *, common: bool = False) -> Any:
-    """What all members of named axes have, along a new first axis.
+    """Gather what all members of named axes have, along a new first axis.
 
     Args:
         x: an array of each member.
@@ -294,7 +294,7 @@ def _without_first(function: Callable[..., Any], _: Any, *args: Any) -> Any:
 def _of_first_member(
     function: Callable[..., Any], name: str, split: Sequence[bool]
 ) -> Callable[..., Any]:
-    """Of what is not split among the members of an axis, what the first of them returns."""
+    """Take from the first member of an axis what is not split among its members."""
 
     def first(*args: Any) -> list[Any]:
         results = zip(function(*args), split, strict=True)
@@ -304,7 +304,7 @@ def _of_first_member(
 
 
 class _Split:
-    """How an array is split among the members.
+    """The way an array is split among the members.
 
     Attributes:
         sizes: its shape with an axis for each axis of the mesh that splits one of its own.
@@ -313,7 +313,7 @@ class _Split:
     """
 
     def __init__(self, mesh: Any, spec: PartitionSpec, part: tuple[int, ...]) -> None:
-        """Of a whole whose parts have a shape."""
+        """Describe the split of a whole whose parts have the shape ``part``."""
         self.mesh = mesh
         self.labels: list[str | None] = []
         self.sizes: list[int] = []
@@ -327,16 +327,16 @@ class _Split:
             self.whole.append(math.prod(counts) * size)
 
     def has(self, name: str) -> bool:
-        """Whether an axis of the mesh splits it."""
+        """Tell whether an axis of the mesh splits it."""
         return name in self.labels
 
     def position(self, name: str, gone: Sequence[str]) -> int | None:
-        """The place of an axis of the mesh when others are gone; None if it does not split it."""
+        """Return a mesh axis's place when others are gone; None if it does not split the array."""
         left = [label for label in self.labels if label is None or label not in gone]
         return left.index(name) if name in left else None
 
     def apart(self, x: Any) -> Any:
-        """Give the axes of the mesh axes of their own."""
+        """Give each axis of the mesh an axis of its own."""
         if len(self.sizes) == len(self.whole):
             return x
         x = jnp.reshape(x, self.sizes)
@@ -348,7 +348,7 @@ class _Split:
         return lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
     def together(self, x: Any) -> Any:
-        """Undo it."""
+        """Undo ``apart``."""
         return x if len(self.sizes) == len(self.whole) else jnp.reshape(x, self.whole)
 
 
@@ -371,7 +371,7 @@ def _all_gather(
 
 def _ppermute(x: Any, *, axis_name: Any, perm: Any, **_: Any) -> Any:
     gathered = everyone(x, axis_name)
-    senders = np.full(len(gathered), len(gathered))  # of who receives nothing, one past the last
+    senders = np.full(len(gathered), len(gathered))  # one past the last if nothing is received
     for source, target in perm:
         senders[target] = source
     sender = jnp.asarray(senders)[lax.axis_index(axis_name)]

@@ -1,4 +1,4 @@
-"""Names for the modules of a model that gives none: Flax NNX, Equinox, PyTorch, plain objects."""
+"""Names for the modules of models that give none: Flax NNX, Equinox, PyTorch, plain objects."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _BASES = {"Module", "Pytree", "Object"}
 """Base classes of Flax, Equinox and PyTorch, whose own methods compute nothing."""
 
 _NO_MODULES = {"jax", "jaxlib", "numpy", "ml_dtypes", "jaxtyping", *sys.stdlib_module_names}
-"""Packages whose objects have no modules in them."""
+"""Packages whose objects contain no modules."""
 
 _NAMING_THEMSELVES = (("flax.linen", "Module"), ("haiku", "Module"), ("keras", "Layer"))
 """The classes of modules that enter scopes of their own names."""
 
 _DISPATCHING = (("torchax", ""), ("torch", "_"), ("torch", "utils"), ("torch", "overrides"))
-"""What runs the lines of a PyTorch model, and has none: packages, and how files in them begin."""
+"""Packages that run a PyTorch model's lines but have none, and how the files in them begin."""
 
 
 @contextlib.contextmanager
 def scopes(model: Any) -> Iterator[None]:
-    """Name the modules of a model by their place in it, for all that is traced meanwhile.
+    """Name the modules of a model by their place in it, for everything traced meanwhile.
 
     A Flax NNX model gives its equations no names, an Equinox model only those of classes, a Penzai
     model only numbers. Inside of this context each method of each of its modules enters a scope:
@@ -47,12 +47,12 @@ def scopes(model: Any) -> Iterator[None]:
     with slashes. torchax's own names, which are those of operations (``"aten::addmm"``), are left
     out, and lines are the model's, not torchax's.
 
-    A module is looked for in the object that calls it, so that a model is known again after
-    ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, as
-    one of several alike that ``eqx.filter_vmap`` makes anew by itself, or one of the layers of a
-    Penzai ``LayerStack``, is called by its class.
+    A module is looked for in the object that calls it, so that a model is recognised after
+    ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, such
+    as one of several alike that ``eqx.filter_vmap`` makes anew by itself, or one of the layers of a
+    Penzai ``LayerStack``, is named after its class.
 
-    What ``jit`` has traced before keeps the names it had then: enter this context first, or call
+    Whatever ``jit`` has traced before keeps its names: enter this context first, or call
     ``jax.clear_caches()``. Two models of one class have the same names.
 
     Args:
@@ -96,7 +96,7 @@ def scopes(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_models(objects: Iterable[Any]) -> Iterator[None]:
-    """Know models again among some objects, as the arguments of a function that is traced."""
+    """Recognise models among some objects, such as the arguments of a function that is traced."""
     kinds = {type(root.model) for root in _PATCHES.roots}
     roots = [_Root(model) for model in objects if type(model) in kinds]
     with _PATCHES.knowing(roots):
@@ -104,7 +104,7 @@ def naming_models(objects: Iterable[Any]) -> Iterator[None]:
 
 
 class _Names:
-    """The modules in an object, by their place in it; itself is ``""``."""
+    """The modules in an object, by their place in it; the object itself is ``""``."""
 
     def __init__(self, model: Any) -> None:
         self._names: dict[int, str] = {}
@@ -128,11 +128,11 @@ class _Names:
         return dict.fromkeys(kind for o in self._objects for kind in type(o).__mro__)
 
     def of(self, module: Any) -> str | None:
-        """The place of a module; None if it is not in there."""
+        """Return the place of a module; None if it is not in the object."""
         return self._names.get(id(module))
 
     def of_one_alike(self, module: Any) -> str | None:
-        """The place of the only one that a module may be, made anew by JAX."""
+        """Return the place of the only module that this one, made anew by JAX, may be."""
         tree = jax.tree.structure(module)
         if jax.tree_util.treedef_is_leaf(tree):
             return None  # no pytree: nothing has made it anew
@@ -158,7 +158,7 @@ class _Root:
 
 
 class _Patches:
-    """The methods that enter scopes, as long as a context needs them, and the models they know."""
+    """The methods that enter scopes while a context needs them, and the models they know."""
 
     def __init__(self) -> None:
         self.roots: tuple[_Root, ...] = ()
@@ -206,7 +206,7 @@ _running: contextvars.ContextVar[tuple[_Root, ...]] = contextvars.ContextVar(
 
 
 def _entering_scope(method: Any) -> Callable[..., Any]:
-    """A method that runs within the scope of its object."""
+    """Wrap a method to run within the scope of its object."""
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -225,7 +225,7 @@ def _entering_scope(method: Any) -> Callable[..., Any]:
 
 
 def _scope(module: Any, running: tuple[_Root, ...]) -> str:
-    """What to call a module, within the scopes of those that are running."""
+    """Return the name of a module within the scopes of those that are running."""
     kind = type(module).__name__
     given = functools.partial(Given, kind=kind, of_torch=_is_of_torch(module))
     for outer in reversed(running):
@@ -243,7 +243,7 @@ def _scope(module: Any, running: tuple[_Root, ...]) -> str:
 
 
 def _methods(kind: type) -> list[tuple[type, str]]:
-    """The public methods that a class itself defines, decorated or not."""
+    """Return the public methods that a class itself defines, decorated or not."""
     if _package(kind) in _NO_MODULES or (_package(kind) in _FRAMEWORKS and kind.__name__ in _BASES):
         return []
     return [
@@ -256,12 +256,12 @@ def _methods(kind: type) -> list[tuple[type, str]]:
 
 
 def _is_decorated(method: Any) -> bool:
-    """Whether it is a function that a ``jit`` has wrapped, or the like."""
+    """Tell whether it is a function that has been wrapped by ``jit`` or the like."""
     return callable(method) and hasattr(method, "__wrapped__") and hasattr(method, "__get__")
 
 
 def _children(parent: Any) -> list[tuple[str, Any]]:
-    """What may be a module in an object, or hold some, by name; private containers have none."""
+    """Return the children that may be or hold modules, by name; private containers have none."""
     if _is_of_torch(parent):
         return list(parent.named_children())
     if isinstance(parent, dict):
@@ -297,7 +297,7 @@ def _no_leaves(children: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _is_leaf(child: Any) -> bool:
-    """Whether there can be no modules in it, or only such as have names."""
+    """Tell whether it can contain no modules, or only ones that have names."""
     nnx = sys.modules.get("flax.nnx")
     if nnx is not None and isinstance(child, nnx.Variable):
         return True
@@ -311,7 +311,7 @@ def _is_leaf(child: Any) -> bool:
 
 
 def _is_of_torch(module: Any) -> bool:
-    """Whether it is a module of PyTorch, which has a list of its own of those in it."""
+    """Tell whether it is a module of PyTorch, which has its own list of those in it."""
     nn = sys.modules.get("torch.nn")
     return nn is not None and isinstance(module, nn.Module)
 
@@ -327,7 +327,7 @@ _exclude = functools.cache(source_info_util.register_exclusion)  # once each
 
 
 def _names_itself(module: Any) -> bool:
-    """Whether it is of a library whose modules enter scopes of their names."""
+    """Tell whether it is from a library whose modules enter scopes of their own names."""
     libraries = ((sys.modules.get(name), kind) for name, kind in _NAMING_THEMSELVES)
     kinds = (getattr(library, kind, None) for library, kind in libraries)
     return any(isinstance(module, kind) for kind in kinds if kind is not None)

@@ -1,7 +1,7 @@
 """JAX's primitives, as objects.
 
-What semijax knows of a primitive it knows of the object. A name alone says nothing: a primitive of
-the user's may well be called ``neg``, or ``scan``.
+Everything semijax knows about a primitive is tied to the object. A name alone says nothing: a
+user's own primitive may well be called ``neg``, or ``scan``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _EXAMPLES: Mapping[str, Callable[[Any], Any]] = {
     "reshard": _reshard,
     "shard_map": _over_a_mesh,
 }
-"""Functions in whose jaxprs there are primitives that JAX gives no public name."""
+"""Functions whose jaxprs contain primitives that JAX gives no public name."""
 
 ONE_VERSION_ONLY = {
     "call",  # gone in 0.12
@@ -110,12 +110,12 @@ _BY_NAME: dict[str, Primitive] = {**dict(_found_in_examples()), **dict(_public()
 
 
 def primitives(*names: str) -> tuple[Primitive, ...]:
-    """JAX's primitives of these names, without those that this version of JAX does not have."""
+    """Return JAX's primitives of these names, except those this version of JAX does not have."""
     missing = [name for name in names if name not in _BY_NAME and name not in ONE_VERSION_ONLY]
     assert not missing, missing
     return tuple(_BY_NAME[name] for name in names if name in _BY_NAME)
 
 
 def primitive(name: str) -> Primitive:
-    """JAX's primitive of this name."""
+    """Return JAX's primitive of this name."""
     return _BY_NAME[name]

@@ -1,4 +1,4 @@
-"""Control flow: which jaxprs a scan, a cond and a while run, and what their operands mean."""
+"""Control flow: the jaxprs that a scan, a cond and a while run, and what their operands mean."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from semijax.trace import compat
 from semijax.trace.primitives import primitive
 
 Found = Mapping[Any, jax.Array]
-"""What was found in a body, by any key."""
+"""The arrays found in a body, by any key."""
 
 Run = Callable[[int | None, Sequence[Any], Any], tuple[Sequence[Any], Found]]
-"""``run(body, inputs, iteration)``: run a body, by its position, or the test of a loop, for None.
+"""A function that runs a body, given its position, or the test of a loop, given None.
 
-Returns its outputs and what was found. The iteration is None where a body is not told which it is.
+``run(body, inputs, iteration)`` returns the outputs and what was found. The iteration is None where
+a body is not told which it is.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Region(abc.ABC):
-    """What an equation that runs jaxprs of its own does with its operands.
+    """The control flow of an equation: the jaxprs it runs, and what it does with its operands.
 
     Attributes:
         bodies: the jaxprs that paths lead through. The last operands of the equation are their
             inputs.
-        test: the jaxpr that says whether to go on, of a while.
+        test: for a while, the jaxpr that says whether to go on.
         carried: the first of a body's inputs that one iteration hands to the next, and how many
             there are; a body's first outputs are their next values.
     """
@@ -45,7 +46,7 @@ class Region(abc.ABC):
 
     @property
     def iterations(self) -> int | None:
-        """How many times a body runs; None where that is known only when the loop has run."""
+        """The number of times a body runs; None if that is known only after the loop has run."""
         return None
 
     @abc.abstractmethod
@@ -57,13 +58,13 @@ class Region(abc.ABC):
             values: the equation's operands.
 
         Returns:
-            One value per output, and what was found: of a scan with a first axis for the
-            iterations, of a cond 0 for what lies in another branch only, of a while nothing, for
-            nobody knows how often it runs.
+            One value per output, and what was found: for a scan, with a first axis for the
+            iterations; for a cond, 0 for what lies in another branch only; for a while, nothing, as
+            the number of its iterations is unknown.
         """
 
     def sources(self, bodies: Sequence[Sequence[frozenset[int]]]) -> list[frozenset[int]]:
-        """Which inputs of a body lead to each output of the equation, through any iterations.
+        """Return the inputs of a body that lead to each output of the equation, in any iterations.
 
         Args:
             bodies: for each body and each of its outputs, the inputs that lead to it.
@@ -104,11 +105,11 @@ class ScanRegion(Region):
 
     @property
     def iterations(self) -> int:
-        """Its length."""
+        """The scan's length."""
         return self.length
 
     def operands(self, values: Sequence[Any]) -> ScanOperands:
-        """The three parts of its operands, or of its body's inputs."""
+        """Split its operands, or its body's inputs, into their three parts."""
         consts, carries = self.carried
         split = consts + carries
         return ScanOperands(values[:consts], values[consts:split], values[split:])
@@ -118,7 +119,7 @@ class ScanRegion(Region):
         return lax.scan(step, state, xs, self.length, self.reverse != against)
 
     def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
-        """One iteration after the other, each of which is told its number."""
+        """Run one iteration after the other, telling each its number."""
         consts, carry, xs = self.operands(values)
 
         def step(carry: Any, x: Any) -> Any:
@@ -132,7 +133,7 @@ class ScanRegion(Region):
 
 
 class CondOperands(NamedTuple):
-    """The operands of a cond: the number of the branch that is taken, and what it is applied to."""
+    """The operands of a cond: the number of the branch taken, and what that is applied to."""
 
     index: Any
     operands: Sequence[Any]
@@ -153,15 +154,15 @@ class CondRegion(Region):
 
     @property
     def iterations(self) -> int:
-        """One branch runs, once."""
+        """Always 1, since one branch runs, once."""
         return 1
 
     def operands(self, values: Sequence[Any]) -> CondOperands:
-        """The two parts of its operands."""
+        """Split its operands into their two parts."""
         return CondOperands(values[0], values[1:])
 
     def switch(self, index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
-        """Apply the one of other branches that takes the place of the one that is taken."""
+        """Apply, from other branches, the one that takes the place of the branch taken."""
         if self.platforms is None:  # the index was clamped where the cond was traced
             return lax.switch(jnp.asarray(index, jnp.int32), branches, *operands)
         default = None
@@ -174,7 +175,7 @@ class CondRegion(Region):
         return lax.platform_dependent(*operands, default=default, **by_platform)
 
     def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
-        """The branch that is taken."""
+        """Run the branch that is taken."""
         index, operands = self.operands(values)
         numbers = range(len(self.bodies))
         shapes: dict[Any, Any] = {}
@@ -190,7 +191,7 @@ class CondRegion(Region):
 
 
 class WhileOperands(NamedTuple):
-    """The operands of a while: the constants of its test and of its body, what is carried."""
+    """The operands of a while: the constants of its test and of its body, and what is carried."""
 
     test_consts: Sequence[Any]
     body_consts: Sequence[Any]
@@ -208,14 +209,14 @@ class WhileRegion(Region):
     test_consts: int = 0
 
     def operands(self, values: Sequence[Any]) -> WhileOperands:
-        """The three parts of its operands."""
+        """Split its operands into their three parts."""
         start = self.test_consts + self.carried[0]
         return WhileOperands(
             values[: self.test_consts], values[self.test_consts : start], values[start:]
         )
 
     def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
-        """Iterations as long as the test says so."""
+        """Iterate as long as the test says so."""
         test_consts, body_consts, carry = self.operands(values)
 
         def again(carry: Any) -> Any:
@@ -254,6 +255,6 @@ _REGIONS: dict[Any, Callable[[dict[str, Any]], Region]] = {
 
 
 def region_of(equation: Any) -> Region | None:
-    """What an equation of a jaxpr runs, if it is control flow; None for any other."""
+    """Return the control flow that an equation of a jaxpr runs; None for any other equation."""
     layout = _REGIONS.get(equation.primitive)
     return layout(equation.params) if layout else None

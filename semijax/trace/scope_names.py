@@ -1,4 +1,4 @@
-"""Names of modules: patterns that pick them, and how to shorten them."""
+"""Names of modules: patterns that pick them, and ways to shorten them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 REST = "(rest)"
-"""The name of all that no pattern picks."""
+"""The name of everything that no pattern picks."""
 
 NO_SCOPES = (
     "None of its modules has a name: if it is a model, call it in `with semijax.scopes(model):`."
 )
-"""What to say of a function without scopes."""
+"""The hint for a function without scopes."""
 
 
 class Given(str):
@@ -25,7 +25,7 @@ class Given(str):
 
     Attributes:
         kind: the name of the module's class, by which its library may call it too.
-        of_torch: whether it is a module of PyTorch. Scopes in there without given names are those
+        of_torch: whether it is a module of PyTorch. Scopes inside without given names are those
             of operations, which torchax enters.
     """
 
@@ -33,26 +33,26 @@ class Given(str):
     of_torch: bool
 
     def __new__(cls, name: str, kind: str = "", of_torch: bool = False) -> Given:
-        """A name with a class's name."""
+        """Create a name with the name of a class."""
         given = super().__new__(cls, name)
         given.kind, given.of_torch = kind, of_torch
         return given
 
     def is_called_inside(self, scope: str) -> bool:
-        """Whether the module itself enters a scope for itself, as Equinox's do by their class."""
+        """Tell whether the module enters a scope for itself, as Equinox's do by their class."""
         return not isinstance(scope, Given) and (scope == self.kind or scope.startswith("eqx.nn."))
 
     def is_called_outside(self, scope: str) -> bool:
-        """Whether its caller enters a scope for it, as Penzai's do by its place in a list."""
+        """Tell whether its caller enters a scope for it, as Penzai's do by its place in a list."""
         return not isinstance(scope, Given) and self.endswith(f"/{scope}")
 
 
 def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """The names of modules among the scopes that an equation lies in, from the outside in.
+    """Yield the names of modules among an equation's scopes, from the outside in.
 
-    Left out are operations (einsums, PyTorch's), what a library calls a module that has a name
-    already, and the methods that a module of Linen calls on itself, ``"mlp.encode"`` in ``"mlp"``.
-    A scope ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
+    It leaves out operations (einsums, PyTorch's), a library's name for a module that already has
+    one, and the methods that a module of Linen calls on itself, ``"mlp.encode"`` in ``"mlp"``. A
+    scope ``"a/b"`` has two names. Each comes with a key for the time that the scope was entered.
     """
     scopes = [*_without_operations(entered)]
     outer = ""
@@ -69,7 +69,7 @@ def of_modules(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_of_linen(method: str) -> bool:
-    """Whether a class of Flax Linen's modules has a method of this name."""
+    """Tell whether a class of Flax Linen's modules has a method of this name."""
     linen, waiting = sys.modules.get("flax.linen"), []
     if linen is not None:
         waiting = [linen.Module]
@@ -91,38 +91,38 @@ def _without_operations(entered: Iterable[tuple[str, Any]]) -> Iterator[tuple[st
 
 
 def enclosing(scope: str) -> list[str]:
-    """A scope and all that it lies in, from the outside in: ``"a/b"`` is in ``"a"``."""
+    """Return a scope and all that it lies in, from the outside in: ``"a/b"`` is in ``"a"``."""
     return list(itertools.accumulate(scope.split("/"), "{}/{}".format)) if scope else []
 
 
 def shorten(scope: str, depth: int | None) -> str:
-    """The outermost ``depth`` names of a scope; all of it for None."""
+    """Return the outermost ``depth`` names of a scope; all of it for None."""
     return scope if depth is None else "/".join(scope.split("/")[:depth])
 
 
 OUTSIDE = "(outside)"
-"""The component of what lies in no module."""
+"""The component of everything that lies in no module."""
 
 
 def component(scope: str, depth: int | None) -> str:
-    """The module at a depth that a scope lies in; one name for what lies in none."""
+    """Return the module at a depth that a scope lies in; one name for scopes that lie in none."""
     return shorten(scope, depth) or OUTSIDE
 
 
 ITERATION = re.compile(r"\[\d+(, \d+)*\]")
-"""What tells one iteration of a module in a loop from the next: the index in ``layers[3]``."""
+"""The part of a name that tells a loop's iterations apart: the index in ``layers[3]``."""
 
 
 def without_iterations(scope: str) -> str:
-    """A scope as it is in all iterations."""
+    """Return a scope as it is in all iterations."""
     return ITERATION.sub("", scope)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a scope, or one that it lies in, matches a glob; ``*`` matches slashes too.
+    """Return a test whether a scope, or one it lies in, matches a glob; ``*`` matches slashes too.
 
-    A scope with an iteration matches what it matches without; ``[3]`` in a glob is an iteration or,
-    as in any glob, one of the characters in the brackets.
+    A scope with an iteration also matches what it matches without one; ``[3]`` in a glob is an
+    iteration or, as in any glob, one of the characters in the brackets.
     """
     literal = ITERATION.sub(lambda found: "[[]" + found[0][1:], pattern)
     globs = [re.compile(fnmatch.translate(glob)) for glob in dict.fromkeys([pattern, literal])]
@@ -137,7 +137,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 
 def any_match(pattern: str, scopes: Iterable[str]) -> bool:
-    """Whether a glob matches one of some scopes, in one iteration of it or in all."""
+    """Tell whether a glob matches any of some scopes, in one iteration of it or in all."""
     if not isinstance(pattern, str):
         return False
     return any(map(matcher(without_iterations(pattern)), scopes)) or any(
@@ -146,39 +146,39 @@ def any_match(pattern: str, scopes: Iterable[str]) -> bool:
 
 
 def is_within(scope: str, outer: str) -> bool:
-    """Whether a scope lies in another, or is it; everything lies in ``""``."""
+    """Tell whether a scope lies in another, or is it; everything lies in ``""``."""
     return not outer or scope == outer or scope.startswith(outer + "/")
 
 
 def relative(names: Iterable[str], here: str) -> str:
-    """Scopes as seen from one of them: without the names that all have in common."""
+    """Join scopes as seen from another: without the names that all have in common."""
     split = [name.split("/") for name in names]
     common = _common([*split, here.split("/")])
     return ", ".join("/".join(parts[common:]) for parts in split)
 
 
 def without_common(scopes: Sequence[str]) -> list[str]:
-    """Scopes without the names that all have in common; ``""`` for one that all lie in."""
+    """Return scopes without the names that all have in common; ``""`` for one that all lie in."""
     split = [scope.split("/") for scope in scopes]
     common = _common(split)
     return ["/".join(parts[common:]) for parts in split]
 
 
 def enclosing_all(scopes: Sequence[str]) -> str:
-    """The innermost scope that all lie in, or ``""``; a scope does not lie in itself."""
+    """Return the innermost scope that all lie in, or ``""``; a scope does not lie in itself."""
     split = [scope.split("/")[:-1] for scope in scopes]
     return "/".join(split[0][: _common(split)]) if split else ""
 
 
 NUMBERED = re.compile(r"([^\[\],]*?)[_\-\[]?(\d+)\]?")
-"""The name of a module that has a number, or of an iteration: ``layer_3``, ``layers[3]``, ``3``."""
+"""A module's name with a number, or an iteration: ``layer_3``, ``layers[3]``, ``3``."""
 
 
 def numbered(scopes: Iterable[str]) -> dict[str, str]:
-    """The outermost modules with numbers of which there are several, or else of which there is one.
+    """Return the outermost numbered modules of which there are several, or else one.
 
     Returns:
-        From labels, as ``"layer 3"``, to the scopes, in the order of the numbers.
+        From labels, such as ``"layer 3"``, to the scopes, in the order of the numbers.
     """
     found: dict[tuple[int, str, str], dict[int, str]] = {}
     for scope in scopes:
@@ -195,13 +195,13 @@ def numbered(scopes: Iterable[str]) -> dict[str, str]:
 
 
 def _common(split: Sequence[Sequence[str]]) -> int:
-    """How many first names scopes have in common."""
+    """Count the first names that scopes have in common."""
     ranks = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*split, strict=False))
     return len(list(ranks))
 
 
 def branches(visited: Iterable[str], here: str) -> tuple[str, ...]:
-    """The modules that some scopes lie in, side by side, but for the one that ``here`` lies in."""
+    """Return the modules that scopes lie in, side by side, except the one that ``here`` lies in."""
     names = dict.fromkeys(visited)
     split = [scope.split("/") for scope in (*names, here)]
     common = _common(split)
@@ -210,7 +210,7 @@ def branches(visited: Iterable[str], here: str) -> tuple[str, ...]:
 
 
 def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:
-    """The names that are most like a pattern, or end most like it."""
+    """Return the names that are most like a pattern, or end most like it."""
     wanted = pattern.strip("*/")
     parts = wanted.count("/") + 1
 
@@ -222,15 +222,15 @@ def nearest(pattern: str, names: Iterable[str], n: int = 3) -> list[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in a message."""
+    """List names in a message."""
     return ", ".join(map(repr, names))
 
 
 def check_pattern(pattern: str, known: Iterable[str], what: str = "scope") -> Callable[[str], bool]:
-    """The matcher of a pattern that matches one of some scopes, or of ``what`` has such names.
+    """Return the matcher of a pattern, or raise if it matches none; ``what`` is for messages.
 
     Raises:
-        TypeError: if it is no string.
+        TypeError: if it is not a string.
         ValueError: if it matches none; the message names the nearest.
     """
     if not isinstance(pattern, str):
