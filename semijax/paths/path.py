@@ -90,7 +90,7 @@ class Node:
 
     @property
     def primitive(self) -> str:
-        """The primitive or called function that made the array."""
+        """The primitive or called function that made the array; ``""`` where the path starts."""
         return self.array.primitive
 
     @property

@@ -173,17 +173,17 @@ def _is_nan(found: Any) -> bool:
 
 def _weighs_nothing(semiring: Semiring, elements: Elements) -> jax.Array:
     """Tell where there is no path, or all paths have a weight of 0."""
-    return semiring.is_zero(elements) | _equal(elements, _weightless(semiring, elements))
+    return semiring.is_zero(elements) | _equal(semiring, elements, _weightless(semiring, elements))
 
 
 def _weightless(semiring: Semiring, like: Elements) -> Elements:
     return semiring.lift(jnp.zeros(semiring.shape(like), jnp.float64))
 
 
-def _equal(a: Elements, b: Elements) -> jax.Array:
-    """Tell where all numbers of two elements are equal, for semirings with one shape."""
+def _equal(semiring: Semiring, a: Elements, b: Elements) -> jax.Array:
+    """Tell where all numbers of two elements are equal."""
+    rank = len(semiring.shape(a))
     same = [jnp.equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
-    rank = min(leaf.ndim for leaf in same)
     return functools.reduce(
         jnp.logical_and, [leaf.all(tuple(range(rank, leaf.ndim))) for leaf in same]
     )

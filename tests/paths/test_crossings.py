@@ -156,6 +156,24 @@ def test_rows_of_a_loop_are_where_they_were_made():
     check(running, small_numbers(np.random.default_rng(8), 4), seed=0, grouping=one_each)
 
 
+@pytest.mark.parametrize("semiring", [sj.SumProduct(), sj.MaxProduct(), sj.TopK(2), sj.Entropy()])
+def test_what_was_not_selected_is_worth_nothing(semiring):
+    """Across an infinite edge that follows, too, forward and where the two sweeps meet."""
+
+    def f(x):
+        with jax.named_scope("root"):
+            root = jnp.sqrt(jax.nn.relu(x))
+        return (root * jnp.array([2.0, 3.0])).sum()
+
+    call = Call(f, (jnp.array([4.0, -1.0]),), {}, caller="test")
+    groups = group_nodes(call.run, lambda array: len(array.scope))
+    flow = Crossings(call.run, call.sources, call.end, groups).flow(semiring)
+    for leaf in jax.tree.leaves([flow.crossing, flow.starting, flow.through(5)]):
+        assert not np.isnan(leaf).any()
+    first = np.ravel(jax.tree.leaves(semiring.readout(flow.whole()))[0])[0]
+    assert first == pytest.approx(0.0 if isinstance(semiring, sj.Entropy) else 0.5)
+
+
 def test_the_largest_that_are_enough():
     shares = np.array([0.1, 0.4, 0.0, 0.1, 0.4])
     assert sorted(largest(shares, 0.5)) == [1, 4]
