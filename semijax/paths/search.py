@@ -409,8 +409,8 @@ def where_infinite(scores: Scores) -> str:
     return (
         "A local derivative is infinite or not a number, or their products are too large for "
         f"float64{where}. Where the function itself avoids such a point, guard the argument too, "
-        "as in jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0); start elsewhere; or close arrays "
-        "to paths with semijax.freeze."
+        "as in jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0); start elsewhere; or close "
+        "arrays to paths with semijax.freeze."
     )
 
 
