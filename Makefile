@@ -33,7 +33,9 @@ test-notebooks: $(VENV)/test.installed  ## run the notebooks on small sizes
 
 # The native kernels are tested with both versions, what rests on them with the XLA form here.
 test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (needs Python 3.12 or newer)
-	SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+	SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(OPTIONS)
+
+test-newest-native: $(NEWEST)/test.installed  ## run the native kernels' tests with the newest JAX
 	SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native tests/test_devices.py
 
 # The sanitizers must be in the process before anything else is. Clang has one library for them, which it
@@ -111,6 +113,6 @@ $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-sanitized test-explorer explorer bench readme lint types clean
+.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-newest-native test-sanitized test-explorer explorer bench readme lint types clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed
