@@ -153,10 +153,13 @@ class Content:
     def _nodes(self) -> dict[str, Any]:
         rows, tokens = self._grid.rows_and_tokens(self._cells)
         cells, count = jnp.asarray(self._cells), self._grid.cells
+        described = self._grid.described(rows, tokens)
+        values = [v if v is None else _rounded(np.array(v)) for v in described["value"]]
         return {
             "row": rows.tolist(),
             "column": tokens.tolist(),
-            **self._grid.described(rows, tokens),
+            **described,
+            "value": values,
             "through": self._read([el.take(flow.through(count), cells) for flow in self._flows]),
             "start": np.searchsorted(self._cells, self._mass.starts).tolist(),
         }

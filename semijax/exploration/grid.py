@@ -100,7 +100,7 @@ class Grid:
             scopes.append(array.scope)
             lines.append("" if array.made_by is None else array.made_by.source)
             square = of_row.get(token)
-            values.append(None if square is None else float(f"{math.sqrt(square):.4g}"))
+            values.append(None if square is None else math.sqrt(square))
         return {"scope": scopes, "line": lines, "value": values}
 
     def _mean_squares(self, array: Array) -> dict[int, float]:

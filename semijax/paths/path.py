@@ -120,8 +120,8 @@ class Node:
     @property
     def name(self) -> str:
         """The primitive, or at a path's start the array and the iteration; and the index."""
-        start = self.variable + _brackets(self.iteration)
-        return (self.primitive or start) + _brackets(self.index)
+        start = self.variable + brackets(self.iteration)
+        return (self.primitive or start) + brackets(self.index)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that the node knows, by name."""
@@ -187,7 +187,7 @@ class Stage:
         if not self.scope:
             names = [node.name for node in self.nodes]
             return " → ".join(names if len(names) <= 4 else [*names[:2], "…", names[-1]])
-        return self.scope + self.skips_text + _brackets(self.nodes[-1].index)
+        return self.scope + self.skips_text + brackets(self.nodes[-1].index)
 
 
 class Story(tuple[Stage, ...]):
@@ -674,7 +674,7 @@ def _token_text(token: int, tokens: Sequence[str] | None) -> str:
     return repr(str(tokens[token]))
 
 
-def _brackets(index: Index) -> str:
+def brackets(index: Index) -> str:
     """Return an index as it is written; nothing for that of a scalar."""
     return f"[{', '.join(map(str, index))}]" if index else ""
 

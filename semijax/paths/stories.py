@@ -17,7 +17,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from semijax.elements import Elements
@@ -32,6 +31,7 @@ from semijax.paths.sweeps import (
     accumulate,
     finished,
     forward_by_state,
+    is_nan,
     multiplied,
     only_at,
     pulled,
@@ -186,7 +186,7 @@ class Suffixes:
     def _pulled(self, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
         """Pull elements to a step's inputs; an edge that leads nowhere may weigh infinity."""
         found = pulled(self.semiring, step, given)
-        if not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found)):
+        if not is_nan(found):
             return found
         somewhere = {o: ~self.semiring.is_zero(elements) for o, elements in given.items()}
         leads_on = pulled(Structure(), step, somewhere)

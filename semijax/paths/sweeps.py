@@ -154,7 +154,7 @@ def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[
     What weighs nothing so far was not selected, and still weighs nothing across an infinite edge.
     """
     found = _swept("push", semiring, step, given)
-    if not _is_nan(found):
+    if not is_nan(found):
         return found
     nothing = {i: _weighs_nothing(semiring, elements) for i, elements in given.items()}
     weighing = _swept("push", Structure(), step, {i: ~own for i, own in nothing.items()})
@@ -167,7 +167,8 @@ def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[
     return found
 
 
-def _is_nan(found: Any) -> bool:
+def is_nan(found: Any) -> bool:
+    """Tell whether any number in a pytree of arrays is NaN."""
     return any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found))
 
 
@@ -196,7 +197,7 @@ def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Element
     """
     with jax.enable_x64(True):
         found = _mul(semiring, before, after)
-        if not _is_nan(found):
+        if not is_nan(found):
             return found
         nothing = _weighs_nothing(semiring, before) | _weighs_nothing(semiring, after)
         none = semiring.is_zero(before) | semiring.is_zero(after)

@@ -10,6 +10,7 @@ import collections
 from collections.abc import Callable, Mapping
 
 from semijax.paths.labels import SUMS, around
+from semijax.paths.path import brackets
 from semijax.paths.run import Array, Run, Step
 from semijax.trace import scope_names
 
@@ -52,13 +53,9 @@ def name_visits(
         whole = visit[0] if counts[visit[0]] == 1 else f"{visit[0]} ({visit[1] + 1})"
         names[visit] = name or whole
     return {
-        array: names[visit] if array not in starts else starts[array] + _brackets(array.iteration)
+        array: names[visit] if array not in starts else starts[array] + brackets(array.iteration)
         for array, visit in visit_of.items()
     }
-
-
-def _brackets(iteration: tuple[int, ...]) -> str:
-    return f"[{', '.join(map(str, iteration))}]" if iteration else ""
 
 
 def _visits(
