@@ -25,11 +25,12 @@ from tqdm import tqdm
 
 import semijax as sj
 from semijax import checks, zoo
+from semijax.experiments.results import ResultTable
 
 FILE = "difficulty.csv"
 """The name of the table in a grid's folder."""
 
-KEY = ["task", "seed", "examples", "epochs"]
+KEY = ("task", "seed", "examples", "epochs")
 """The columns that tell its rows apart."""
 
 BATCH_SIZE = 32
@@ -177,27 +178,23 @@ def grid(
         The rows of these tasks, seeds, examples and epochs, as `read` returns them.
     """
     out = pathlib.Path(out)
-    tasks, seeds = tuple(tasks), tuple(seeds)
-    keys = []
-    for seed, task in itertools.product(seeds, tasks):
-        keys.append((task.name, seed, examples, epochs))
-        if (out / FILE).exists() and keys[-1] in _keys(read(out)):
-            continue
-        folder = out / "models" / "-".join(map(str, keys[-1]))
-        row = run(task, seed, examples=examples, epochs=epochs, folder=folder, progress=progress)
-        _append(row.record(), out / FILE)
+    by_name = {task.name: task for task in tasks}
+    keys = [(name, seed, examples, epochs) for seed in seeds for name in by_name]
+    table = ResultTable(out / FILE, KEY)
+    for key in table.missing(keys):
+        name, seed, *_ = key
+        folder = out / "models" / "-".join(map(str, key))
+        options = {"examples": examples, "epochs": epochs, "progress": progress}
+        table.append([run(by_name[name], seed, folder=folder, **options).record()])
         for kept in folder.iterdir():
             if kept.name != str(examples):
                 shutil.rmtree(kept)
-    table = read(out)
-    return table[[key in keys for key in _keys(table)]].reset_index(drop=True)
+    return table.of(keys)
 
 
 def read(folder: str | os.PathLike[str]) -> Any:
     """Read the table of a grid, as a ``pandas.DataFrame``: the `Row.record` of each run."""
-    import pandas
-
-    return pandas.read_csv(pathlib.Path(folder) / FILE)
+    return ResultTable(pathlib.Path(folder) / FILE, KEY).read()
 
 
 def token_entropies(
@@ -354,16 +351,6 @@ def _step(structure: Any, state: Any, rest: Any, batch: zoo.Dataset, weights: ja
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
-
-
-def _keys(table: Any) -> list[tuple[Any, ...]]:
-    return list(table[KEY].itertuples(index=False, name=None))
-
-
-def _append(record: dict[str, Any], path: pathlib.Path) -> None:
-    import pandas
-
-    pandas.DataFrame([record]).to_csv(path, mode="a", header=not path.exists(), index=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

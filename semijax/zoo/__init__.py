@@ -33,7 +33,7 @@ from semijax.zoo.tasks import (
     split,
 )
 from semijax.zoo.tokenization import load_tokenizer
-from semijax.zoo.training import History, accuracy, cross_entropy, train
+from semijax.zoo.training import History, accuracy, cross_entropy, train, train_ensemble
 
 __all__ = [
     "KINDS",
@@ -73,5 +73,6 @@ __all__ = [
     "save_checkpoint",
     "split",
     "train",
+    "train_ensemble",
     "write_linzen",
 ]

@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from semijax.study.means import write_whole
 from semijax.zoo.tasks import Dataset
 
-FORMAT = 2  # of a checkpoint; counted up when its layout changes
+FORMAT = 3  # of a checkpoint; counted up when its layout changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +94,86 @@ def train(
         >>> bool(jnp.allclose(model(x), 3 * x, atol=0.1)), len(history.losses)
         (True, 40)
     """
-    data = jax.tree.map(jnp.asarray, data)
-    lengths = {len(leaf) for leaf in jax.tree.leaves(data)}
+    (history,) = train_ensemble(
+        [model],
+        loss,
+        [data],
+        seeds=[seed],
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        evaluate=evaluate,
+        until=until,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return history
+
+
+def train_ensemble(
+    models: Sequence[nnx.Module],
+    loss: Callable[[Any, Any], jax.Array],
+    data: Sequence[Any],
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    batch_size: int = 32,
+    optimizer: optax.GradientTransformation | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    until: float = math.inf,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> list[History]:
+    """Train models that differ in their numbers only, side by side in one program, by ``vmap``.
+
+    Each member ends as `train` would have left it, up to rounding: it stops at its own score, in
+    its own epoch, while the others go on. Small models leave a processor idle, so ten of them take
+    much less than ten times as long as one.
+
+    Args:
+        models: the members, trained in place: NNX models of one structure.
+        loss: as for `train`.
+        data: a pytree of arrays ``[n, ...]`` for each member, with the same shapes.
+        seeds: of the order of each member's batches.
+        epochs: as for `train`, and so are all further arguments.
+        batch_size: examples per step and member.
+        optimizer: of Optax; each member has a state of its own.
+        evaluate: as for `train`.
+        until: the score at which a member stops.
+        checkpoint: one file for all members.
+        progress: show a progress bar.
+
+    Returns:
+        The members' histories.
+
+    Raises:
+        ValueError: as for `train`; also if there are no models, if they differ in structure, or if
+            there are more or fewer data or seeds than models.
+        FloatingPointError: if a member's mean loss of an epoch is not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from semijax import zoo
+        >>> models = [nnx.Linear(1, 1, rngs=nnx.Rngs(seed)) for seed in (0, 1)]
+        >>> x = jnp.linspace(-1, 1, 64)[:, None]
+        >>> def loss(model, batch):
+        ...     x, y = batch
+        ...     return jnp.mean((model(x) - y) ** 2)
+        >>> data = [(x, 3 * x), (x, 5 * x)]
+        >>> histories = zoo.train_ensemble(
+        ...     models, loss, data, seeds=[0, 1], epochs=3, progress=False
+        ... )
+        >>> [len(history.losses) for history in histories]
+        [3, 3]
+    """
+    if not models or not len(models) == len(data) == len(seeds):
+        raise ValueError(
+            "An ensemble needs at least one model, and data and a seed for each. Got "
+            f"{len(models)} models, {len(data)} data sets and {len(seeds)} seeds."
+        )
+    members = [jax.tree.map(jnp.asarray, own) for own in data]
+    lengths = {len(leaf) for leaf in jax.tree.leaves(members)}
     if len(lengths) != 1:
         raise ValueError(f"The arrays of the data differ in length: {sorted(lengths)}.")
     (n,) = lengths
@@ -106,7 +184,14 @@ def train(
             f"epochs={epochs}, batch_size={batch_size} and {n} examples."
         )
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
-    structure, params, rest = nnx.split(model, nnx.Param, ...)
+    structures, *variables = zip(
+        *(nnx.split(model, nnx.Param, ...) for model in models), strict=True
+    )
+    structure = structures[0]
+    if any(other != structure for other in structures):
+        raise ValueError("The models of an ensemble must differ in their arrays only.")
+    params, rest = map(_stacked, variables)
+    examples = _stacked(members)
 
     def objective(params: Any, rest: Any, batch: Any) -> tuple[jax.Array, Any]:
         copy = nnx.merge(structure, params, rest, copy=True)
@@ -114,17 +199,17 @@ def train(
         value = loss(copy, batch)
         return value, nnx.split(copy, nnx.Param, ...)[2]
 
-    def step(state: Any, chosen: jax.Array) -> tuple[Any, jax.Array]:
-        params, rest, moments = state
-        batch = jax.tree.map(lambda leaf: leaf[chosen], data)
-        (value, rest), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
-        updates, moments = optimizer.update(grads, moments, params)
-        return (optax.apply_updates(params, updates), rest, moments), value
+    def epoch(state: Any, key: jax.Array, examples: Any, active: jax.Array) -> Any:
+        def step(state: Any, chosen: jax.Array) -> tuple[Any, jax.Array]:
+            params, rest, moments = state
+            batch = jax.tree.map(lambda leaf: leaf[chosen], examples)
+            (value, rest), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
+            updates, moments = optimizer.update(grads, moments, params)
+            return (optax.apply_updates(params, updates), rest, moments), value
 
-    @jax.jit
-    def epoch(state: Any, key: jax.Array) -> tuple[Any, jax.Array, Any]:
         order = jax.random.permutation(key, n)[: steps * batch_size]
-        state, values = jax.lax.scan(step, state, order.reshape(steps, batch_size))
+        trained, values = jax.lax.scan(step, state, order.reshape(steps, batch_size))
+        state = jax.tree.map(lambda new, old: jnp.where(active, new, old), trained, state)
         return state, values.mean(), score(state)
 
     def score(state: Any) -> Any:
@@ -134,36 +219,44 @@ def train(
         copy.eval()
         return evaluate(copy)
 
-    run = _Run((params, rest, optimizer.init(params)))
+    next_epoch = jax.jit(jax.vmap(epoch))
+    start = (params, rest, jax.vmap(optimizer.init)(params))
+    run = _Run(start, tuple(_Course() for _ in models))
     file = None
     if checkpoint is not None:
-        settings = {"batch_size": batch_size, "seed": seed}
-        file = _Checkpoint(pathlib.Path(checkpoint), settings, run.state, data)
+        settings = {"batch_size": batch_size, "seeds": [*map(int, seeds)]}
+        file = _Checkpoint(pathlib.Path(checkpoint), settings, run.state, examples)
         run = file.read(run)
-        if len(run.losses) > epochs:
+        if run.epochs > epochs:
             raise ValueError(
-                f"The checkpoint {checkpoint} is of {len(run.losses)} epochs already, got "
+                f"The checkpoint {checkpoint} is of {run.epochs} epochs already, got "
                 f"epochs={epochs}."
             )
-    key = jax.random.key(seed)
+    keys = [jax.random.key(seed) for seed in seeds]
     with tqdm(total=epochs, desc="training", unit="epoch", disable=not progress) as bar:
-        bar.update(len(run.losses))
-        while len(run.losses) < epochs and not run.reached(until):
-            state, value, scored = epoch(run.state, jax.random.fold_in(key, len(run.losses)))
-            scores = () if scored is None else (float(scored),)
-            run = _Run(state, (*run.losses, float(value)), (*run.scores, *scores))
-            if not math.isfinite(run.losses[-1]):
-                raise FloatingPointError(
-                    f"The mean loss of epoch {len(run.losses)} is {run.losses[-1]}. A smaller step "
-                    "size may help, or jax.debug_nans(True) to see where it comes from."
-                )
+        bar.update(run.epochs)
+        while run.epochs < epochs and any(run.active(until)):
+            active = run.active(until)
+            state, values, scores = next_epoch(
+                run.state,
+                jnp.stack([jax.random.fold_in(key, run.epochs) for key in keys]),
+                examples,
+                np.array(active),
+            )
+            run = run.after(state, active, values, scores)
+            _check_finite(run.members)
             if file is not None:
                 file.write(run)
-            bar.set_postfix({"loss": run.losses[-1]} | ({"score": scores[0]} if scores else {}))
+            bar.set_postfix(run.postfix())
             bar.update()
-    nnx.update(model, *run.state[:2])
-    model.eval()
-    return History(run.losses, run.scores, run.reached(until))
+    for number, model in enumerate(models):
+        nnx.update(model, *jax.tree.map(lambda leaf: leaf[number], run.state[:2]))  # noqa: B023
+        model.eval()
+    return [History(member.losses, member.scores, member.reached(until)) for member in run.members]
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def cross_entropy(model: Any, data: Dataset) -> jax.Array:
@@ -178,15 +271,53 @@ def accuracy(model: Any, data: Dataset) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """The state of a training after some epochs."""
+class _Course:
+    """What a member's epochs have come to."""
 
-    state: Any  # parameters, other variables, the optimizer's
     losses: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
 
     def reached(self, until: float) -> bool:
         return bool(self.scores) and self.scores[-1] >= until
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The state of a training after some epochs."""
+
+    state: Any  # parameters, other variables, the optimizer's: arrays [members, ...]
+    members: tuple[_Course, ...]
+
+    @property
+    def epochs(self) -> int:
+        return max(len(member.losses) for member in self.members)
+
+    def active(self, until: float) -> list[bool]:
+        return [not member.reached(until) for member in self.members]
+
+    def after(self, state: Any, active: list[bool], losses: Any, scores: Any) -> "_Run":
+        """Return the run after an epoch of the active members."""
+        scores = [()] * len(active) if scores is None else [(float(score),) for score in scores]
+        members = (
+            _Course((*old.losses, float(loss)), (*old.scores, *score)) if trained else old
+            for old, trained, loss, score in zip(self.members, active, losses, scores, strict=True)
+        )
+        return _Run(state, tuple(members))
+
+    def postfix(self) -> dict[str, float]:
+        """Return the means over the members, for a progress bar."""
+        last = {"loss": [member.losses[-1] for member in self.members]}
+        last["score"] = [score for member in self.members for score in member.scores[-1:]]
+        return {name: float(np.mean(own)) for name, own in last.items() if own}
+
+
+def _check_finite(members: Sequence[_Course]) -> None:
+    for member in members:
+        if not math.isfinite(member.losses[-1]):
+            raise FloatingPointError(
+                f"The mean loss of epoch {len(member.losses)} is {member.losses[-1]}. A smaller "
+                "step size may help, or jax.debug_nans(True) to see where it comes from."
+            )
 
 
 class _Checkpoint:
@@ -208,7 +339,8 @@ class _Checkpoint:
         try:
             content = serialization.msgpack_restore(self._path.read_bytes())
             settings, leaves = content["settings"], content["leaves"]
-            run = dict(losses=tuple(content["losses"]), scores=tuple(content["scores"]))
+            courses = [*zip(content["losses"], content["scores"], strict=True)]
+            members = tuple(_Course(tuple(losses), tuple(scores)) for losses, scores in courses)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self._path} is not a checkpoint of a training.") from error
         if settings != self._settings:
@@ -218,13 +350,13 @@ class _Checkpoint:
                 "another path."
             )
         restored = [_like(old, leaf) for old, leaf in zip(self._leaves, leaves, strict=True)]
-        return _Run(jax.tree.unflatten(self._tree, restored), **run)
+        return _Run(jax.tree.unflatten(self._tree, restored), members)
 
     def write(self, run: _Run) -> None:
         content = {
             "settings": self._settings,
-            "losses": list(run.losses),
-            "scores": list(run.scores),
+            "losses": [list(member.losses) for member in run.members],
+            "scores": [list(member.scores) for member in run.members],
             "leaves": [_as_numpy(leaf) for leaf in jax.tree.leaves(run.state)],
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)

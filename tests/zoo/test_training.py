@@ -179,3 +179,62 @@ def test_a_loss_that_is_not_finite_is_refused(data):
             epochs=2,
             progress=False,
         )
+
+
+def ensemble(data, seeds=(0, 1, 2), **options):
+    models = [Classifier(seed) for seed in seeds]
+    options = {"epochs": 4, "progress": False} | options
+    histories = zoo.train_ensemble(
+        models, zoo.cross_entropy, [data] * len(models), seeds=seeds, **options
+    )
+    return models, histories
+
+
+def test_members_end_as_if_trained_alone(data):
+    def right(model):
+        return zoo.accuracy(model, data)
+
+    until = sorted(trained(data, evaluate=right, epochs=4)[1].scores)[-2]
+    models, histories = ensemble(data, evaluate=right, until=until)
+    assert len({len(history.losses) for history in histories}) > 1  # they stop at different epochs
+    for seed, (model, history) in enumerate(zip(models, histories, strict=True)):
+        alone, expected = trained(
+            data, model=seed, seed=seed, evaluate=right, until=until, epochs=4
+        )
+        np.testing.assert_allclose(history.losses, expected.losses, rtol=1e-4)
+        assert history.scores == pytest.approx(expected.scores) and (
+            history.reached == expected.reached
+        )
+        for a, b in zip(variables(model), variables(alone), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_each_member_has_its_own_data(data):
+    reversed_labels = data._replace(labels=1 - data.labels)
+    models = [Classifier(0), Classifier(0)]
+    options = {"epochs": 20, "optimizer": optax.adam(1e-2), "progress": False}
+    zoo.train_ensemble(models, zoo.cross_entropy, [data, reversed_labels], seeds=[0, 0], **options)
+    assert zoo.accuracy(models[0], data) > 0.8 and zoo.accuracy(models[1], data) < 0.2
+
+
+def test_a_resumed_ensemble_equals_one_never_killed(data, tmp_path):
+    path = tmp_path / "ensemble.msgpack"
+    whole, histories = ensemble(data)
+    ensemble(data, epochs=2, checkpoint=path)
+    resumed, again = ensemble(data, checkpoint=path)
+    assert again == histories
+    for a, b in zip(whole, resumed, strict=True):
+        assert_same(a, b)
+
+
+def test_ensembles_of_unequal_parts_are_refused(data):
+    model, deeper = Classifier(), zoo.LSTMLanguageModel(5, 3, rngs=nnx.Rngs(0))
+    for models, seeds, message in (
+        ([], [], "at least one model"),
+        ([model], [0, 1], "1 models, 1 data sets and 2 seeds"),
+        ([model, deeper], [0, 1], "differ in their arrays only"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            zoo.train_ensemble(
+                models, zoo.cross_entropy, [data] * len(models), seeds=seeds, epochs=1
+            )

@@ -1,0 +1,166 @@
+"""What a claim comes to over training seeds: an estimate, its control, and a verdict.
+
+One trained model is one draw. A claim about "the trained model" is put as a number per model that
+is positive where the claim holds; its mean over models trained from different seeds, with an
+interval, is the evidence, beside the same number of models that have learned nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+CONFIRMED = "confirmed"
+ARCHITECTURE = "the control shows it too"
+REVERSED = "the opposite"
+OPEN = "cannot be told"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its 95% confidence interval, by Student's t distribution.
+
+    ``f"{estimate:.2f}"`` formats the mean and the half-width of its interval, each with the given
+    format: ``0.31 ± 0.05``.
+
+    Attributes:
+        mean: over the seeds.
+        half_width: of the interval; infinite for fewer than two seeds.
+        n: the number of seeds.
+    """
+
+    mean: float
+    half_width: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval."""
+        return self.mean + self.half_width
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}} ± {self.half_width:{spec}}"
+
+
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Estimate a mean from one value per seed.
+
+    Args:
+        values: float ``[seeds]``.
+
+    Raises:
+        ValueError: if there is none, or one is not finite.
+
+    Example:
+        >>> f"{estimate([1.0, 2.0, 3.0]):.2f}"
+        '2.00 ± 2.48'
+    """
+    from scipy import stats
+
+    found = np.asarray(values, np.float64)
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise ValueError(f"An estimate needs one finite value per seed, got {values!r}.")
+    n = len(found)
+    if n == 1:
+        return Estimate(float(found[0]), math.inf, 1)
+    half_width = stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / math.sqrt(n)
+    return Estimate(float(found.mean()), float(half_width), n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim of a paper, put as a number per trained model that is positive where it holds.
+
+    Attributes:
+        where: it is made, such as ``"Fig. 4"``.
+        statement: the claim.
+        measure: what the number is, with its unit.
+        paper: what the paper reports, in words.
+        values: the number for each trained model, float ``[seeds]``.
+        control: the same for models that have learned nothing, float ``[seeds]``; None where there
+            is nothing to compare with.
+        digits: how many decimals to show.
+    """
+
+    where: str
+    statement: str
+    measure: str
+    paper: str
+    values: Sequence[float]
+    control: Sequence[float] | None = None
+    digits: int = 2
+
+    @property
+    def ours(self) -> Estimate:
+        """The estimate over the trained models."""
+        return estimate(self.values)
+
+    @property
+    def verdict(self) -> str:
+        """What can be said at 95% confidence.
+
+        Returns:
+            ``"confirmed"`` if the interval is above 0, and above the control's mean by Welch's
+            interval of the difference; ``"the control shows it too"`` if it is above 0 and the
+            control's interval is, too, and not clearly below; ``"the opposite"`` if the interval is
+            below 0; else ``"cannot be told"``.
+        """
+        ours = self.ours
+        if ours.high < 0:
+            return REVERSED
+        if ours.low <= 0:
+            return OPEN
+        if self.control is None or self._exceeds_control():
+            return CONFIRMED
+        return ARCHITECTURE if estimate(self.control).low > 0 else OPEN
+
+    def _exceeds_control(self) -> bool:
+        from scipy import stats
+
+        assert self.control is not None
+        values, control = np.asarray(self.values), np.asarray(self.control)
+        if values.std() == control.std() == 0:
+            return bool(values[0] > control[0])
+        difference = stats.ttest_ind(values, control, equal_var=False).confidence_interval(0.95)
+        return bool(difference.low > 0)
+
+    def record(self) -> dict[str, str]:
+        """Return the claim as a row of a table of texts."""
+        spec = f".{self.digits}f"
+        held = sum(value > 0 for value in self.values)
+        return {
+            "where": self.where,
+            "claim": self.statement,
+            "measure": self.measure,
+            "paper": self.paper,
+            "here": f"{self.ours:{spec}} ({held} of {len(self.values)} seeds)",
+            "control": "" if self.control is None else f"{estimate(self.control):{spec}}",
+            "verdict": self.verdict,
+        }
+
+
+def claims_table(claims: Iterable[Claim]) -> Any:
+    """Make a ``pandas.DataFrame`` of claims, a row each: the columns of `Claim.record`."""
+    import pandas
+
+    return pandas.DataFrame([claim.record() for claim in claims])
+
+
+def as_markdown(claims: Iterable[Claim]) -> str:
+    """Make a Markdown table of claims."""
+    rows = [claim.record() for claim in claims]
+    if not rows:
+        return ""
+    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in own)} |" for own in lines
+    )

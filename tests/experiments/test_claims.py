@@ -1,0 +1,58 @@
+"""Claims over seeds: estimates, verdicts and the tables that quote them."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from semijax.experiments import claims
+from semijax.experiments.claims import Claim, estimate
+
+
+def test_the_interval_is_students():
+    values = np.random.default_rng(0).normal(1, 2, 12)
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = estimate(values)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.n == 12 and f"{found:.1f}" == f"{found.mean:.1f} ± {found.half_width:.1f}"
+
+
+def test_one_seed_says_nothing_of_others():
+    assert estimate([3.0]).low == -np.inf
+    assert claim([3.0]).verdict == claims.OPEN
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0]], [np.inf]])
+def test_values_that_are_no_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="one finite value per seed"):
+        estimate(values)
+
+
+def claim(values, control=None):
+    return Claim("Fig. 1", "It grows.", "growth", "3", values, control)
+
+
+@pytest.mark.parametrize(
+    ("values", "control", "verdict"),
+    [
+        ([1, 1.1, 0.9], None, claims.CONFIRMED),
+        ([1, 1.1, 0.9], [0, 0.1, -0.1], claims.CONFIRMED),
+        ([1, 1.1, 0.9], [0.2, 0.3, 0.25], claims.CONFIRMED),  # more than the control's
+        ([1, 1.1, 0.9], [1, 1.2, 0.9], claims.ARCHITECTURE),
+        ([1, 1.1, 0.9], [9, -8, 1], claims.OPEN),  # a control that says nothing
+        ([-1, -1.1, -0.9], None, claims.REVERSED),
+        ([-1, 1, 2], None, claims.OPEN),
+        ([1, 1, 1], [1, 1, 1], claims.ARCHITECTURE),
+        ([1, 1, 1], [0, 0, 0], claims.CONFIRMED),
+    ],
+)
+def test_verdicts(values, control, verdict):
+    assert claim(values, control).verdict == verdict
+
+
+def test_a_table_of_claims_says_all_of_each():
+    table = claims.claims_table([claim([1.0, 2.0, -0.5], [0.0, 0.1, 0.2])])
+    (row,) = table.to_dict("records")
+    assert row["here"].endswith("(2 of 3 seeds)") and row["control"].startswith("0.10 ± ")
+    text = claims.as_markdown([Claim("§1", "a|b", "m", "p", [1.0, 2.0])])
+    assert text.splitlines()[1] == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert "a&#124;b" in text
