@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 import semijax as sj
+from semijax.experiments.claims import estimate
 
 LAYERS = "*/layer/*:input"
 """The arrays that branch, in a BERT: the inputs of its layers."""
@@ -155,11 +156,32 @@ def branch_table(study: sj.Study) -> Any:
     return table.assign(share=shares)
 
 
+def over_seeds(values: Any) -> Any:
+    """Average branch values over models of several seeds.
+
+    Args:
+        values: rows of ``branch_table`` for several seeds, told apart by a column ``seed``.
+
+    Returns:
+        A ``pandas.DataFrame`` that ``branch_bars`` and ``branch_curves`` draw with intervals over
+        seeds: ``granularity``, ``layer``, ``kind``, ``branch``, ``mean``, ``half_width`` (of the
+        95% confidence interval, by Student's t) and ``seeds`` (how many).
+    """
+    import pandas
+
+    columns = ["granularity", "layer", "kind", "branch"]
+    rows = []
+    for names, own in values.groupby(columns, sort=False):
+        found = estimate(own["mean"].to_numpy())
+        rows.append((*names, found.mean, found.half_width, found.n))
+    return pandas.DataFrame(rows, columns=[*columns, "mean", "half_width", "seeds"])
+
+
 def branch_bars(values: Any, kinds: Sequence[str], **options: Any) -> sj.pictures.Picture:
     """Draw the branch values of one layer, as in Fig. 2 of the paper: bars by kind of token.
 
     Args:
-        values: rows of a ``branch_table``, of one granularity and one layer.
+        values: rows of a ``branch_table``, or of ``over_seeds``, of one granularity and one layer.
         kinds: of token, in this order.
         **options: of ``pictures.grouped_bars``, such as ``title``.
     """
@@ -173,7 +195,8 @@ def branch_curves(values: Any, **options: Any) -> sj.pictures.Picture:
     """Draw the branch values of one kind of token over the layers, as in Fig. 4 of the paper.
 
     Args:
-        values: rows of a ``branch_table``, of one granularity and one kind of token.
+        values: rows of a ``branch_table``, or of ``over_seeds``, of one granularity and one kind of
+            token.
         **options: of ``pictures.curves``, such as ``title``.
     """
     layers = sorted(set(values["layer"]))
@@ -185,19 +208,22 @@ def branch_curves(values: Any, **options: Any) -> sj.pictures.Picture:
 def _by_branch(values: Any, column: str, order: Sequence[Any]) -> Any:
     """Return the means of each branch, and half the widths of their 95% confidence intervals."""
     branches = list(dict.fromkeys(values["branch"]))
+    if "half_width" not in values:
+        values = values.assign(half_width=1.96 * values["stderr"])
     means, errors = (
         values.pivot(index="branch", columns=column, values=statistic)[list(order)].loc[branches]
-        for statistic in ("mean", "stderr")
+        for statistic in ("mean", "half_width")
     )
     return (
         {branch: means.loc[branch].to_numpy() for branch in branches},
-        {branch: 1.96 * errors.loc[branch].to_numpy() for branch in branches},
+        {branch: errors.loc[branch].to_numpy() for branch in branches},
     )
 
 
 def _labels(values: Any) -> dict[str, str]:
     (granularity,) = set(values["granularity"])
+    over = f"over {max(values['seeds'])} seeds" if "seeds" in values else "clustered by example"
     return {
         "unit": "mean branch value [output per unit of the layer's input]",
-        "normalisation": f"none; granularity {granularity!r}; 95% confidence, clustered by example",
+        "normalisation": f"none; granularity {granularity!r}; 95% confidence, {over}",
     }

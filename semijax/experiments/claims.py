@@ -95,8 +95,8 @@ class Claim:
     statement: str
     measure: str
     paper: str
-    values: Sequence[float]
-    control: Sequence[float] | None = None
+    values: Sequence[float] | np.ndarray
+    control: Sequence[float] | np.ndarray | None = None
     digits: int = 2
 
     @property

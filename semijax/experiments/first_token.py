@@ -1,9 +1,16 @@
-"""Fig. 2: a test whether a transformer finds a repeated token through its keys and queries."""
+"""Fig. 2: a test whether a transformer finds a repeated token through its keys and queries.
+
+``python -m semijax.experiments.first_token --out FOLDER`` trains and examines models of several
+seeds, with and without dropout, beside untrained ones.
+"""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +20,9 @@ from flax import nnx
 
 import semijax as sj
 from semijax import zoo
-from semijax.experiments.branches import GRANULARITIES, branch_study
+from semijax.experiments.branches import ALL, GRANULARITIES, branch_study, branch_table
+from semijax.experiments.claims import Claim, claims_table
+from semijax.experiments.results import ResultTable
 from semijax.experiments.softmax import log_softmax
 
 TASK = zoo.FirstTokenRepeatedOnce()
@@ -31,47 +40,75 @@ CONFIG = zoo.BertConfig(
 KINDS = ("first", "repeat", "other")
 """The kinds of tokens: the first of its sequence, its repetition, or another."""
 
+DROPOUTS = (0.0, 0.2)
+"""The rates of dropout: that of the paper's text, and that of its released run."""
 
-def untrained_model(seed: int = 0) -> zoo.BertForSequenceClassification:
-    """Make the paper's classifier of one layer and width 16, with random weights."""
-    return zoo.BertForSequenceClassification(CONFIG, rngs=nnx.Rngs(seed))
+FILE = "first_token.csv"
+"""The name of the table in a grid's folder."""
+
+KEY = ("dropout", "seed", "sequences", "epochs")
+"""The columns that tell its runs apart."""
+
+
+def untrained_model(seed: int = 0, *, dropout: float = 0.0) -> zoo.BertForSequenceClassification:
+    """Make the paper's classifier of one layer and width 16, with random weights.
+
+    Args:
+        seed: of the weights.
+        dropout: the rate of all dropout in training.
+    """
+    config = dataclasses.replace(
+        CONFIG, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+    )
+    return zoo.BertForSequenceClassification(config, rngs=nnx.Rngs(seed))
 
 
 def trained_model(
+    splits: zoo.Splits, seed: int = 0, **options: Any
+) -> tuple[zoo.BertForSequenceClassification, zoo.History]:
+    """Train one classifier: `trained_models` with one seed."""
+    ((model, history),) = trained_models(splits, [seed], **options)
+    return model, history
+
+
+def trained_models(
     splits: zoo.Splits,
-    seed: int = 0,
+    seeds: Sequence[int],
     *,
+    dropout: float = 0.0,
     epochs: int = 100,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> tuple[zoo.BertForSequenceClassification, zoo.History]:
-    """Train the classifier until all validation examples are right, or ``epochs`` have passed.
+) -> list[tuple[zoo.BertForSequenceClassification, zoo.History]]:
+    """Train classifiers until all validation examples are right, or ``epochs`` have passed.
 
-    Not every seed gets there: some stay where the loss has a plateau, at 62% of the examples.
+    Not every seed gets there: some stay where the loss has a plateau, at 62% of the examples. Which
+    ones do is decided by the last bits of the arithmetic, and so by the processor.
 
     Args:
         splits: the data.
-        seed: of the weights and of the order of the batches.
+        seeds: of the weights and of the order of the batches, one per model.
+        dropout: its rate: the paper's text has none, its released run 0.2.
         epochs: the largest number of epochs.
-        checkpoint: where to keep the training, as for ``zoo.train``.
+        checkpoint: where to keep the training, as for ``zoo.train_ensemble``.
         progress: show a progress bar.
 
     Returns:
-        The model, and how the training went; the scores are validation accuracies.
+        Each model, and how its training went; the scores are validation accuracies.
     """
-    model = untrained_model(seed)
-    history = zoo.train(
-        model,
+    models = [untrained_model(seed, dropout=dropout) for seed in seeds]
+    histories = zoo.train_ensemble(
+        models,
         zoo.cross_entropy,
-        splits.train,
+        [splits.train] * len(models),
+        seeds=seeds,
         epochs=epochs,
-        seed=seed,
         evaluate=lambda model: zoo.accuracy(model, splits.validation),
         until=1.0,
         checkpoint=checkpoint,
         progress=progress,
     )
-    return model, history
+    return [*zip(models, histories, strict=True)]
 
 
 def correct_logit(model: zoo.BertForSequenceClassification, example: zoo.Dataset) -> jax.Array:
@@ -121,6 +158,105 @@ def branch_values(
     )
 
 
+def grid(
+    seeds: Sequence[int],
+    out: str | os.PathLike[str],
+    *,
+    dropouts: Sequence[float] = DROPOUTS,
+    sequences: int = 10_000,
+    epochs: int = 100,
+    progress: bool = True,
+) -> Any:
+    """Train and examine models of all seeds, but for those that are in the table already.
+
+    Args:
+        seeds: of the weights and of the order of the batches.
+        out: the folder of the table, ``first_token.csv``, and of the trainings, in ``models``.
+        dropouts: the rates of dropout.
+        sequences: of the data: 7 of 10 to train on, 2 of 10 to examine.
+        epochs: at most, of each training.
+        progress: show progress bars.
+
+    Returns:
+        A ``pandas.DataFrame``: the rows of a ``branch_table`` for each ``dropout``, ``seed`` and
+        ``model`` (``"trained"`` or ``"untrained"``), with the ``validation`` accuracy that the
+        training ended with and whether it ``arrived`` at 100%.
+    """
+    import pandas
+
+    out = pathlib.Path(out)
+    table = ResultTable(out / FILE, KEY)
+    keys = [(dropout, seed, sequences, epochs) for dropout in dropouts for seed in seeds]
+    if [*table.missing(keys)]:
+        splits = zoo.split(TASK.sample(sequences))
+        for dropout in dropouts:
+            checkpoint = out / "models" / f"{dropout}-{sequences}-{'-'.join(map(str, seeds))}"
+            options = {"dropout": dropout, "epochs": epochs, "progress": progress}
+            models = dict(
+                zip(
+                    seeds,
+                    trained_models(splits, seeds, checkpoint=checkpoint, **options),
+                    strict=True,
+                )
+            )
+            for key in table.missing(key for key in keys if key[0] == dropout):
+                model, history = models[key[1]]
+                by_name = {"trained": model, "untrained": untrained_model(key[1], dropout=dropout)}
+                by_name["untrained"].eval()
+                run = dict(zip(KEY, key, strict=True))
+                run |= {"arrived": history.reached, "validation": history.scores[-1]}
+                rows = [
+                    branch_table(branch_values(each, splits.test)).assign(model=name, **run)
+                    for name, each in by_name.items()
+                ]
+                table.append(pandas.concat(rows))
+    return table.of(keys)
+
+
+def claims(table: Any, *, dropout: float = 0.0) -> list[Claim]:
+    """State what Fig. 2 claims over the seeds that arrived, beside the same untrained models.
+
+    Args:
+        table: of ``grid``.
+        dropout: the rate of the models to look at.
+    """
+    own = table[(table["dropout"] == dropout) & table["arrived"] & (table["kind"] != ALL)]
+    own = own[own["granularity"] == "op"]
+    cells = own.pivot(index=["model", "seed"], columns=["kind", "branch"], values="mean")
+
+    def share(cell: tuple[str, str], others: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+        """Of a branch value and the largest of others, its share less one half, by model."""
+        value, largest = cells[cell], cells[list(others)].max(axis=1)
+        found = (value / (value + largest)).fillna(0.5) - 0.5
+        return {name: found.loc[name].to_numpy() for name in ("trained", "untrained")}
+
+    def claim(statement: str, measure: str, paper: str, found: dict[str, np.ndarray]) -> Claim:
+        return Claim("Fig. 2", statement, measure, paper, found["trained"], found["untrained"])
+
+    key = ("repeat", "key")
+    others = [cell for cell in cells.columns if cell != key]
+    return [
+        claim(
+            "The repeated token's keys carry more than those of any other token.",
+            "repeat keys / (repeat keys + largest other keys) − ½",
+            "0.27 against 0.095 (first) and 0.009 (others)",
+            share(key, [("first", "key"), ("other", "key")]),
+        ),
+        claim(
+            "The repeated token's keys carry more than any branch of any token.",
+            "repeat keys / (repeat keys + largest other value) − ½",
+            "0.27 against 0.174 (queries of the first token)",
+            share(key, others),
+        ),
+        claim(
+            "The first token goes by its queries rather than by its keys, values or skip.",
+            "queries / (queries + largest other branch) − ½, first token",
+            "0.174 against 0.095 (keys, skip)",
+            share(("first", "query"), [("first", name) for name in ("key", "value", "skip")]),
+        ),
+    ]
+
+
 def with_maximum_in_softmax(model: Any) -> Any:
     """Copy a BERT with the softmax of the paper's code, for the same graph as there.
 
@@ -134,3 +270,30 @@ def with_maximum_in_softmax(model: Any) -> Any:
 
 def _softmax(x: jax.Array) -> jax.Array:
     return jnp.exp(log_softmax(x))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the grid of Fig. 2 over seeds.
+
+    Args:
+        argv: the command line's arguments; by default those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m semijax.experiments.first_token",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write to")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[*range(10)])
+    parser.add_argument("--epochs", type=int, default=100, help="at most, of each training")
+    parser.add_argument("--sequences", type=int, default=10_000, help="of the data")
+    options = parser.parse_args(argv)
+    table = grid(options.seeds, options.out, sequences=options.sequences, epochs=options.epochs)
+    for dropout in DROPOUTS:
+        print(f"Dropout {dropout}:")
+        print(claims_table(claims(table, dropout=dropout)).to_string(index=False))
+    print(f"Written to {options.out / FILE}.")
+
+
+if __name__ == "__main__":
+    main()
