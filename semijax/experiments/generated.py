@@ -139,10 +139,13 @@ def _train(
 
 
 def encoded_batch(sentences: Sequence[zoo.AgreementSentence], grammar: zoo.Grammar) -> Batch:
-    """Encode sentences of the language as one batch."""
+    """Encode sentences of the language as one batch, padded to ``LENGTH``."""
     _, encoded, _ = encodable(sentences, grammar.tokenizer())
     (batch,) = batches(encoded, len(encoded), buckets=[LENGTH])
-    return batch
+    missing = LENGTH - batch.ids.shape[1]
+    return jax.tree.map(
+        lambda array: np.pad(array, ((0, 0), (0, missing))) if array.ndim == 2 else array, batch
+    )
 
 
 def masked_verb_loss(model: zoo.BertForMaskedLM, batch: Batch) -> jax.Array:

@@ -39,7 +39,7 @@ def entropies_by_hand(model, x, label, max_in_graph):
 @pytest.mark.parametrize("max_in_graph", [True, False])
 def test_entropies_are_of_all_paths(max_in_graph):
     found = features.feature_entropies(
-        5, seed=3, trained=False, max_in_graph=max_in_graph, points=40
+        5, [2, 3], trained=False, max_in_graph=max_in_graph, points=40
     )
     model = features.MLP(5, rngs=nnx.Rngs(3))
     points, labels = features.sample(40, seed=3)
@@ -50,7 +50,8 @@ def test_entropies_are_of_all_paths(max_in_graph):
         ],
         axis=0,
     )
-    np.testing.assert_allclose(found, (wanted[0], wanted[1:].mean()), rtol=1e-5)
+    second = found.relevant[1], found.irrelevant[1]
+    np.testing.assert_allclose(second, (wanted[0], wanted[1:].mean()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("max_in_graph", [True, False])
@@ -79,12 +80,31 @@ def test_initialisation():
 def test_published_values():
     """Reached by training, and only in the graph of the released code."""
     published = features.PUBLISHED[64]
-    trained = np.mean([features.feature_entropies(64, seed) for seed in range(2)], axis=0)
+    trained = np.mean(features.feature_entropies(64, range(2)), axis=1)
     np.testing.assert_allclose(trained, published, rtol=0.1)
-    others = features.feature_entropies(64, max_in_graph=False)
-    assert (np.array(others) < 0.9 * np.array(published)).all()
-    untrained = features.feature_entropies(64, trained=False)
-    assert untrained.relevant < trained[0] and untrained.irrelevant < trained[1]
+    others = np.mean(features.feature_entropies(64, range(2), max_in_graph=False), axis=1)
+    assert (others < 0.9 * np.array(published)).all()
+    untrained = np.mean(features.feature_entropies(64, range(2), trained=False), axis=1)
+    assert (untrained < trained).all()
+
+
+def test_a_grid_goes_on_and_its_claims_are_over_seeds(tmp_path):
+    options = {"widths": (32, 64), "points": 64}
+    first = features.grid(range(2), tmp_path, **options)
+    table = features.grid(range(3), tmp_path, **options)
+    assert len(first) == 8 and len(table) == 12  # widths, seeds, trained or not
+    old = table.merge(first, on=list(first.columns))
+    assert len(old) == 8  # as they were
+    own = table[(table["hidden"] == 64) & (table["network"] == "trained")]
+    alone = features.feature_entropies(64, [2], points=64)
+    np.testing.assert_allclose(own["relevant"].iloc[2], alone.relevant[0], rtol=1e-4)
+    difference, slope = features.claims(table)
+    wide = table[table["network"] == "trained"]
+    expected = (wide["relevant"] - wide["irrelevant"]).mean()
+    assert difference.ours.mean == pytest.approx(expected) and difference.ours.n == 3
+    assert slope.ours.mean == pytest.approx(
+        wide.groupby("hidden")["relevant"].mean().diff().iloc[1]
+    )
 
 
 def test_errors():
@@ -92,3 +112,5 @@ def test_errors():
         features.feature_entropies(0)
     with pytest.raises(ValueError, match="one full batch"):
         features.feature_entropies(3, points=31)
+    with pytest.raises(ValueError, match="number of seeds must be"):
+        features.feature_entropies(3, [])
