@@ -1,8 +1,8 @@
 """The dynamic programme: every equation's local Jacobian applied once, in order.
 
 ``pull`` goes backward from the outputs and ``push`` forward from the inputs. A semiring element
-arriving at a variable is the ⊕ over all paths between it and the far end (Du et al. 2023, Alg. 1
-and Eq. 4; for the sum this is backpropagation).
+arriving at a variable is the ⊕ over all paths between it and the far end (Du et al. 2023, Alg. 2
+and Eq. 2; for the sum this is backpropagation).
 """
 
 from __future__ import annotations

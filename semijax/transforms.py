@@ -37,7 +37,7 @@ def semiring_grad(
     """Return the semiring gradient of ``fun``: ``jax.grad``, with a semiring in place of (+, ×).
 
     For every element of the differentiated arguments: the ⊕ over all paths from it to the output of
-    the ⊗ of the local derivatives along the path (Du et al. 2023, Eq. 4). With ``SumProduct`` it is
+    the ⊗ of the local derivatives along the path (Du et al. 2023, Eq. 1). With ``SumProduct`` it is
     ``jax.grad``. It composes with ``jit``, ``vmap``, ``scan`` and ``grad`` as ``jax.grad`` does.
 
     Args:

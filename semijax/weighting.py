@@ -98,7 +98,7 @@ def line_of(weighting: Weighting, equation: Equation, *runs: Sequence[Any]) -> L
 class Derivative(Averaged):
     """The local derivative at the point, as in the gradient. The default.
 
-    Source: Du et al. 2023, Eq. 4.
+    Source: Du et al. 2023, Eq. 1.
     """
 
     def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:

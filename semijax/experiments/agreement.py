@@ -157,8 +157,9 @@ def branch_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: 
 def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: Any) -> sj.Study:
     """Measure each sentence's margin, and the means over its tokens of gradient and entropy.
 
-    Both are by a token's embedding, ⊕ over its hidden units: the sum of the derivatives, and the
-    entropy of all paths from there, in nats (Du et al. 2023, Eq. 6).
+    Both are by a token's embedding: the Euclidean norm of the gradient, and the entropy of all
+    paths from its hidden units, in nats (Du et al. 2023, Eq. 6). (The *sum* of the derivatives over
+    hidden units is 0 in any BERT, whose embeddings go into a layer normalization.)
 
     Args:
         model: the masked language model.
@@ -192,11 +193,15 @@ def _sentence_statistics(structure: Any, state: Any, batch: Batch) -> dict[str, 
     quantity = functools.partial(margin, nnx.merge(structure, state))
 
     def of_one(example: Batch) -> dict[str, jax.Array]:
-        found = sj.site_grads(quantity, PER_TOKEN, WORDS, aggregate=-1)(example)
+        found = sj.site_grads(quantity, PER_TOKEN, WORDS)(example)
+        (gradient,), (elements,) = found["gradient"].values(), found["entropy"].elements.values()
+        entropy = PER_TOKEN["entropy"]
+        per_token = {
+            "gradient": jnp.linalg.norm(gradient, axis=-1),
+            "entropy": entropy.readout(sj.aggregate(elements, entropy, -1)),
+        }
         means = {
-            name: jnp.mean(per_token, where=example.attention_mask)
-            for name, of_semiring in found.items()
-            for per_token in of_semiring.values()
+            name: jnp.mean(own, where=example.attention_mask) for name, own in per_token.items()
         }
         return {"margin": quantity(example), **means}
 

@@ -55,7 +55,7 @@ class SumProduct(Semiring):
 
     (ℝ, +, ×, 0, 1), lift(w) = w. Answers: how does the output change with this input?
 
-    Source: Bauer 1974; Du et al. 2023, §2 and Eq. 4. Equal to ``jax.grad``.
+    Source: Bauer 1974; Du et al. 2023, Eq. 1. Equal to ``jax.grad``.
     """
 
     units = "weight"

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas
 import pytest
 
 import semijax as sj
@@ -70,3 +71,49 @@ def test_values_do_not_depend_on_the_batches(data):
     ]
     np.testing.assert_allclose(tables[0]["mean"], tables[1]["mean"], rtol=1e-4, atol=1e-8)
     assert jnp.isfinite(tables[0]["stderr"].to_numpy()).all()
+
+
+def test_a_grid_goes_on(tmp_path):
+    options = {"sequences": 320, "epochs": 1, "dropouts": (0.0, 0.2), "progress": False}
+    table = first_token.grid([0, 1], tmp_path, **options)
+    again = first_token.grid([0, 1], tmp_path, **options)
+    pandas.testing.assert_frame_equal(table, again)
+    runs = table[["dropout", "seed", "model"]].drop_duplicates()
+    assert len(runs) == 8 and not table["arrived"].any()
+    structural = table["kind"].isin(["repeat", "other"]) & table["branch"].isin(["query", "skip"])
+    assert (table.loc[structural, "mean"] == 0).all()
+
+
+def made_up(values, model, seed):
+    """Rows of a grid: branch values by kind and branch, 0 where none is given."""
+    return [
+        {
+            "dropout": 0.0,
+            "seed": seed,
+            "arrived": seed < 3,
+            "model": model,
+            "granularity": "op",
+            "layer": 0,
+            "kind": kind,
+            "branch": branch,
+            "mean": values.get((kind, branch), 0.0),
+        }
+        for kind in first_token.KINDS
+        for branch in ("key", "query", "value", "skip")
+    ]
+
+
+def test_claims_are_about_the_seeds_that_arrived():
+    rows = []
+    for seed, noise in enumerate([0.01, 0.02, 0.03, -0.5]):
+        trained = {("repeat", "key"): 0.3 + noise, ("first", "query"): 0.3, ("first", "skip"): 0.1}
+        rows += made_up(trained, "trained", seed)
+        rows += made_up({("repeat", "value"): 0.1, ("first", "skip"): 0.1}, "untrained", seed)
+    more, most, queries = first_token.claims(pandas.DataFrame(rows))
+    assert [claim.ours.n for claim in (more, most, queries)] == [3, 3, 3]
+    assert more.values.tolist() == [0.5] * 3 and more.verdict == "confirmed"
+    np.testing.assert_allclose(
+        most.values, [0.31 / 0.61 - 0.5, 0.32 / 0.62 - 0.5, 0.33 / 0.63 - 0.5]
+    )
+    assert queries.values == pytest.approx([0.25] * 3)
+    assert queries.control == pytest.approx([-0.5] * 3)
