@@ -48,7 +48,8 @@ class Estimate:
         return self.mean + self.half_width
 
     def __format__(self, spec: str) -> str:
-        return f"{self.mean:{spec}} ± {self.half_width:{spec}}"
+        error = f"± {self.half_width:{spec}}" if self.n > 1 else "(one seed)"
+        return f"{self.mean:{spec}} {error}"
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> Estimate:

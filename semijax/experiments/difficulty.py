@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import fnmatch
 import itertools
+import math
 import os
 import pathlib
 import shutil
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 import semijax as sj
 from semijax import checks, zoo
+from semijax.experiments.claims import Claim
 from semijax.experiments.results import ResultTable
 
 FILE = "difficulty.csv"
@@ -195,6 +197,58 @@ def grid(
 def read(folder: str | os.PathLike[str]) -> Any:
     """Read the table of a grid, as a ``pandas.DataFrame``: the `Row.record` of each run."""
     return ResultTable(pathlib.Path(folder) / FILE, KEY).read()
+
+
+def claims(table: Any) -> list[Claim]:
+    """State what Fig. 5 claims of BinCountOnes over seeds, beside the same models before training.
+
+    A quadratic has one parameter more than a line, and so always fits better. What counts is which
+    of the two predicts a task that it was not fitted to.
+
+    Args:
+        table: of ``grid``. Runs below 90% accuracy are left out, as in the paper, and so are seeds
+            with fewer than 5 tasks.
+
+    Returns:
+        No claim if no seed has enough tasks.
+    """
+    own = table[table["task"].str.startswith("BinCountOnes") & (table["accuracy"] >= 0.9)]
+    seeds = [of_seed for _, of_seed in own.groupby("seed") if len(of_seed) >= 5]
+    if not seeds:
+        return []
+
+    def gains(column: str) -> list[float]:
+        return [
+            math.log(held_out_error(x, y, 1) / held_out_error(x, y, 2))
+            for x, y in ((one["published"].to_numpy(), one[column].to_numpy()) for one in seeds)
+        ]
+
+    return [
+        Claim(
+            "Fig. 5",
+            "For BinCountOnes, entropy is a quadratic of difficulty rather than a line.",
+            "log of the squared error of a line over that of a quadratic, at tasks left out",
+            "a quadratic is drawn",
+            gains("entropy"),
+            gains("untrained_entropy"),
+        )
+    ]
+
+
+def held_out_error(x: np.ndarray, y: np.ndarray, degree: int) -> float:
+    """Return the mean squared error of a polynomial at each point, fitted to all others.
+
+    Args:
+        x: float ``[n]``, with n at least the degree plus 2.
+        y: float ``[n]``.
+        degree: of the polynomial.
+    """
+    x = (x - x.mean()) / x.std()  # the same polynomials, and fits that are well conditioned
+    errors = []
+    for n in range(len(x)):
+        rest = np.arange(len(x)) != n
+        errors.append(y[n] - np.polyval(np.polyfit(x[rest], y[rest], degree), x[n]))
+    return float(np.mean(np.square(errors)))
 
 
 def token_entropies(

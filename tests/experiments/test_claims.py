@@ -18,7 +18,7 @@ def test_the_interval_is_students():
 
 def test_one_seed_says_nothing_of_others():
     assert estimate([3.0]).low == -np.inf
-    assert claim([3.0]).verdict == claims.OPEN
+    assert claim([3.0]).verdict == claims.OPEN and f"{estimate([3.0]):.1f}" == "3.0 (one seed)"
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0]], [np.inf]])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas
 import pytest
 from flax import nnx
 
@@ -259,3 +260,45 @@ def test_the_command_knows_no_other_tasks(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "no task is called 'Sorting'" in error and "BinCountOnes(36)" in error
     assert not any(tmp_path.iterdir())
+
+
+def test_a_held_out_error_is_that_of_points_a_polynomial_has_not_seen():
+    x = np.array([0.0, 1.0, 2.0, 5.0, 7.0])
+    assert difficulty.held_out_error(x, 3 * x - 1, 1) == pytest.approx(0, abs=1e-18)
+    assert difficulty.held_out_error(x, x**2, 2) == pytest.approx(0, abs=1e-18)
+    y = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    without_last = [
+        np.polyval(np.polyfit(np.delete(x, n), np.delete(y, n), 1), x[n]) for n in range(5)
+    ]
+    expected = np.mean((y - without_last) ** 2)
+    assert difficulty.held_out_error(x, y, 1) == pytest.approx(expected)
+
+
+def made_up_grid(entropy, seeds=3, accuracy=1.0):
+    rng = np.random.default_rng(0)
+    rows = []
+    for seed, bins in itertools.product(range(seeds), (2, 3, 4, 6, 9, 12)):
+        difficulty_of = 10 + bins + rng.normal()
+        noise = rng.normal()
+        rows.append(
+            {
+                "task": f"BinCountOnes({bins})",
+                "seed": seed,
+                "accuracy": accuracy,
+                "published": difficulty_of,
+                "entropy": entropy(difficulty_of) + noise,
+                "untrained_entropy": 1000 + rng.normal(),
+            }
+        )
+    return pandas.DataFrame(rows)
+
+
+def test_a_quadratic_is_told_from_a_line():
+    (bent,) = difficulty.claims(made_up_grid(lambda x: 20 * (x - 16) ** 2))
+    assert bent.verdict == "confirmed" and bent.ours.n == 3
+    (straight,) = difficulty.claims(made_up_grid(lambda x: 50 * x))
+    assert straight.verdict != "confirmed"
+
+
+def test_tasks_that_were_not_learnt_make_no_claim():
+    assert difficulty.claims(made_up_grid(abs, accuracy=0.8)) == []

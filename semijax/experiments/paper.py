@@ -1,0 +1,75 @@
+"""Every claim of Du et al. (2023) that a stored result speaks about, in one table.
+
+``python -m semijax.experiments.paper FOLDER`` reads the tables that the other commands of this
+package write, and prints the claims as Markdown: what the paper reports, the estimate here over
+seeds, the control, and a verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from semijax.experiments import difficulty, entropy, features, first_token, generated
+from semijax.experiments.claims import Claim, as_markdown
+from semijax.experiments.results import ResultTable
+
+Claims = Callable[[Any], list[Claim]]
+
+SECTIONS: tuple[tuple[str, str, Claims], ...] = (
+    ("Fig. 2, as in the paper's text", first_token.FILE, partial(first_token.claims, dropout=0.0)),
+    (
+        "Fig. 2, with the dropout of its released run",
+        first_token.FILE,
+        partial(first_token.claims, dropout=0.2),
+    ),
+    ("Fig. 4, on a generated language", generated.FILE, generated.claims),
+    ("Fig. 5", difficulty.FILE, difficulty.claims),
+    ("Fig. 6a and 7, on a generated language", entropy.FILE, entropy.claims),
+    ("Fig. 6b", features.FILE, features.claims),
+)
+"""Titles, the tables they are about, and what they claim, in the paper's order."""
+
+
+def markdown(folder: str | os.PathLike[str]) -> str:
+    """Return the claims about all tables in a folder, as Markdown.
+
+    Args:
+        folder: of the tables.
+
+    Raises:
+        FileNotFoundError: if there is none of them.
+    """
+    folder = pathlib.Path(folder)
+    parts = []
+    for title, file, claims in SECTIONS:
+        if (folder / file).exists():
+            found = claims(ResultTable(folder / file, ()).read())
+            parts.append(f"## {title}\n\n{as_markdown(found)}\n")
+    if not parts:
+        names = ", ".join(sorted({file for _, file, _ in SECTIONS}))
+        raise FileNotFoundError(f"{folder} has none of the tables {names}.")
+    return "\n".join(parts)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the claims.
+
+    Args:
+        argv: the command line's arguments; by default those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m semijax.experiments.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=pathlib.Path, help="of the stored tables")
+    print(markdown(parser.parse_args(argv).folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The page of the paper's claims: every stored table's, and none that is missing."""
+
+import pathlib
+
+import pytest
+
+from semijax.experiments import paper
+
+RESULTS = pathlib.Path(__file__).parents[2] / "notebooks" / "results"
+
+
+def test_every_stored_table_is_quoted():
+    text = paper.markdown(RESULTS)
+    for title, file, claims in paper.SECTIONS:
+        found = claims(paper.ResultTable(RESULTS / file, ()).read())
+        assert f"## {title}\n" in text and found
+        for claim in found:
+            assert claim.statement in text and claim.verdict in text
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none of the tables agreement\.csv, difficulty"):
+        paper.markdown(tmp_path)
+
+
+def test_the_command_prints_the_page(capsys):
+    paper.main([str(RESULTS)])
+    assert paper.markdown(RESULTS).strip() == capsys.readouterr().out.strip()
