@@ -29,6 +29,7 @@ import numpy as np
 import optax
 import pandas as pd
 from flax import nnx
+from IPython.display import Markdown
 from scipy import stats
 
 import semijax as sj
@@ -315,15 +316,29 @@ if not SMALL:
 # *Means over the trainings, ± half of the 95% confidence interval; what is cause and what is
 # effect a table does not say.*
 #
-# Pushed down hard, the entropy ends at 4 nats instead of 14. Half of Z is on ten out of 29
-# million paths, and nine weights in ten are as good as zero; their paths are still there, as the
-# number of paths says, but carry nothing. How the model got there, three lines tell: nothing
-# flows through the scores, the paths are shorter by what the softmax has, and Z comes from tokens
-# 1 and 2 as often as they occur among all tokens, though it comes from them three times as often
-# in a model trained as usual. The attention is off, every token has the same weight; and 5% of
-# the answers are wrong. Pushed up, the paths use the scores and the hidden layer even more, no
-# weight is near zero, and the accuracy hardly suffers.
-#
+# What does the table say?
+
+# %%
+H, accuracy = means["H, nats"], means["test accuracy"]
+scores = means["share of Z through the scores"]
+Markdown(
+    f"""
+Pushed down hard, the entropy ends at {H[DOWN]:.0f} nats instead of {H[USUAL]:.0f}.
+{means["share of Z on the 10 strongest"][DOWN]:.0%} of Z is on ten out of
+{np.exp(means["log number of paths, nats"][DOWN]):.1g} paths, and
+{means["share of weights below 0.01"][DOWN]:.0%} of the weights are as good as zero; their paths are
+still there, as the number of paths says, but carry nothing. How the model got there, three lines
+tell: {scores[DOWN]:.0%} of Z flows through the scores ({scores[USUAL]:.0%} as usual), the paths are
+shorter by what the softmax has, and {means["share of Z from tokens 1 and 2"][DOWN]:.0%} of Z comes
+from tokens 1 and 2, which are {means["share of tokens 1 and 2"][DOWN]:.0%} of all tokens, though
+{means["share of Z from tokens 1 and 2"][USUAL]:.0%} does in a model trained as usual. The attention
+is off, every token has the same weight, and {1 - accuracy[DOWN]:.0%} of the answers are wrong.
+Pushed up, {scores[UP]:.0%} of Z goes through the scores, no weight is near zero, and
+{accuracy[UP]:.1%} of the answers are right, of {accuracy[USUAL]:.1%} as usual.
+"""
+)
+
+# %% [markdown]
 # ## The strongest paths, drawn
 #
 # The five strongest paths of one example, in a model trained as usual and in one whose entropy
@@ -361,9 +376,9 @@ strongest(USUAL)
 strongest(DOWN)
 
 # %% [markdown]
-# *As usual, the strongest paths start at a token that matters, but they are a thousandth of Z and
-# speak for no others; pushed down, five are more than a third of it, and start at any token:
-# which part of the model decides, no path can say.*
+# *The five strongest paths of one example; the titles say how much of Z they are. As usual, they
+# start at a token that matters, but speak for few others; pushed down, they are a large part of Z,
+# and start at any token: which part of the model decides, no path can say.*
 #
 # ## Does the model use fewer parts?
 #
@@ -408,10 +423,20 @@ if not SMALL:
 #
 # Pushed down hard, almost nothing flows through the scores, and without them each of the models
 # answers as before; gently pushed, some have given up attention and some have not, hence the long
-# bar. But more flow is not more need. Pushed up, nine tenths of Z lead through the scores, more
-# than as usual, and yet the models lose less without them: how much flows through a part and how
-# much depends on it are two questions.
-#
+# bar. But more flow is not more need:
+
+# %%
+without_scores = accuracies["no scores"].mean(-1)
+Markdown(
+    f"""
+Pushed up, {scores[UP]:.0%} of Z leads through the scores, more than the {scores[USUAL]:.0%} as usual,
+and yet the models keep an accuracy of {without_scores[UP]:.0%} without them, against
+{without_scores[USUAL]:.0%}. How much flows through a part and how much depends on it are two
+questions.
+"""
+)
+
+# %% [markdown]
 # ## What it shows, and what not
 #
 # A statistic of all paths can be trained on, in a few lines. It is a lever on the model, not on

@@ -1,6 +1,7 @@
 """The notebooks: they run, on small sizes, and what is stored of them is what they say."""
 
 import pathlib
+import re
 
 import jupytext
 import nbclient
@@ -37,6 +38,37 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
         if output.output_type == "stream" and output.name == "stderr"
     ]
     assert not printed
+    stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    assert prose(notebook) == prose(stored)
+
+
+def prose(notebook):
+    """The texts that a notebook computes from stored results."""
+    return [
+        output.data["text/markdown"]
+        for cell in notebook.cells
+        if "prose" in cell.metadata.get("tags", [])
+        for output in cell.outputs
+    ]
+
+
+# Of Markdown cells, fractions and percentages that are no results: of definitions and of the paper.
+FACTS = {
+    "01": {"0.75", "0.6931", "25.3"},  # of a function worked out by hand
+    "04": {"90%"},  # the paper's threshold
+    "05": {"277.5"},  # the paper's
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_no_result_is_typed(path):
+    """What a text says of results is computed from them."""
+    for cell in jupytext.read(path).cells:
+        if cell.cell_type != "markdown":
+            continue
+        text = re.sub(r"```.*?```|`[^`]*`|§[\d.]+|95%", "", cell.source, flags=re.DOTALL)
+        found = {*re.findall(r"\d+\.\d+|\d+ ?%", text)}
+        assert found <= FACTS.get(path.stem[:2], set()), cell.source
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
