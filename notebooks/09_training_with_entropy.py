@@ -429,8 +429,8 @@ if not SMALL:
 without_scores = accuracies["no scores"].mean(-1)
 Markdown(
     f"""
-Pushed up, {scores[UP]:.0%} of Z leads through the scores, more than the {scores[USUAL]:.0%} as usual,
-and yet the models keep an accuracy of {without_scores[UP]:.0%} without them, against
+Pushed up, {scores[UP]:.0%} of Z leads through the scores, more than the {scores[USUAL]:.0%} as
+usual, and yet the models keep an accuracy of {without_scores[UP]:.0%} without them, against
 {without_scores[USUAL]:.0%}. How much flows through a part and how much depends on it are two
 questions.
 """
