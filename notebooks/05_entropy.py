@@ -142,7 +142,7 @@ sj.pictures.curves(
     | {"paper": [relevant - irrelevant for relevant, irrelevant in features.PUBLISHED.values()]},
     errors={network: [each.half_width for each in own] for network, own in found.items()},
     unit="relevant − irrelevant [nats]",
-    normalisation=f"none; 95% confidence over {len(set(of_features['seed']))} seeds",
+    normalisation=f"95% confidence over {len(set(of_features['seed']))} seeds",
     x_label="hidden units H",
 )
 
@@ -248,7 +248,7 @@ sj.pictures.grouped_bars(
     group_label="sentences",
     of="model",
     unit="Spearman's correlation of entropy and attractors",
-    normalisation=f"none; 95% confidence over {len(set(of_sentences['seed']))} seeds",
+    normalisation=f"95% confidence over {len(set(of_sentences['seed']))} seeds",
 )
 
 # %% [markdown]

@@ -257,7 +257,7 @@ sj.pictures.grouped_bars(
     group_label="component",
     of="model",
     unit="edges per path from the embedding",
-    normalisation=f"none; 95% confidence over {len(seeds)} seeds",
+    normalisation=f"95% confidence over {len(seeds)} seeds",
 )
 
 # %% [markdown]

@@ -186,9 +186,8 @@ def branch_bars(values: Any, kinds: Sequence[str], **options: Any) -> sj.picture
         **options: of ``pictures.grouped_bars``, such as ``title``.
     """
     means, errors = _by_branch(values, "kind", kinds)
-    return sj.pictures.grouped_bars(
-        means, errors=errors, groups=kinds, **_labels(values), **options
-    )
+    options = {"errors": errors, "group_label": "kind of token", **_labels(values), **options}
+    return sj.pictures.grouped_bars(means, groups=kinds, **options)
 
 
 def branch_curves(values: Any, **options: Any) -> sj.pictures.Picture:
@@ -225,5 +224,5 @@ def _labels(values: Any) -> dict[str, str]:
     over = f"over {max(values['seeds'])} seeds" if "seeds" in values else "clustered by example"
     return {
         "unit": "mean branch value [output per unit of the layer's input]",
-        "normalisation": f"none; granularity {granularity!r}; 95% confidence, {over}",
+        "normalisation": f"granularity {granularity!r}; 95% confidence, {over}",
     }

@@ -145,12 +145,12 @@ class SiteValues(Result):
                     "sizes are carried as logarithms, as the masses are."
                 )
         unit = f"share of {of_what(self.semiring)}" if share else self.semiring.units
-        normalisation = "all complete paths = 1" if share else "none"
+        normalisation = "all complete paths = 1; " if share else ""
         given: dict[str, Any] = {
             "rows": [*rows],
             "columns": [*map(str, range(len(known[0])))] if tokens is None else tokens,
             "unit": unit or str(self.semiring),
-            "normalisation": f"{normalisation}; {self._legend()}",
+            "normalisation": f"{normalisation}{self._legend()}",
             "row_label": "site",
             "column_label": self.columns,
         }

@@ -77,7 +77,7 @@ class Faithfulness(tables.Printed):
         given = {
             "x_label": f"fraction of {self.components} components {what} ({self.value})",
             "unit": "value of the function",
-            "normalisation": "none; random: mean and standard error",
+            "normalisation": "random: mean and standard error",
         }
         own = self.deletion if curve == "deletion" else self.insertion
         errors = {RANDOM: self.stderr[curve]}

@@ -19,6 +19,7 @@ from semijax.pictures.picture import (
     in_one_line,
     label_ticks,
     new_figure,
+    sentence,
     wrapped,
 )
 
@@ -35,9 +36,9 @@ ERROR_BAR: dict[str, Any] = {"fmt": "none", "ecolor": "0.15", "elinewidth": 1, "
 def stacked_bars(
     shares: Mapping[str, Any],
     *,
-    groups: Sequence[str],
-    normalisation: str,
+    groups: Sequence[str] | None = None,
     unit: str = "share",
+    normalisation: str | None = None,
     group_label: str = "layer",
     errors: Mapping[str, Any] | None = None,
     title: str | None = None,
@@ -46,9 +47,9 @@ def stacked_bars(
 
     Args:
         shares: of each branch, real ``[len(groups)]``, finite, not negative.
-        groups: the layers' labels.
-        normalisation: what the shares were divided by.
+        groups: the layers' labels; numbers by default.
         unit: the shares', as in ``"share of Σ |path weight|"``.
+        normalisation: what the shares were divided by, as in ``"a layer sums to 1"``.
         group_label: what the groups are.
         errors: of branches, half the length of an error bar at the branch's upper end, as shares.
         title: above the bars.
@@ -62,10 +63,10 @@ def stacked_bars(
 
     Example:
         >>> shares = {"keys": [0.1, 0.4], "values": [0.2, 0.1], "skip": [0.7, 0.5]}
-        >>> stacked_bars(shares, groups=["0", "1"], normalisation="a layer sums to 1").caption
-        'Share of each branch per layer: share; sign: all ≥ 0; normalisation: a layer sums to 1.'
+        >>> stacked_bars(shares, normalisation="a layer sums to 1").caption
+        'Share per layer and branch; a layer sums to 1.'
     """
-    names = as_labels("groups", groups)
+    names = _names(groups, shares)
     stacks = _shares("shares", shares, len(names))
     bars = _shares("errors", {} if errors is None else errors, len(names))
     if not stacks or not bars.keys() <= stacks.keys():
@@ -84,22 +85,21 @@ def stacked_bars(
                 # Side by side, since those of thin branches are at almost the same height.
                 shift = 0.5 * ((number + 0.5) / len(stacks) - 0.5)
                 axes.errorbar(np.arange(len(names)) + shift, base, bars[branch], **ERROR_BAR)
-        note = f"sign: all ≥ 0; normalisation: {in_one_line(normalisation)}"
         legend = dict(zip([*stacks][::-1], drawn[::-1], strict=True))
-        _label(figure, axes, names, legend, width, unit, note)
-        caption = (
-            f"Share of each branch per {in_one_line(group_label)}: {in_one_line(unit)}; {note}"
+        _label(figure, axes, names, legend, width, unit, normalisation)
+        caption = sentence(
+            f"{unit} per {group_label} and branch", normalisation, "with error bars" * bool(bars)
         )
-        return finished(figure, title, caption + ("; with error bars" if bars else ""))
+        return finished(figure, title, caption)
 
 
 def grouped_bars(
     values: Mapping[str, Any],
     *,
-    groups: Sequence[str],
-    unit: str,
-    normalisation: str,
-    group_label: str = "kind of token",
+    groups: Sequence[str] | None = None,
+    unit: str = "value",
+    normalisation: str | None = None,
+    group_label: str = "group",
     errors: Mapping[str, Any] | None = None,
     title: str | None = None,
     of: str = "branch",
@@ -108,9 +108,9 @@ def grouped_bars(
 
     Args:
         values: of each branch, real ``[len(groups)]``, not infinite; NaN for no bar.
-        groups: the groups' labels.
+        groups: the groups' labels; numbers by default.
         unit: the values'.
-        normalisation: what they were divided by.
+        normalisation: what they were divided by, and whatever else is to be said of them.
         group_label: what the groups are.
         errors: of branches, half the length of an error bar; NaN for none.
         title: above the bars.
@@ -125,11 +125,10 @@ def grouped_bars(
 
     Example:
         >>> values = {"keys": [0.1, 0.4], "skip": [0.2, -0.1]}
-        >>> labels = {"unit": "logit", "normalisation": "none"}
-        >>> grouped_bars(values, groups=["first", "others"], **labels).caption
-        'logit of each branch per kind of token; sign: as it is; normalisation: none.'
+        >>> grouped_bars(values, groups=["first", "others"], unit="logit").caption
+        'Logit per group and branch.'
     """
-    names = as_labels("groups", groups)
+    names = _names(groups, values)
     heights = _numbers("values", values, len(names))
     bars = _numbers("errors", {} if errors is None else errors, len(names))
     if not heights or not bars.keys() <= heights.keys():
@@ -150,12 +149,11 @@ def grouped_bars(
             if branch in bars:
                 axes.errorbar(places, numbers, bars[branch], **ERROR_BAR)
         axes.axhline(0, color="0.15", linewidth=0.8)
-        note = f"sign: as it is; normalisation: {in_one_line(normalisation)}"
-        _label(figure, axes, names, drawn, width, unit, note, of)
-        caption = (
-            f"{in_one_line(unit)} of each {in_one_line(of)} per {in_one_line(group_label)}; {note}"
+        _label(figure, axes, names, drawn, width, unit, normalisation, of)
+        caption = sentence(
+            f"{unit} per {group_label} and {of}", normalisation, "with error bars" * bool(bars)
         )
-        return finished(figure, title, caption + ("; with error bars" if bars else ""))
+        return finished(figure, title, caption)
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -173,14 +171,14 @@ def _label(
     drawn: Mapping[str, Any],
     width: float,
     unit: str,
-    note: str,
+    note: str | None,
     of: str = "branch",
 ) -> None:
     """Say what the bars stand for, what they measure and how."""
     axes.spines[["top", "right"]].set_visible(False)
     label_ticks(axes.xaxis, names, width, 0.16, rotation=90 if max(map(len, names)) > 7 else 0)
-    axes.set_ylabel(wrapped(unit, 2.6, 9))
-    figure.supxlabel(wrapped(note, width + 1, 8), fontsize=8)
+    axes.set_ylabel(wrapped(sentence(unit), 2.6, 9))
+    figure.supxlabel(wrapped(sentence(note), width + 1, 8), fontsize=8)
     axes.legend(
         [*drawn.values()],
         [in_one_line(str(branch)) for branch in drawn],
@@ -193,6 +191,14 @@ def _label(
     longest = max(len(str(branch)) for branch in drawn)
     figure.set_size_inches(width + 1.5 + 0.09 * longest, height + 1.5)
     fit_around(figure, axes, width, height, numbered=[axes.yaxis])
+
+
+def _names(groups: Sequence[str] | None, values: Mapping[str, Any]) -> list[str]:
+    """Return the groups' labels: numbers where none are given."""
+    if groups is None:
+        longest = max((np.size(own) for own in values.values()), default=0)
+        groups = [*map(str, range(longest))]
+    return as_labels("groups", groups)
 
 
 def _shares(name: str, shares: Mapping[str, Any], groups: int) -> dict[str, np.ndarray]:
@@ -220,9 +226,9 @@ def curves(
     x: Any,
     values: Mapping[str, Any],
     *,
-    x_label: str,
-    unit: str,
-    normalisation: str,
+    x_label: str = "x",
+    unit: str = "value",
+    normalisation: str | None = None,
     errors: Mapping[str, Any] | None = None,
     title: str | None = None,
 ) -> Picture:
@@ -233,7 +239,7 @@ def curves(
         values: of each curve, real ``[n]``, finite.
         x_label: what ``x`` is.
         unit: what the values are.
-        normalisation: what they were divided by.
+        normalisation: what they were divided by, and whatever else is to be said of them.
         errors: of curves, half the height of a band around it, real ``[n]``; NaN for none.
         title: above.
 
@@ -244,9 +250,8 @@ def curves(
         TypeError, ValueError: if there is no curve, or not one number per place.
 
     Example:
-        >>> labels = {"x_label": "step", "unit": "logit", "normalisation": "none"}
-        >>> curves([0, 1], {"a": [1, 2]}, **labels).caption
-        'logit over step; sign: as it is; normalisation: none.'
+        >>> curves([0, 1], {"a": [1, 2]}, x_label="step", unit="logit").caption
+        'Logit over step.'
     """
     places = as_numbers("x", x, 1)
     bands = {} if errors is None else dict(errors)
@@ -263,13 +268,11 @@ def curves(
             if name in bands:
                 axes.fill_between(places, y - band, y + band, color=colour, alpha=0.2, linewidth=0)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylabel(wrapped(unit, 2.6, 9))
-        note = f"sign: as it is; normalisation: {in_one_line(normalisation)}"
-        figure.supxlabel(wrapped(note, 5, 8), fontsize=8)
+        axes.set_ylabel(wrapped(sentence(unit), 2.6, 9))
+        figure.supxlabel(wrapped(sentence(normalisation), 5, 8), fontsize=8)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         fit_around(figure, axes, 4.0, 2.6, numbered=[axes.xaxis, axes.yaxis])
-        caption = f"{in_one_line(unit)} over {in_one_line(x_label)}; {note}"
-        return finished(figure, title, caption)
+        return finished(figure, title, sentence(f"{unit} over {x_label}", normalisation))
 
 
 def _as_long(name: str, values: Any, places: np.ndarray) -> np.ndarray:

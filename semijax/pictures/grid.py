@@ -215,17 +215,14 @@ def _path_caption(paths: Sequence[Path]) -> str:
     weights = ", ".join(path.weight_text for path in paths[:5]) + ", …" * (len(paths) > 5)
     return (
         f"{len(paths)} gradient path{'s' * (len(paths) > 1)} of weight {weights}. {_scale(paths)}; "
-        "sign of a local derivative: red +, blue −; dashed: residual connection; dotted: node "
-        "without a token"
+        "edges of positive derivative are red, negative blue; dashed: residual connection; dotted: "
+        "node without a token"
     )
 
 
 def _scale(paths: Sequence[Path]) -> str:
-    scale = "line width is |weight| over the largest" if len(paths) > 1 else "none"
-    return (
-        "Weight: product of local derivatives, unit of output per unit of input; "
-        f"normalisation: {scale}"
-    )
+    scale = "; line width is |weight| over the largest" if len(paths) > 1 else ""
+    return f"Weight: product of local derivatives, unit of output per unit of input{scale}"
 
 
 def _layers(

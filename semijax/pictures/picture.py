@@ -216,11 +216,18 @@ def as_labels(name: str, labels: Sequence[str]) -> list[str]:
     return found
 
 
-def check_texts(**texts: str) -> None:
-    """Raise unless every text says something."""
+def check_texts(**texts: str | None) -> None:
+    """Raise unless every text says something, or is None."""
     for name, text in texts.items():
-        if not isinstance(text, str) or not text.strip():
+        if text is not None and (not isinstance(text, str) or not text.strip()):
             raise ValueError(f"{name} must say what it is, got {text!r}.")
+
+
+def sentence(*parts: str | None) -> str:
+    """Join what there is to say with semicolons, and begin with a capital letter."""
+    said = "; ".join(in_one_line(part) for part in parts if part)
+    first = said.split(maxsplit=1)[0] if said else ""
+    return said[0].upper() + said[1:] if first.isalpha() and first.islower() else said
 
 
 def _printable(text: str) -> str:

@@ -219,7 +219,6 @@ class Study(tables.Printed):
             of_groups("mean"),
             groups=names,
             unit=unit,
-            normalisation="none",
             group_label="statistic",
             errors=of_groups("stderr"),
             title=title,

@@ -203,7 +203,7 @@ def test_layers_of_a_loop_are_rows():
 
 def test_plots_say_what_they_show(flow):
     one = flow["max"].plot()
-    assert "share of the absolute value of MaxProduct()" in one.caption
+    assert "Share of the absolute value of MaxProduct()" in one.caption
     assert "granularity 'element'" in one.caption
     sites = ["net/keys", "net/mix"]
     several = sj.branch_flow(model, sj.AbsSumProduct(), sites)(X).plot()

@@ -58,7 +58,7 @@ def test_branches_at_any_depth(semiring):
         assert winners[site].tolist() == ["mlp" if skip < 0.5 else "skip"] * 3
         assert not any(np.isnan(kept).any() for kept in alone[site].values())
     assert {name for own in winners.values() for name in own} == {"mlp", "skip"}
-    assert "share of the gradient's mass" in flow.plot().caption
+    assert "Share of the gradient's mass" in flow.plot().caption
 
 
 def test_a_table_has_room_for_every_mass():
@@ -95,7 +95,7 @@ def test_a_heat_map_of_infinite_masses_is_refused_and_one_of_shares_drawn():
     with pytest.raises(ValueError, match=r"infinite at 'h0'.*plot\(share=True\)"):
         flow.plot()
     caption = flow.plot(share=True).caption
-    assert "share of the gradient's mass" in caption and "no path" not in caption
+    assert "Share of the gradient's mass" in caption and "no path" not in caption
     nowhere = sj.site_grads(
         lambda x: tap(jnp.sin(x), "y")[0].sum(), sj.MaxProduct(), "y", aggregate=-1
     )
@@ -263,7 +263,7 @@ def test_a_users_semiring_has_all_that_others_have(semiring):
     assert flow.only_winners()["y"]["left"].tolist() == [read(np.float32(0.5))] * 2 + [0]
     assert f"{semiring!r}, ⊕" in str(flow) and str(flow).count("  left") == 3
     what = semiring.size_of or f"the absolute value of {semiring!r}"
-    assert f"share of {what}" in flow.plot().caption
+    assert f"Share of {what}" in flow.plot().caption
     sites = sj.site_flow(two_ways, semiring, ["y", "right"], aggregate=-1)(X)
     np.testing.assert_allclose(sites.share()["right"], [0.5, 0.5], rtol=1e-6)
     np.testing.assert_allclose(sites.share()["y"], [1, 1, 0], rtol=1e-6)

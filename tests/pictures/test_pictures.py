@@ -15,6 +15,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import same_color, to_rgba
 from matplotlib.text import Text
@@ -46,8 +47,8 @@ def boxes(picture):
     return picture.figure.axes[0].patches
 
 
-def near(actual, wanted):
-    np.testing.assert_allclose(to_rgba(actual), to_rgba(wanted), atol=0.01)
+def near(actual, wanted, atol=0.01):
+    np.testing.assert_allclose(to_rgba(actual), to_rgba(wanted), atol=atol)
 
 
 # token_strip
@@ -70,7 +71,22 @@ def test_unsigned_colours_begin_at_0():
     colours = matplotlib.colormaps["YlGn"]
     for box, share in zip(boxes(picture), (0.5, 1.0, 0.0), strict=True):
         near(box.get_facecolor(), colours(share))
-    assert "sign: all ≥ 0" in picture.caption
+    assert picture.caption == "Logit per unit per token; sum to 1."
+
+
+def test_colours_begin_at_the_least_number_where_zero_is_far():
+    colours = matplotlib.colormaps["YlGn"]
+    for values, from_zero, least in (
+        ([100, 110, 105], None, 100),
+        ([100, 110, 105], True, 0),
+        ([1, 2, 1.5], None, 0),
+        ([1, 2, 1.5], False, 1),
+        ([3, 3, 3], None, 0),
+    ):
+        picture = pictures.token_strip(["a", "b", "c"], values, from_zero=from_zero, **TEXTS)
+        for box, value in zip(boxes(picture), values, strict=True):
+            near(box.get_facecolor(), colours((value - least) / (max(values) - least)))
+        assert (f"colours begin at {least}" in picture.caption) == (least > 0)
 
 
 def test_signed_may_be_asked_for():
@@ -150,9 +166,10 @@ def test_the_bar_says_unit_sign_and_normalisation():
         pictures.token_strip(["a"], [-1.0], **TEXTS),
         pictures.heat_map([[-1.0]], rows=["a"], columns=["b"], **TEXTS),
     ):
-        wanted = "logit per unit; sign: red +, blue −, white 0; normalisation: sum to 1"
-        assert picture.figure.axes[1].get_xlabel().replace("\n", " ") == wanted
-        assert wanted in picture.caption
+        said = "red is positive, blue negative; sum to 1"
+        bar = picture.figure.axes[1].get_xlabel().replace("\n", " ")
+        assert bar == f"Logit per unit; {said}"
+        assert picture.caption.startswith("Logit per unit per") and said in picture.caption
 
 
 def test_jax_arrays_of_low_precision_are_numbers():
@@ -165,7 +182,8 @@ def test_jax_arrays_of_low_precision_are_numbers():
 
 def test_heat_map_is_coloured_from_the_first_row_upwards():
     values = np.array([[1.0, -np.inf, 0.0], [-2.0, 2.0, np.nan]])
-    picture = pictures.heat_map(values, rows=["0", "1"], columns=["a", "$", "c"], **TEXTS)
+    labels = {"row_label": "layer", "column_label": "token"}
+    picture = pictures.heat_map(values, columns=["a", "$", "c"], **labels, **TEXTS)
     axes = picture.figure.axes[0]
     (mesh,) = axes.findobj(QuadMesh)
     np.testing.assert_array_equal(mesh.get_array().filled(9), [[1, 9, 0], [-2, 2, 9]])
@@ -211,8 +229,9 @@ def test_bars_are_stacked_in_order():
     assert [bar.get_y() for bar in axes.containers[1]] == SHARES["keys"]
     # from the top, as they are stacked
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["values", "skip", "keys"]
-    assert axes.get_ylabel() == "logit per unit"
-    assert "sign: all ≥ 0; normalisation: sum to 1" in texts(picture)
+    assert axes.get_ylabel() == "Logit per unit"
+    assert "Sum to 1" in texts(picture)
+    assert picture.caption == "Logit per unit per layer and branch; sum to 1."
 
 
 def test_error_bars_stand_at_the_upper_ends():
@@ -251,8 +270,8 @@ def test_bars_stand_side_by_side():
         assert all(a[1] == pytest.approx(b[0]) for a, b in itertools.pairwise(ends))
         assert sum(ends[1]) / 2 == pytest.approx(group)
     assert [t.get_text() for t in axes.get_legend().get_texts()] == [*VALUES]
-    assert axes.get_ylabel() == "logit per unit"
-    assert "sign: as it is; normalisation: sum to 1" in texts(picture)
+    assert axes.get_ylabel() == "Logit per unit"
+    assert "Sum to 1" in texts(picture)
 
 
 def test_error_bars_stand_around_the_bars_ends():
@@ -331,7 +350,7 @@ def test_several_paths_lie_beside_each_other_as_wide_as_they_are_strong():
     assert starts == pytest.approx([1.8, 2.0, 2.2])
     assert same_color(lines[2].get_colors()[-1], "0.5")
     assert {"1, 2, 3", "path 2: weight -3", "local derivative = 0"} <= set(texts(picture))
-    assert "normalisation: line width is |weight| over the largest" in picture.caption
+    assert "; line width is |weight| over the largest" in picture.caption
 
 
 @pytest.mark.parametrize(
@@ -600,7 +619,7 @@ def test_a_character_is_drawn_in_an_installed_font_that_has_it(fonts_for, warned
     picture = pictures.token_strip(["日本🙂", "the"], [0.1, 1.0], **TEXTS)
     assert picture.figure.axes[0].texts[0].get_fontfamily() == ["DejaVu Sans", "Squares"]
     assert ink(picture) > 0.95
-    assert not warned_of and picture.caption.endswith("normalisation: sum to 1.")
+    assert not warned_of and picture.caption.endswith("; sum to 1.")
     for other in all_pictures("日 本"):
         assert "no font" not in other.caption
 
@@ -760,9 +779,27 @@ GRID = {"path_or_paths": small_path(), "layers": LAYERS, "tokens": ["x", "y", "z
         ("heat_map", HEAT | {"columns": []}, ValueError, "columns is empty."),
         (
             "heat_map",
-            HEAT | {"normalisation": None},
+            HEAT | {"normalisation": ""},
             ValueError,
-            "normalisation must say what it is, got None.",
+            "normalisation must say what it is, got ''.",
+        ),
+        (
+            "heat_map",
+            HEAT | {"first_row": "left"},
+            ValueError,
+            "first_row must be 'bottom' or 'top', got 'left'.",
+        ),
+        (
+            "overlay",
+            {"image": np.zeros((2, 2, 4)), "values": [[1.0]]},
+            ValueError,
+            "image must be [height, width] or [height, width, 3], got shape (2, 2, 4).",
+        ),
+        (
+            "overlay",
+            {"image": [[0.0, 2.0]], "values": [[1.0]]},
+            ValueError,
+            "image must have numbers from 0 to 1, or unsigned 8-bit integers, got numbers from 0",
         ),
         ("stacked_bars", BARS | {"shares": {}}, ValueError, "shares is empty."),
         (
@@ -873,4 +910,57 @@ def test_a_legend_of_many_branches_has_room(count):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib's, of a layout that collapses
         picture = pictures.stacked_bars(shares, groups=["0", "1"], normalisation="none")
-    assert "each branch" in picture.caption
+    assert "layer and branch" in picture.caption
+
+
+def test_a_matrix_alone_can_be_drawn():
+    for picture in (
+        pictures.heat_map([[1, 2, 3], [4, 5, 6]]),
+        pictures.stacked_bars({"a": [0.25, 0.5], "b": [0.75, 0.5]}),
+        pictures.grouped_bars({"a": [1, 2]}),
+        pictures.curves([0, 1], {"a": [1, 2]}),
+        pictures.token_strip(["a"], [1]),
+    ):
+        assert "None" not in picture.caption and picture.caption[0].isupper()
+        assert not any("normalisation" in text for text in texts(picture))
+    picture = pictures.heat_map([[1, 2, 3], [4, 5, 6]])
+    assert {"0", "1", "2"} <= set(texts(picture)) and picture.caption == "Value per row and column."
+
+
+def test_the_first_row_is_at_the_bottom_or_at_the_top():
+    for first_row, upside_down in (("bottom", False), ("top", True)):
+        axes = pictures.heat_map([[1], [2]], first_row=first_row).figure.axes[0]
+        low, high = axes.get_ylim()
+        assert (low > high) == upside_down
+
+
+def pixels_of(picture):
+    """The middle of an overlay, as drawn: [rows, columns, 3]."""
+    figure, axes = picture.figure, picture.figure.axes[0]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = axes.get_window_extent()
+    drawn = np.asarray(canvas.buffer_rgba())[::-1][
+        round(box.y0) : round(box.y1), round(box.x0) : round(box.x1), :3
+    ][::-1]
+    return drawn / 255
+
+
+def test_an_overlay_is_the_right_way_up_and_shows_the_image_where_nothing_is():
+    image = np.array([[0.0, 1.0], [0.5, 1.0]])
+    drawn = pixels_of(pictures.overlay(image, [[0.0, 0.0], [0.0, 1.0]]))
+    h, w = drawn.shape[:2]
+    corners = [drawn[y, x] for y in (h // 4, 3 * h // 4) for x in (w // 4, 3 * w // 4)]
+    np.testing.assert_allclose(corners[0], 0, atol=0.02)
+    np.testing.assert_allclose(corners[1], 1, atol=0.02)
+    np.testing.assert_allclose(corners[2], 0.5, atol=0.02)
+    near(corners[3], matplotlib.colormaps["YlGn"](1.0), atol=0.02)
+
+
+def test_an_overlay_paints_signs_and_leaves_out_what_is_no_number():
+    image = np.full((4, 4, 3), 255, np.uint8)
+    drawn = pixels_of(pictures.overlay(image, [[1.0, -1.0], [np.nan, -np.inf]]))
+    h, w = drawn.shape[:2]
+    near(drawn[h // 4, w // 4], page.POSITIVE, atol=0.02)
+    near(drawn[h // 4, 3 * w // 4], page.NEGATIVE, atol=0.02)
+    np.testing.assert_allclose(drawn[3 * h // 4, [w // 4, 3 * w // 4]], 1, atol=0.02)

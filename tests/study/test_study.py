@@ -1161,7 +1161,7 @@ def test_drawn(tmp_path):
         progress=False,
     )
     picture = study.plot(unit="logits", title="Two lengths")
-    assert "logits of each group per statistic" in picture.caption
+    assert "Logits per statistic and group" in picture.caption
     svg = drawn(picture, tmp_path)
     assert all(text in svg for text in ("first", "last", "Two lengths", "group"))
     assert "first" not in drawn(study.plot(["last"]), tmp_path)
