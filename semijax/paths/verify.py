@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import integrate
 
 from semijax.jacobians.pullback import Pullback
 from semijax.paths.call import Call
@@ -132,6 +131,8 @@ def _average(function: Callable[[float, float], Any]) -> float:
     It goes from both ends, where a quotient may be steep, and in eighths, so that what is not 0 in
     a narrow place is not missed.
     """
+    from scipy import integrate  # takes as long to import as JAX
+
     options: dict[str, Any] = {"epsabs": 0, "epsrel": 1e-9, "limit": 60}
     halves = (lambda t: float(function(t, 1 - t)), lambda t: float(function(1 - t, t)))
     with warnings.catch_warnings():
