@@ -149,8 +149,8 @@ class Contrast(Averaged):
     """
 
     def __init__(self, *reference: Any, points: int = POINTS) -> None:
-        self.reference = reference
-        self.points = checks.check_positive("points", points)
+        self.reference: tuple[Any, ...] = reference
+        self.points: int = checks.check_positive("points", points)
 
     def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
         del equation
@@ -198,7 +198,7 @@ class Relevance(Averaged):
     """
 
     def __init__(self, *, points: int = POINTS) -> None:
-        self.points = checks.check_positive("points", points)
+        self.points: int = checks.check_positive("points", points)
 
     def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:
         (values,) = runs

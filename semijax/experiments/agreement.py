@@ -51,13 +51,13 @@ REFERENCE_SECONDS = 358.0
 WORDS = "*/word_embeddings"
 """The site where the sentences' own statistics are read: the embedded words."""
 
-PER_TOKEN = {"gradient": sj.SumProduct(), "entropy": sj.Entropy()}
+PER_TOKEN: dict[str, sj.Semiring] = {"gradient": sj.SumProduct(), "entropy": sj.Entropy()}
 """The semirings read there."""
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """The lengths that sentences are padded to."""
 
-PADDING = {"pad": 0, "axis": 1, "buckets": BUCKETS}
+PADDING: dict[str, Any] = {"pad": 0, "axis": 1, "buckets": BUCKETS}
 """The options by which ``run_study`` pads batches of them."""
 
 

@@ -69,8 +69,8 @@ class MLP(nnx.Module):
     """
 
     def __init__(self, hidden: int, *, rngs: nnx.Rngs) -> None:
-        self.up = _linear(FEATURES, hidden, rngs)
-        self.down = _linear(hidden, 2, rngs)
+        self.up: nnx.Linear = _linear(FEATURES, hidden, rngs)
+        self.down: nnx.Linear = _linear(hidden, 2, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map float ``[..., 4]`` to logits ``[..., 2]``."""

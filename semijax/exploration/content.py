@@ -109,7 +109,7 @@ class Content:
         self._kept = np.unique(np.concatenate([largest(s, share)[:most] for s in self._sizes]))
         of_all = as_semiring(tuple(read.values()))
         told = best_storytellers(search, k, Cells(grid), of_all)
-        self.stories = [path for path, _ in told]
+        self.stories: list[Path] = [path for path, _ in told]
         self._together = [elements for _, elements in told]
         self._told = [np.array(path.story, int) for path in self.stories]
         ends = self._mass.pairs[self._kept].ravel()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semijax.paths.call import Call
-from semijax.paths.crossings import group_nodes
+from semijax.paths.crossings import Groups, group_nodes
 from semijax.paths.run import Array
 from semijax.paths.visits import name_visits
 from semijax.sites.axis_names import HEAD, TOKEN
@@ -32,13 +32,15 @@ class Grid:
         component = functools.partial(scope_names.component, depth=depth)
         names = name_visits(call.run, call.names, component)
         self._call, self._names = call, names
-        self.rows = list(dict.fromkeys(names.values()))
+        self.rows: list[str] = list(dict.fromkeys(names.values()))
         self._number = {row: n for n, row in enumerate(self.rows)}
-        self.last = {row: a for a, row in names.items() if a.made_by is not None or a in call.names}
-        self.modules = {row: component(a.scope) for row, a in self.last.items()}
+        self.last: dict[str, Array] = {
+            row: a for a, row in names.items() if a.made_by is not None or a in call.names
+        }
+        self.modules: dict[str, str] = {row: component(a.scope) for row, a in self.last.items()}
         tokens = [t for a in names if (t := call.indices(a, TOKEN)) is not None]
-        self.tokens = 1 + max((int(t.max(initial=-1)) for t in tokens), default=-1)
-        self.groups = group_nodes(call.run, self._cells)
+        self.tokens: int = 1 + max((int(t.max(initial=-1)) for t in tokens), default=-1)
+        self.groups: Groups = group_nodes(call.run, self._cells)
 
     @property
     def cells(self) -> int:
@@ -117,7 +119,7 @@ class Cells:
 
     def __init__(self, grid: Grid) -> None:
         self._groups = grid.groups
-        self.labels = range(grid.cells)
+        self.labels: range = range(grid.cells)
 
     def at(self, array: Array) -> int | np.ndarray:
         """See ``Labelling``."""

@@ -99,7 +99,8 @@ class Components:
             component = naming.component(equation)
             paths.setdefault(component, set()).add(_home(equation, component.loops))
         several = frozenset(c.scope for c, own in paths.items() if len(own) > 1)
-        self.naming = naming = dataclasses.replace(naming, together=several)
+        naming = dataclasses.replace(naming, together=several)
+        self.naming: Naming = naming
         self.homes: dict[Component, Home] = {}
         for equation in crossed:
             component = naming.component(equation)

@@ -65,15 +65,15 @@ class Pullback:
 
     def __init__(self, equation: Equation, values: Sequence[Any], line: Line | None = None) -> None:
         self.equation = equation
-        self.values = as_arrays(values)
+        self.values: list[Any] = as_arrays(values)
         self.line = line
-        self.outputs = [o for o, v in enumerate(equation.outputs) if v.differentiable]
+        self.outputs: list[int] = [o for o, v in enumerate(equation.outputs) if v.differentiable]
         self._primals = self._read(self.values)
         self._x64 = jax.dtypes.canonicalize_dtype(jnp.float64) == jnp.float64
         self._is_verified: jax.Array | None = None
         try:
             results, pull = jax.vjp(self._call, *self._primals)
-            self.program = jax.make_jaxpr(pull)(results)
+            self.program: Any = jax.make_jaxpr(pull)(results)
             self._refuse_left_over_values()
         except jax.errors.UnexpectedTracerError as error:
             raise _closes_over_a_value(equation) from error

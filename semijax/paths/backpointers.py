@@ -80,7 +80,7 @@ class Backpointers:
             return pointer
         return self._add(bundle._replace(edges=NO_EDGES), pointer, start, end, weight)
 
-    def columns(self) -> tuple[list, list, np.ndarray, np.ndarray, np.ndarray]:
+    def columns(self) -> tuple[list[int], list[int], np.ndarray, np.ndarray, np.ndarray]:
         """Return for every pointer the previous one, its place's number, start, end and weight."""
         joined = [np.concatenate(column) for column in zip(*self._chunks, strict=True)]
         previous, place, start, end, weight = joined

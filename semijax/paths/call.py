@@ -57,15 +57,21 @@ class Call:
         weighting: Weighting = DERIVATIVE,
     ) -> None:
         self.weighting = weighting
-        self.fun, self.args, self.kwargs = fun, args, kwargs
+        self.fun: Callable[..., Any] = fun
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
         given = args, kwargs, weighting.reference
         self._check_concrete(caller, [*jax.tree.leaves(given), jnp.zeros(())])
         where = argnums, source, traced, caller
         program, starts = start_program(fun, args, kwargs, *where, weighting)
         checks.check_scalar(program.out_shapes, caller)
         numbers = checks.check_argnums(argnums)
-        self.argnums = () if starts.sites else tuple(checks.positions(numbers, args))
-        self.sites, self.text, self.through = starts.sites, starts.text, through
+        self.argnums: tuple[int, ...] = (
+            () if starts.sites else tuple(checks.positions(numbers, args))
+        )
+        self.sites: tuple[str, ...] = starts.sites
+        self.text: str = starts.text
+        self.through: str | None = through
         through_scope = through is None or scope_names.any_match(through, program.survey.scopes)
         wanted = [] if through_scope else program.survey.picked(through, "scope or site")
         places = [start.place for start in starts.arrays] + [site.place for site in wanted]
@@ -74,10 +80,10 @@ class Call:
         self._program, self._axes = program, axes
         if axes is not None:
             _ = self.axes  # whether they are names of axes
-        self.run = Run(graph, program.runs)
-        (self.end,) = self.run.outputs
+        self.run: Run = Run(graph, program.runs)
+        self.end: Array | None = self.run.outputs[0]
         whole = weighting.at_start(*(jnp.asarray(x) for x in self.run.results[0]))
-        self.whole = None if whole is None else float(whole)
+        self.whole: float | None = None if whole is None else float(whole)
         self.names: dict[Array, str] = {}
         self.sources: dict[Array, np.ndarray | None] = {}
         for number, start in enumerate(starts.arrays):

@@ -127,10 +127,10 @@ class Run:
         ):
             has_nodes = variable in graph.active
             slots.append(_Slot(values, self._array(values, None, position) if has_nodes else None))
-        self.inputs = [slot.array for slot in slots]
+        self.inputs: list[Array | None] = [slot.array for slot in slots]
         results = self._graph(graph, slots, ())
-        self.outputs = [slot.array for slot in results]
-        self.results = [slot.values for slot in results]
+        self.outputs: list[Array | None] = [slot.array for slot in results]
+        self.results: list[Sequence[Any]] = [slot.values for slot in results]
 
     def _array(
         self,

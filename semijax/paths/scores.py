@@ -133,7 +133,9 @@ class Scores:
     def __init__(
         self, run: Run, end: Array, order: Order, passes: Callable[[Array], bool] | None = None
     ) -> None:
-        self.run, self.end, self.order = run, end, order
+        self.run: Run = run
+        self.end: Array = end
+        self.order: Order = order
         self._passes = passes
         everything = backward(run, order.semiring, end)
         self._kept: dict[bool, Kept] = {True: everything}

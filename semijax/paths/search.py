@@ -351,7 +351,7 @@ class Search:
         via = "" if call.through is None else f" through {call.through!r}"
         weight = " and weighs more than 0" if order is MASS else ""
         self.call = call
-        self.explanation = f"no path leads from {call.text}{via} to the output{weight}"
+        self.explanation: str = f"no path leads from {call.text}{via} to the output{weight}"
         self.sources: dict[Array, np.ndarray | None] = {}
         self.scores: Scores | None = None
         if call.end is None:

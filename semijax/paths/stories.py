@@ -91,8 +91,11 @@ class Suffixes:
         sources: Sources,
         passes: Callable[[Array], bool] | None,
     ) -> None:
-        self.run, self.end, self.semiring = run, end, semiring
-        self.told, self.sources = told, sources
+        self.run: Run = run
+        self.end: Array = end
+        self.semiring: Semiring = semiring
+        self.told: Labelling = told
+        self.sources: Sources = sources
         self.passes = passes
         self._parts: dict[Suffix, Part] = {}
 
@@ -343,7 +346,9 @@ class StoryScores:
     """
 
     def __init__(self, suffixes: Suffixes, order: Order, story: Suffix) -> None:
-        self.run, self.end, self.order = suffixes.run, suffixes.end, order
+        self.run: Run = suffixes.run
+        self.end: Array = suffixes.end
+        self.order: Order = order
         self._suffixes, self._story = suffixes, story
         self._parts = [suffixes.part(story[n:]) for n in range(len(story) + 1)]
         self._nowhere = len(self._parts)  # a place in the story from which nothing leads on

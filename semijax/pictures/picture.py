@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "axes.labelsize": 9,
     "axes.titlesize": 10,
     "hatch.linewidth": 0.6,
@@ -181,7 +181,13 @@ def extent(count: int, each: float) -> float:
 
 
 def label_ticks(
-    axis: Axis, labels: Sequence[str], inches: float, apart: float, *, first: float = 0, rotation=0
+    axis: Axis,
+    labels: Sequence[str],
+    inches: float,
+    apart: float,
+    *,
+    first: float = 0,
+    rotation: float = 0,
 ) -> None:
     """Label each cell, or every few cells where these had less than ``apart`` inches each."""
     step = math.ceil(len(labels) * apart / inches)

@@ -39,7 +39,12 @@ SIGNED = (
 WIDTH, LINE = 7.0, 25.0
 """The width of a strip of tokens in inches, and the height of its lines in points."""
 
-NO_PATH = {"facecolor": "0.93", "edgecolor": "0.72", "hatch": "////", "linewidth": 0.5}
+NO_PATH: dict[str, Any] = {
+    "facecolor": "0.93",
+    "edgecolor": "0.72",
+    "hatch": "////",
+    "linewidth": 0.5,
+}
 """The look of a number that is infinite or NaN."""
 
 

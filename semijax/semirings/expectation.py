@@ -40,7 +40,7 @@ class LogMassSemiring(LogSumSemiring):
     Source: Eisner 2002, §3; Li and Eisner 2009, §3.2.
     """
 
-    size_of = MASS
+    size_of: ClassVar[str | None] = MASS
     kernel: ClassVar[str] = "mean"
 
     def zero(self, shape: Shape, dtype: Any) -> Weighted:
@@ -76,7 +76,7 @@ class Entropy(LogMassSemiring):
     Source: Du et al. 2023, Eq. 6; the semiring is Eisner 2002's, see ``LogMassSemiring``.
     """
 
-    units = "nats"
+    units: ClassVar[str | None] = "nats"
     surprisal: ClassVar[bool] = True
     kernel: ClassVar[str] = "entropy"
 
@@ -107,7 +107,7 @@ class Expectation(LogMassSemiring):
 
     feature: Callable[[Any], float]
 
-    units = "feature"
+    units: ClassVar[str | None] = "feature"
 
     def at(self, equation: Any) -> Semiring:
         return _ExpectationAt(float(self.feature(equation)))
@@ -149,4 +149,4 @@ class PathLength(Expectation):
 
     feature: Callable[[Any], float] = dataclasses.field(default=_one_per_edge, repr=False)
 
-    units = "edges"
+    units: ClassVar[str | None] = "edges"

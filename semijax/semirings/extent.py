@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ class Extent(SignedSemiring):
     [0, 0]. Pulled back from numbers at the outputs, it tells which of them each input leads to.
     """
 
-    units = None
+    units: ClassVar[str | None] = None
 
     def one(self, shape: Shape, dtype: Any) -> Interval:
         return Interval(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

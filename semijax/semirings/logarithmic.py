@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ class LogAbsMaxProduct(Semiring):
     It is to be carried in float64.
     """
 
-    units = "nats"
-    size_of = "the strongest path's |weight|"
+    units: ClassVar[str | None] = "nats"
+    size_of: ClassVar[str | None] = "the strongest path's |weight|"
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
         return jnp.full(shape, -jnp.inf, dtype)

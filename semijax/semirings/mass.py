@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +41,8 @@ class AbsSumProduct(LogSumSemiring):
         138.63
     """
 
-    units = "weight"
-    size_of = MASS
+    units: ClassVar[str | None] = "weight"
+    size_of: ClassVar[str | None] = MASS
     kernel = "mass"
 
     def readout(self, elements: jax.Array) -> jax.Array:
@@ -58,8 +59,8 @@ class PathCount(LogSumSemiring):
     Source: Mohri 2002, the counting semiring, in logarithms.
     """
 
-    units = "nats"
-    size_of = "the number of paths"
+    units: ClassVar[str | None] = "nats"
+    size_of: ClassVar[str | None] = "the number of paths"
     kernel = "count"
 
     def sizes(self, weights: jax.Array) -> jax.Array:

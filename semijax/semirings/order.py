@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,8 @@ class SignedSemiring(Semiring):
     the union, ⊗ the hull of the four products of the ends, 0̄ the empty interval and 1̄ = [1, 1].
     """
 
-    units = "weight"
-    best = "largest"
+    units: ClassVar[str | None] = "weight"
+    best: ClassVar[Literal["size", "largest", "smallest"]] = "largest"
 
     def zero(self, shape: Shape, dtype: Any) -> Interval:
         return Interval(jnp.full(shape, -jnp.inf, dtype), jnp.full(shape, jnp.inf, dtype))
@@ -133,7 +133,7 @@ class MinProduct(SignedSemiring):
     negative path contribute?
     """
 
-    best = "smallest"
+    best: ClassVar[Literal["size", "largest", "smallest"]] = "smallest"
 
     def readout(self, elements: Interval) -> jax.Array:
         return elements.min
@@ -264,7 +264,7 @@ class AbsMaxProduct(Semiring):
     Source: the influence paths of Lu et al. 2021, without enumerating them.
     """
 
-    units = "weight"
+    units: ClassVar[str | None] = "weight"
     zero_weight_is_no_path = True
 
     def zero(self, shape: Shape, dtype: Any) -> jax.Array:
@@ -317,7 +317,7 @@ class TopK(Semiring):
 
     k: int
 
-    units = "weight"
+    units: ClassVar[str | None] = "weight"
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:

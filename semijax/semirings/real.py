@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ class SumProduct(Semiring):
     Source: Bauer 1974; Du et al. 2023, Eq. 1. Equal to ``jax.grad``.
     """
 
-    units = "weight"
+    units: ClassVar[str | None] = "weight"
     additive = True
     zero_weight_is_no_path = True
 

@@ -62,7 +62,6 @@ class Selection:
         return (jnp.stack(planes, -1),) if self.stacked else planes
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def select(selection: Selection, weights: jax.Array, elements: Arrays) -> Arrays:
     """Select among the products ``weights[b, m, k] ⊗ elements[b, k, n]`` of all k.
 
@@ -77,18 +76,22 @@ def select(selection: Selection, weights: jax.Array, elements: Arrays) -> Arrays
     Returns:
         The elements selected, arrays of shape ``[B, M, N]``, or ``[B, M, N, numbers]``.
     """
+    return _select(selection, weights, elements)
 
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _select(selection: Selection, weights: jax.Array, elements: Arrays) -> Arrays:
     def by_xla(weights: jax.Array, *elements: jax.Array) -> Arrays:
         return selection.elements(selection.by_blocks(weights, selection.planes(elements)))
 
     return native.on_cpu(selection.kernel, by_xla, weights, *elements)
 
 
-@select.defjvp
+@_select.defjvp
 def _select_jvp(selection: Selection, primals: Any, tangents: Any) -> tuple[Arrays, Arrays]:
     weights, elements = primals
     d_weights, d_elements = tangents
-    found = select(selection, weights, elements)
+    found = _select(selection, weights, elements)
     planes, d_planes = selection.planes(elements), selection.planes(d_elements)
     present = selection.present(planes)
     products = _products(weights, planes, present, math.nan)  # NaN equals no number

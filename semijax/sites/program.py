@@ -78,19 +78,23 @@ class Program:
             with naming_models(full):
                 return fun(*full, **kwargs)
 
-        self.args, self.caller = args, caller
-        self.argnums = [leaf.argnum for leaf in leaves]
-        self.names = [leaf.name for leaf in leaves]
-        self.runs = Runs.of_arguments(leaves, weighting)
-        self.leaves = list(self.runs.inputs[0])
+        self.args: tuple[Any, ...] = args
+        self.caller: str = caller
+        self.argnums: list[int] = [leaf.argnum for leaf in leaves]
+        self.names: list[str] = [leaf.name for leaf in leaves]
+        self.runs: Runs = Runs.of_arguments(leaves, weighting)
+        self.leaves: list[Any] = list(self.runs.inputs[0])
         try:
-            self.closed, self.out_shapes = stage(of_traced, *self.leaves)
+            staged = stage(of_traced, *self.leaves)
         except jax.errors.JAXTypeError as error:  # the function looks at a number
             error.add_note(f"{caller} traces all floating point arguments; traced=… says which.")
             raise
+        self.closed: Any
+        self.out_shapes: Any
+        self.closed, self.out_shapes = staged
         exchanged = (names for _, names in compat.collectives(self.closed))
-        self.axes = tuple(frozenset[Any]().union(*exchanged))
-        self.survey = Survey(self.closed, self.names)
+        self.axes: tuple[Any, ...] = tuple(frozenset[Any]().union(*exchanged))
+        self.survey: Survey = Survey(self.closed, self.names)
         self._evaluated: dict[Graph, Evaluation] = {}
 
     def graph(

@@ -40,8 +40,8 @@ class Survey:
         graph = build(closed)
         origins = dict.fromkeys(graph.inputs, ARGUMENT)
         places = self._visit(graph, origins, arguments)
-        self.inputs = [places[v] for v in graph.inputs]
-        self.outputs = [places.get(v) for v in graph.outputs]
+        self.inputs: list[Place] = [places[v] for v in graph.inputs]
+        self.outputs: list[Place | None] = [places.get(v) for v in graph.outputs]
         total = collections.Counter(site.base for site in self.sites)
         counts: collections.Counter[str] = collections.Counter()
         for n, site in enumerate(self.sites):

@@ -145,7 +145,9 @@ class Padded:
     """
 
     def __init__(self, run: Callable[..., Any], padding: Padding, tolerance: float):
-        self.run, self.padding, self.tolerance = run, padding, tolerance
+        self.run: Callable[..., Any] = run
+        self.padding: Padding = padding
+        self.tolerance: float = tolerance
         self.known: _Shapes | None = None
 
     def __call__(self, batch: Any, observe: Observe) -> Observed:

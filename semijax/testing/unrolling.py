@@ -67,7 +67,7 @@ class UnrolledGraph:
     def __init__(
         self,
         fun: Callable[..., Any],
-        args: tuple,
+        args: tuple[Any, ...],
         argnums: Any,
         weighting: Weighting = DERIVATIVE,
     ) -> None:
@@ -102,17 +102,22 @@ class UnrolledGraph:
                 )
             else:
                 inputs.append(_constant(value, other))
-        self.source_count = len(self.labels)
+        self.source_count: int = len(self.labels)
 
         closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
         outputs = self._run(closed, inputs)
-        self.outputs = [
+        self.outputs: list[tuple[str, Index, int]] = [
             (keystr(path), index, int(output.nodes[index]))
             for (path, _), output in zip(tree_flatten_with_path(shapes)[0], outputs, strict=True)
             for index in np.ndindex(output.nodes.shape)
             if output.nodes[index] >= 0
         ]
         columns = [np.concatenate(column) for column in zip(*self._bundles, strict=True)]
+        self.tails: np.ndarray
+        self.heads: np.ndarray
+        self.weights: np.ndarray
+        self.equation_of: np.ndarray
+        self.selected: np.ndarray
         self.tails, self.heads, self.weights, self.equation_of, self.selected = columns
 
     def like_arguments(self, values: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,9 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=True)
 
 
-ACTIVATIONS = {
+Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": atomic(gelu),
     "gelu_new": atomic(gelu_tanh),
     "gelu_pytorch_tanh": atomic(gelu_tanh),
@@ -169,11 +172,11 @@ class BertEmbeddings(nnx.Module):
     """The embeddings of words, positions and token types, summed and normalised."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.word_embeddings = _embed(config, config.vocab_size, rngs)
-        self.position_embeddings = _embed(config, config.max_position_embeddings, rngs)
-        self.token_type_embeddings = _embed(config, config.type_vocab_size, rngs)
-        self.LayerNorm = _layer_norm(config, rngs)
-        self.dropout = _dropout(config.hidden_dropout_prob, rngs)
+        self.word_embeddings: nnx.Embed = _embed(config, config.vocab_size, rngs)
+        self.position_embeddings: nnx.Embed = _embed(config, config.max_position_embeddings, rngs)
+        self.token_type_embeddings: nnx.Embed = _embed(config, config.type_vocab_size, rngs)
+        self.LayerNorm: nnx.LayerNorm = _layer_norm(config, rngs)
+        self.dropout: nnx.Dropout = _dropout(config.hidden_dropout_prob, rngs)
         if config.pad_token_id is not None:
             words = self.word_embeddings.embedding
             words[...] = words[...].at[config.pad_token_id].set(0)
@@ -214,12 +217,14 @@ class BertSelfAttention(nnx.Module):
     """Attention of each token to all that are not masked, in several heads."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.heads = config.num_attention_heads
-        self.query, self.key, self.value = (
-            _linear(config, config.hidden_size, config.hidden_size, rngs) for _ in range(3)
-        )
-        self.dropout = _dropout(config.attention_probs_dropout_prob, rngs)
-        self.softmax = jax.nn.softmax  # to be replaced where another graph is wanted
+        self.heads: int = config.num_attention_heads
+        widths = config.hidden_size, config.hidden_size
+        self.query: nnx.Linear = _linear(config, *widths, rngs)
+        self.key: nnx.Linear = _linear(config, *widths, rngs)
+        self.value: nnx.Linear = _linear(config, *widths, rngs)
+        self.dropout: nnx.Dropout = _dropout(config.attention_probs_dropout_prob, rngs)
+        # To be replaced where another graph is wanted.
+        self.softmax: Callable[..., jax.Array] = jax.nn.softmax
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
         """Map ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
@@ -244,9 +249,9 @@ class BertOutput(nnx.Module):
     """The end of a block: what it adds to its input, and the sum normalised."""
 
     def __init__(self, config: BertConfig, inputs: int, *, rngs: nnx.Rngs) -> None:
-        self.dense = _linear(config, inputs, config.hidden_size, rngs)
-        self.LayerNorm = _layer_norm(config, rngs)
-        self.dropout = _dropout(config.hidden_dropout_prob, rngs)
+        self.dense: nnx.Linear = _linear(config, inputs, config.hidden_size, rngs)
+        self.LayerNorm: nnx.LayerNorm = _layer_norm(config, rngs)
+        self.dropout: nnx.Dropout = _dropout(config.hidden_dropout_prob, rngs)
 
     def __call__(self, hidden: jax.Array, x: jax.Array) -> jax.Array:
         """Map ``[..., inputs]`` and the block's input, ``[..., hidden_size]``, to the latter."""
@@ -257,8 +262,8 @@ class BertAttention(nnx.Module):
     """The attention block: attention, a skip connection, a layer norm."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.self = BertSelfAttention(config, rngs=rngs)
-        self.output = BertOutput(config, config.hidden_size, rngs=rngs)
+        self.self: BertSelfAttention = BertSelfAttention(config, rngs=rngs)
+        self.output: BertOutput = BertOutput(config, config.hidden_size, rngs=rngs)
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
         """Map ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
@@ -269,8 +274,8 @@ class BertIntermediate(nnx.Module):
     """The hidden layer of the feed-forward block."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.dense = _linear(config, config.hidden_size, config.intermediate_size, rngs)
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.dense: nnx.Linear = _linear(config, config.hidden_size, config.intermediate_size, rngs)
+        self.activation: Activation = ACTIVATIONS[config.hidden_act]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``[..., hidden_size]`` to ``[..., intermediate_size]``."""
@@ -281,9 +286,9 @@ class BertLayer(nnx.Module):
     """A transformer layer: the attention block, then the feed-forward block."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.attention = BertAttention(config, rngs=rngs)
-        self.intermediate = BertIntermediate(config, rngs=rngs)
-        self.output = BertOutput(config, config.intermediate_size, rngs=rngs)
+        self.attention: BertAttention = BertAttention(config, rngs=rngs)
+        self.intermediate: BertIntermediate = BertIntermediate(config, rngs=rngs)
+        self.output: BertOutput = BertOutput(config, config.intermediate_size, rngs=rngs)
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
         """Map ``[..., length, hidden_size]`` to the same shape; for the mask see `BertEncoder`."""
@@ -295,7 +300,9 @@ class BertEncoder(nnx.Module):
     """The transformer layers."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.layer = nnx.List(BertLayer(config, rngs=rngs) for _ in range(config.num_hidden_layers))
+        self.layer: nnx.List[BertLayer] = nnx.List(
+            BertLayer(config, rngs=rngs) for _ in range(config.num_hidden_layers)
+        )
 
     def __call__(self, x: jax.Array, attention_mask: ArrayLike | None = None) -> jax.Array:
         """Encode embeddings.
@@ -317,7 +324,7 @@ class BertPooler(nnx.Module):
     """The first token's hidden state, through a tanh layer."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.dense = _linear(config, config.hidden_size, config.hidden_size, rngs)
+        self.dense: nnx.Linear = _linear(config, config.hidden_size, config.hidden_size, rngs)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """Map ``[..., length, hidden_size]`` to ``[..., hidden_size]``."""
@@ -351,10 +358,10 @@ class BertModel(nnx.Module):
         self, config: BertConfig, *, add_pooling_layer: bool = True, rngs: nnx.Rngs
     ) -> None:
         self.config = config
-        self.embeddings = BertEmbeddings(config, rngs=rngs)
-        self.encoder = BertEncoder(config, rngs=rngs)
+        self.embeddings: BertEmbeddings = BertEmbeddings(config, rngs=rngs)
+        self.encoder: BertEncoder = BertEncoder(config, rngs=rngs)
         if add_pooling_layer:
-            self.pooler = BertPooler(config, rngs=rngs)
+            self.pooler: BertPooler = BertPooler(config, rngs=rngs)
 
     def __call__(
         self,
@@ -383,9 +390,9 @@ class BertPredictionHeadTransform(nnx.Module):
     """The hidden layer of the masked-LM head."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.dense = _linear(config, config.hidden_size, config.hidden_size, rngs)
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.LayerNorm = _layer_norm(config, rngs)
+        self.dense: nnx.Linear = _linear(config, config.hidden_size, config.hidden_size, rngs)
+        self.activation: Activation = ACTIVATIONS[config.hidden_act]
+        self.LayerNorm: nnx.LayerNorm = _layer_norm(config, rngs)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """Map ``[..., hidden_size]`` to the same shape."""
@@ -396,11 +403,11 @@ class BertLMPredictionHead(nnx.Module):
     """The masked-LM head: a hidden layer, and a decoder that may be the word embeddings."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.transform = BertPredictionHeadTransform(config, rngs=rngs)
-        self.bias = nnx.Param(jnp.zeros(config.vocab_size, config.dtype))
-        self.tied = config.tie_word_embeddings
+        self.transform: BertPredictionHeadTransform = BertPredictionHeadTransform(config, rngs=rngs)
+        self.bias: nnx.Param[jax.Array] = nnx.Param(jnp.zeros(config.vocab_size, config.dtype))
+        self.tied: bool = config.tie_word_embeddings
         if not self.tied:
-            self.decoder = _linear(
+            self.decoder: nnx.Linear = _linear(
                 config, config.hidden_size, config.vocab_size, rngs, use_bias=False
             )
 
@@ -414,7 +421,7 @@ class BertOnlyMLMHead(nnx.Module):
     """The level that Hugging Face's names have around a lone masked-LM head."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
-        self.predictions = BertLMPredictionHead(config, rngs=rngs)
+        self.predictions: BertLMPredictionHead = BertLMPredictionHead(config, rngs=rngs)
 
     def __call__(self, hidden: jax.Array, words: jax.Array) -> jax.Array:
         """Map ``[..., hidden_size]``, with the word embeddings, to ``[..., vocab_size]``."""
@@ -446,8 +453,8 @@ class BertForMaskedLM(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.bert = BertModel(config, add_pooling_layer=False, rngs=rngs)
-        self.cls = BertOnlyMLMHead(config, rngs=rngs)
+        self.bert: BertModel = BertModel(config, add_pooling_layer=False, rngs=rngs)
+        self.cls: BertOnlyMLMHead = BertOnlyMLMHead(config, rngs=rngs)
 
     def predict(self, hidden: jax.Array) -> jax.Array:
         """Map hidden states ``[..., hidden_size]`` to logits ``[..., vocab_size]``."""
@@ -492,10 +499,12 @@ class BertForSequenceClassification(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.bert = BertModel(config, rngs=rngs)
+        self.bert: BertModel = BertModel(config, rngs=rngs)
         rate = config.classifier_dropout
-        self.dropout = _dropout(config.hidden_dropout_prob if rate is None else rate, rngs)
-        self.classifier = _linear(config, config.hidden_size, config.num_labels, rngs)
+        self.dropout: nnx.Dropout = _dropout(
+            config.hidden_dropout_prob if rate is None else rate, rngs
+        )
+        self.classifier: nnx.Linear = _linear(config, config.hidden_size, config.num_labels, rngs)
 
     def classify(self, hidden: jax.Array) -> jax.Array:
         """Map hidden states ``[..., length, hidden_size]`` to logits ``[..., num_labels]``."""

@@ -18,7 +18,7 @@ from semijax.zoo.bert import BertConfig, BertForMaskedLM, BertForSequenceClassif
 
 CONFIG, TENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 
-FIXED = {
+FIXED: dict[str, Any] = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
     "is_decoder": False,

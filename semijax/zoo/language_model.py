@@ -21,8 +21,8 @@ class Gate(nnx.Module):
     def __init__(
         self, width: int, activation: Callable[[jax.Array], jax.Array], *, rngs: nnx.Rngs
     ) -> None:
-        self.input = nnx.Linear(width, width, use_bias=False, rngs=rngs)
-        self.state = nnx.Linear(width, width, rngs=rngs)
+        self.input: nnx.Linear = nnx.Linear(width, width, use_bias=False, rngs=rngs)
+        self.state: nnx.Linear = nnx.Linear(width, width, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: jax.Array, state: jax.Array) -> jax.Array:
@@ -45,10 +45,10 @@ class LSTMCell(nnx.Module):
     """
 
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
-        self.input_gate = Gate(width, jax.nn.sigmoid, rngs=rngs)
-        self.forget_gate = Gate(width, jax.nn.sigmoid, rngs=rngs)
-        self.candidate = Gate(width, jnp.tanh, rngs=rngs)
-        self.output_gate = Gate(width, jax.nn.sigmoid, rngs=rngs)
+        self.input_gate: Gate = Gate(width, jax.nn.sigmoid, rngs=rngs)
+        self.forget_gate: Gate = Gate(width, jax.nn.sigmoid, rngs=rngs)
+        self.candidate: Gate = Gate(width, jnp.tanh, rngs=rngs)
+        self.output_gate: Gate = Gate(width, jax.nn.sigmoid, rngs=rngs)
 
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], x: jax.Array
@@ -99,9 +99,11 @@ class LSTMLanguageModel(nnx.Module):
         sizes = {"vocabulary": vocabulary, "width": width, "layers": layers}
         for name, size in sizes.items():
             checks.check_positive(name, size)
-        self.embedding = nnx.Embed(vocabulary, width, rngs=rngs)
-        self.layers = nnx.List([LSTMCell(width, rngs=rngs) for _ in range(layers)])
-        self.head = nnx.Linear(width, vocabulary, rngs=rngs)
+        self.embedding: nnx.Embed = nnx.Embed(vocabulary, width, rngs=rngs)
+        self.layers: nnx.List[LSTMCell] = nnx.List(
+            [LSTMCell(width, rngs=rngs) for _ in range(layers)]
+        )
+        self.head: nnx.Linear = nnx.Linear(width, vocabulary, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Map tokens, int ``[..., length]``, to logits, float ``[..., length, vocabulary]``."""
