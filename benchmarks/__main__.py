@@ -8,7 +8,8 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from benchmarks import report, table
@@ -27,40 +28,43 @@ def machine() -> dict[str, str | int]:
     return {"processor": processor, "cores": os.cpu_count() or 0, "kernels": kernels, **versions}
 
 
-def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figure]:
-    names = list(table.SEMIRINGS)
-    if only == "paths":
-        yield from table.paths(Workload(12, 32, width=768), repeats)
-        return
-    if only == "stories":
-        yield from table.stories(Workload(12, 32, width=768), repeats)
-        yield from table.graphs(repeats)
-        return
-    if only == "contrast":
-        yield from table.contrast(Workload(6, 16), repeats)
-        yield from table.contrast_paths(Workload(12, 32, width=768), repeats)
-        return
-    if only == "flow":
-        yield from table.flow(Workload(6, 32), repeats)
-        yield from table.study()
-        return
-    if only == "agreement":
-        yield from table.agreement()
-        return
-    if quick:
-        yield from table.cost(Workload(layers=1), names, repeats)
-        yield from table.paths(Workload(layers=1), repeats)
-        yield from table.stories(Workload(layers=1), repeats)
-        yield from table.graphs(repeats)
-        yield from table.contrast(Workload(layers=1), repeats)
-        yield from table.contrast_paths(Workload(layers=1), repeats)
-        yield from table.flow(Workload(layers=1), repeats)
-        yield from table.contractions(repeats)
-        yield from table.against_fixed_shape(repeats)
-        return
+DEEP = Workload(12, 32, width=768)
+
+PARTS: dict[str, Callable[[int], Iterator[table.Figure]]] = {
+    "import": lambda repeats: table.imports(),
+    "cost": lambda repeats: table.cost(Workload(6, 16), list(table.SEMIRINGS), repeats),
+    "paths": lambda repeats: table.paths(DEEP, repeats),
+    "stories": lambda repeats: chain(table.stories(DEEP, repeats), table.graphs(repeats)),
+    "contrast": lambda repeats: chain(
+        table.contrast(Workload(6, 16), repeats), table.contrast_paths(DEEP, repeats)
+    ),
+    "flow": lambda repeats: chain(table.flow(Workload(6, 32), repeats), table.study()),
+    "agreement": lambda repeats: table.agreement(),
+    "contractions": table.contractions,
+}
+"""What can be measured alone, by name; ``results.json`` has all of it."""
+
+
+def quick(repeats: int) -> Iterator[table.Figure]:
+    """Measure one layer, and nothing that needs torch."""
+    yield from PARTS["import"](repeats)
+    yield from table.cost(Workload(layers=1), list(table.SEMIRINGS), repeats)
+    yield from table.paths(Workload(layers=1), repeats)
+    yield from table.stories(Workload(layers=1), repeats)
+    yield from table.graphs(repeats)
+    yield from table.contrast(Workload(layers=1), repeats)
+    yield from table.contrast_paths(Workload(layers=1), repeats)
+    yield from table.flow(Workload(layers=1), repeats)
+    yield from table.contractions(repeats)
+    yield from table.against_fixed_shape(repeats)
+
+
+def everything(repeats: int) -> Iterator[table.Figure]:
+    """Measure all parts, the costs for more workloads than the part has."""
+    yield from PARTS["import"](repeats)
     for batch in (1, 8):
         for tokens in (16, 64, 128):
-            yield from table.cost(Workload(6, tokens, batch), names, repeats)
+            yield from table.cost(Workload(6, tokens, batch), list(table.SEMIRINGS), repeats)
     for name in ("AbsMaxProduct", "MaxProduct", "Entropy"):
         layers = [Workload(n) for n in (2, 4, 8, 16, 32)]
         yield from table.growth(name, layers, repeats)
@@ -68,15 +72,8 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
         yield from table.growth(name, tokens, repeats)
     yield from table.penalty(Workload(2, 64))
     yield from table.penalty(Workload(6, 64))
-    yield from table.paths(Workload(12, 32, width=768), repeats)
-    yield from table.stories(Workload(12, 32, width=768), repeats)
-    yield from table.graphs(repeats)
-    yield from table.contrast(Workload(6, 16), repeats)
-    yield from table.contrast_paths(Workload(12, 32, width=768), repeats)
-    yield from table.flow(Workload(6, 32), repeats)
-    yield from table.study()
-    yield from table.agreement()
-    yield from table.contractions(repeats)
+    for part in ("paths", "stories", "contrast", "flow", "agreement", "contractions"):
+        yield from PARTS[part](repeats)
     yield from table.against_fixed_shape(repeats)
     yield from table.against_torch(repeats)
 
@@ -84,11 +81,7 @@ def figures(quick: bool, only: str | None, repeats: int) -> Iterator[table.Figur
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one layer, and no torch")
-    parser.add_argument(
-        "--only",
-        choices=("paths", "stories", "flow", "agreement", "contrast"),
-        help="one part alone",
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--repeats", type=int, default=11, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
     parser.add_argument("--readme", type=Path, help="the file whose table to replace")
@@ -96,7 +89,12 @@ def main() -> None:
     found = machine()
     print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
     measured: list[table.Figure] = []
-    for figure in figures(options.quick, options.only, options.repeats):
+    if options.only:
+        parts = [PARTS[part] for part in options.only]
+        figures = chain.from_iterable(part(options.repeats) for part in parts)
+    else:
+        figures = (quick if options.quick else everything)(options.repeats)
+    for figure in figures:
         print(figure, flush=True)
         measured.append(figure)
         rows = [dataclasses.asdict(each) for each in measured]

@@ -6,6 +6,8 @@ import ctypes
 import dataclasses
 import math
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -315,6 +317,31 @@ def agreement() -> Iterator[Figure]:
     ratio = seconds / agreement.REFERENCE_SECONDS
     yield Figure("agreement pipeline, seconds", "a sentence of 16 tokens", seconds)
     yield Figure("agreement pipeline / the paper's code", "a sentence of 16 tokens", ratio, 0.001)
+
+
+IMPORT_REPEATS = 15
+"""The number of processes that import each package."""
+
+
+def imports() -> Iterator[Figure]:
+    """Time ``import semijax`` over ``import jax``, each in a new process: its processor time."""
+    # Compiled once, as an installation does, whatever the caller's environment says.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+    def seconds(package: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", f"import {package}"], env=environment, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    taken: dict[str, list[float]] = {"jax": [], "semijax": []}
+    for turn in range(IMPORT_REPEATS + 1):
+        for package, times in taken.items():
+            found = seconds(package)
+            if turn:  # the first fills the file cache
+                times.append(found)
+    ratio = statistics.median(taken["semijax"]) / statistics.median(taken["jax"])
+    yield Figure("import semijax / import jax", "processor time", ratio, 1.3)
 
 
 def path_memory(workload: Workload) -> float:
