@@ -7,6 +7,8 @@ WORKERS ?= 2
 VENV := .venv
 NEWEST := .venv-newest
 SANITIZED := .venv-sanitized
+PARTS := import cost contractions
+SCHEMA = $(VENV)/bin/check-jsonschema --builtin-schema vendor.
 KERNELS := CMakeLists.txt $(wildcard semijax/native/*.cc semijax/native/*.h)
 
 # The newest JAX needs Python 3.12. The first of these that runs (a pyenv shim may exist and not run).
@@ -56,6 +58,10 @@ test-sanitized: $(SANITIZED)/installed  ## run the native kernels' tests under s
 bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the README's table
 	$(VENV)/bin/python -m benchmarks --readme README.md
 
+bench-compare: $(VENV)/bench.installed  ## measure a part again; fail where a ratio is twice the stored one
+	$(VENV)/bin/python -m benchmarks --only $(PARTS) --output build/measured.json
+	$(VENV)/bin/python -m benchmarks.compare benchmarks/results.json build/measured.json
+
 notebooks: $(VENV)/notebooks.installed  ## run the notebooks in full and store them with their pictures
 	$(VENV)/bin/python notebooks/build.py
 
@@ -78,12 +84,30 @@ $(PAGE)/node_modules/.installed: $(PAGE)/package.json $(PAGE)/package-lock.json 
 	cd $(PAGE) && PATH="$(dir $(NODE)):$$PATH" $(NPM) ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-lint: $(VENV)/lint.installed  ## check style and formatting
+lint: $(VENV)/lint.installed  ## check style and formatting, the workflows, the citation
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	$(SCHEMA)citation-file-format CITATION.cff
+	$(SCHEMA)github-workflows .github/workflows/*.yml
+	$(SCHEMA)github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA)dependabot .github/dependabot.yml
+	$(VENV)/bin/zizmor --offline --quiet --config .github/zizmor.yml .github/workflows
 
-types: $(VENV)/test.installed $(VENV)/lint.installed  ## check the types
+# The second looks semijax up as an installed package, by the environment's python. What JAX leaves
+# unknown is not counted.
+types: $(VENV)/test.installed $(VENV)/lint.installed  ## check the types, and that every name has one
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes semijax --ignoreexternal
+
+sdist: $(VENV)/release.installed  ## build the source distribution into dist/ and check it
+	$(VENV)/bin/python -m build --sdist
+	$(VENV)/bin/twine check --strict dist/*.tar.gz
+
+# From the source distribution, as pip would. The published wheels are cibuildwheel's.
+wheel: sdist  ## build a wheel for this machine into dist/ and check it
+	$(VENV)/bin/python -m build --wheel
+	$(VENV)/bin/twine check --strict dist/*.whl
+	$(VENV)/bin/check-wheel-contents dist/*.whl
 
 clean:  ## delete the environments, the caches and what the demo wrote
 	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis
@@ -113,6 +137,6 @@ $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-newest-native test-sanitized test-explorer explorer bench readme lint types clean
+.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-newest-native test-sanitized test-explorer explorer bench bench-compare readme lint types sdist wheel clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed
