@@ -99,6 +99,14 @@ class Derivative(Averaged):
     """The local derivative at the point, as in the gradient. The default.
 
     Source: Du et al. 2023, Eq. 1.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.square(x)
+        >>> for weighting in (sj.Derivative(), sj.Contrast(1.0)):
+        ...     print(sj.semiring_grad(f, sj.SumProduct(), weighting=weighting)(3.0))
+        6.0
+        8.0
     """
 
     def line(self, equation: Equation, *runs: Sequence[Any]) -> Line:

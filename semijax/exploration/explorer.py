@@ -36,6 +36,18 @@ class Explorer:
         tokens: how many tokens there are; 0 if no axis is known to count them.
         stories: the best path of each of the best stories. A story is a sequence of nodes, each
             one module at one token.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> def model(x):
+        ...     for n in range(2):
+        ...         with jax.named_scope(f"layer_{n}"):
+        ...             x = x + jnp.tanh(x)
+        ...     return x.sum()
+        >>> found = sj.explorer(model, axes={"[0]": ("token", None)})(jnp.ones((3, 2)))
+        >>> found.tokens, len(found.stories)
+        (3, 3)
+        >>> found.save("page.html", tokens=["a", "b", "c"])  # doctest: +SKIP
     """
 
     title: str

@@ -51,6 +51,15 @@ class SiteValues(Result):
         granularity: ``"element"`` or ``"op"``.
         weighting: the name of what the edges weigh.
         columns: what the last axis of each counts, as far as it is known: a token or a head.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sin(x) @ jnp.array([1.0, 2.0])
+        >>> flow = sj.site_flow(f, sj.AbsSumProduct(), "sin")(jnp.zeros(2))
+        >>> print(flow["sin"], flow.semiring)
+        [1. 2.] AbsSumProduct()
+        >>> [f"{share:.2f}" for share in flow.share()["sin"]]
+        ['0.33', '0.67']
     """
 
     elements: Mapping[str, Elements]

@@ -63,6 +63,17 @@ class BranchFlow(Result):
         granularity: ``"element"`` or ``"op"``.
         reduce: how hidden units were combined, ``"oplus"`` or ``"sum"``.
         weighting: the name of what the edges weigh.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> def f(x):
+        ...     x = sj.tap(2 * x, "x")
+        ...     return jnp.sum(x + 3 * jnp.sin(x))
+        >>> flow = sj.branch_flow(f, sj.AbsSumProduct(), "x")(jnp.zeros((1, 4)))  # 1 token
+        >>> print(flow["x"]["add"], flow["x"]["sin"])
+        [4.] [12.]
+        >>> print(flow.share()["x"]["add"], flow.winner()["x"])
+        [0.25] ['sin']
     """
 
     elements: Mapping[str, Mapping[str, Elements]]

@@ -40,13 +40,23 @@ class ComponentFlow(Result):
     Attributes:
         elements: the semiring's elements, by component.
         total_elements: those of all complete paths.
-        edges: the expected number of edges in each component per path, float; the probability of a
-            path is |weight| / Z. Together they are the mean length of a path. NaN where the mass Z
-            is infinite or not a number.
+        edges: the expected number of edges in each component per path, float; a path has the
+            probability ``|weight| / Z``. Together they are the mean length of a path. NaN where
+            the mass Z is infinite or not a number.
         names: the components, in the order of evaluation.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``; of ``edges`` always ``"element"``.
         weighting: the name of what the edges weigh.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> def f(x):
+        ...     with jax.named_scope("wave"):
+        ...         y = jnp.sin(x)
+        ...     return y + 3 * x
+        >>> flow = sj.component_flow(f, sj.AbsSumProduct())(0.0)
+        >>> print(flow["wave"], flow.share()["wave"])
+        1.0 0.25
     """
 
     elements: Mapping[str, Elements]

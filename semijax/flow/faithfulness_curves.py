@@ -37,6 +37,14 @@ class Faithfulness(tables.Printed):
             ``"insertion"``.
         components: how many components there are.
         value: what they are replaced with.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: sj.tap(x, "x") @ jnp.array([3.0, 1.0])
+        >>> flow = sj.site_flow(f, sj.AbsSumProduct(), "x")(jnp.ones(2))
+        >>> curves = sj.faithfulness(f, flow.share(), steps=2)(jnp.ones(2))
+        >>> print(curves.fraction, curves.deletion["ranking"])
+        [0.  0.5 1. ] [4. 1. 0.]
     """
 
     fraction: np.ndarray

@@ -25,6 +25,15 @@ class RandomizationTest(tables.Printed):
             NaN where one of the two has only equal numbers.
         absolute: the same, of absolute values.
         size: how many numbers were compared.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> loss = lambda p, x: jnp.tanh(x @ p["w"]).sum()
+        >>> params = {"w": jax.random.normal(jax.random.key(0), (20, 5))}
+        >>> edges_only = lambda p, x: jnp.abs(jnp.diff(x, append=0.0))  # looks at no parameter
+        >>> test = sj.randomization_test(edges_only, params, "w")(jnp.sin(jnp.arange(20.0)))
+        >>> test.shuffled, round(test.correlation[0], 3)
+        (('w',), 1.0)
     """
 
     shuffled: tuple[str, ...]

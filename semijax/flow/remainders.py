@@ -101,6 +101,15 @@ class Residuals(tables.Printed, Sequence[Residual]):
         rows: those that leave anything at all, if only by rounding.
         whole: the difference of the two outputs, or for ``Relevance`` the output.
         contributed: the part of it that all paths contribute together.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.round(x) + 2 * x
+        >>> left = sj.residuals(f, (1.8,), (0.0,))
+        >>> print(f"{left.whole:.1f} {left.contributed:.1f}")
+        5.6 3.6
+        >>> [row.primitive for row in left.rows]
+        ['round']
     """
 
     rows: tuple[Residual, ...]

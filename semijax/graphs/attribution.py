@@ -37,6 +37,18 @@ class AttributionGraph:
         other: what else the file has, such as ``qParams``.
 
     Source: Ameisen et al. 2025; the format of ``safety-research/circuit-tracer``, schema 1.
+
+    Example:
+        >>> import json, semijax as sj
+        >>> kinds = [("word", "embedding"), ("feature", "transcoder"), ("logit", "logit")]
+        >>> nodes = [{"node_id": name, "feature_type": kind} for name, kind in kinds]
+        >>> nodes[-1]["token_prob"] = 0.5
+        >>> ends = [("word", "feature", 2.0), ("feature", "logit", 3.0), ("word", "logit", -1.0)]
+        >>> links = [{"source": s, "target": t, "weight": w} for s, t, w in ends]
+        >>> text = json.dumps({"metadata": {"slug": "tiny"}, "nodes": nodes, "links": links})
+        >>> graph = sj.graphs.AttributionGraph.from_json(text)
+        >>> {name: round(influence, 3) for name, influence in graph.influence().items()}
+        {'word': 0.5, 'feature': 0.375, 'logit': 0.0}
     """
 
     graph: WeightedGraph
@@ -92,7 +104,7 @@ class AttributionGraph:
 
     @property
     def normalized(self) -> WeightedGraph:
-        """The graph with each edge's share of all |weights| of edges to its target."""
+        """The graph with each edge's share of the absolute weights of all edges to its target."""
         sizes = np.abs(self.graph.weights)
         sums = np.bincount(self.graph.targets, sizes, len(self.graph.nodes))
         shares = sizes / np.maximum(sums, TINY)[self.graph.targets]

@@ -26,6 +26,13 @@ class AlongAxis(LocalJacobian):
         out_shape: the output's shape: the same but for the size of the axis.
         axis: counted from the first.
         present: mask of the edges that are there, of the shape of the weights. The others weigh 0.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> weights = jnp.array([[1.0, 0.0], [1.0, 2.0], [0.0, 3.0]])  # [k, j]
+        >>> jacobian = sj.jacobians.AlongAxis(weights, (2,), (3,), 0, weights != 0)
+        >>> print(jacobian.pull(sj.SumProduct(), jnp.ones(3)))
+        [2. 5.]
     """
 
     weights: jax.Array

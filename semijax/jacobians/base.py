@@ -44,7 +44,18 @@ def arrays(*names: str) -> Callable[[_Kind], _Kind]:
 
 
 class LocalJacobian(abc.ABC):
-    """The edges from the elements of one input of an equation to the elements of one output."""
+    """The edges from the elements of one input of an equation to the elements of one output.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> jacobian = sj.jacobians.Diagonal(jnp.array([2.0, 5.0]), (2,), (2,))
+        >>> print(jacobian.pull(sj.SumProduct(), jnp.array([1.0, 10.0])))
+        [ 2. 50.]
+        >>> weights, present = jacobian.dense()
+        >>> print(weights)
+        [[2. 0.]
+         [0. 5.]]
+    """
 
     in_shape: Shape
     out_shape: Shape
@@ -116,7 +127,17 @@ outputs, None for 0̄.
 
 
 class EquationJacobian(abc.ABC):
-    """All edges of one equation. ``None`` stands for 0̄ of any shape."""
+    """All edges of one equation. ``None`` stands for 0̄ of any shape.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> from semijax.trace.graph import trace
+        >>> x = jnp.array(3.0)
+        >>> graph, _ = trace(lambda x: x * x, x)
+        >>> edges = sj.jacobians.equation_jacobian(graph.equations[0], x, x)
+        >>> {i: float(x) for i, x in edges.pull(sj.SumProduct(), [1.0]).items()}  # x twice
+        {0: 3.0, 1: 3.0}
+    """
 
     @abc.abstractmethod
     def pull(
@@ -165,7 +186,15 @@ class EquationJacobian(abc.ABC):
 @arrays("entries")
 @dataclasses.dataclass(frozen=True)
 class Table(EquationJacobian):
-    """The local Jacobians of an equation, by (position of the input, position of the output)."""
+    """The local Jacobians of an equation, by (position of the input, position of the output).
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> double = sj.jacobians.Diagonal(jnp.full(2, 2.0), (2,), (2,))
+        >>> table = sj.jacobians.Table({(0, 0): double})  # of the first input and the first output
+        >>> print(table.pull(sj.SumProduct(), [jnp.ones(2)])[0])
+        [2. 2.]
+    """
 
     entries: Mapping[tuple[int, int], LocalJacobian]
 

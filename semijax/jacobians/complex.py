@@ -40,7 +40,15 @@ from semijax.trace.primitives import primitives
 @arrays("inner")
 @dataclasses.dataclass(frozen=True)
 class BothParts(LocalJacobian):
-    """The same edges for the real and the imaginary part, which form a last axis of size 2."""
+    """The same edges for the real and the imaginary part, which form a last axis of size 2.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> double = sj.jacobians.Diagonal(jnp.full(3, 2.0), (3,), (3,))
+        >>> both = sj.jacobians.BothParts(double)
+        >>> both.in_shape, both.pull(sj.SumProduct(), jnp.ones((3, 2))).shape
+        ((3, 2), (3, 2))
+    """
 
     inner: LocalJacobian
 
@@ -87,6 +95,14 @@ class PartByPart(LocalJacobian):
         pairs: by part of the input and part of the output, 0 for the real and 1 for the imaginary
             one; a real array has only part 0.
         in_parts, out_parts: the parts' axis of each side: ``(2,)`` if it is complex, ``()`` if not.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> same = sj.jacobians.Diagonal(None, (), ())
+        >>> negated = sj.jacobians.Diagonal(jnp.array(-1.0), (), ())
+        >>> conjugate = sj.jacobians.PartByPart({(0, 0): same, (1, 1): negated}, (2,), (2,))
+        >>> print(conjugate.pull(sj.SumProduct(), jnp.array([1.0, 1.0])))
+        [ 1. -1.]
     """
 
     pairs: Mapping[tuple[int, int], LocalJacobian]

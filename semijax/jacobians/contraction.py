@@ -33,6 +33,14 @@ class Contraction(LocalJacobian):
             contracted axes of the two pair off in order.
         out_free: the axes of the output that are the input's and the weights' free axes; its first
             axes are the batch axes.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> w = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # o[g] = Σ_c i[c] w[c, g]
+        >>> dims = {"in_dims": ((), (0,), ()), "weight_dims": ((), (0,), (1,))}
+        >>> jacobian = sj.jacobians.Contraction(w, (2,), (3,), out_free=((), (0,)), **dims)
+        >>> print(jacobian.pull(sj.AbsMaxProduct(), jnp.ones(3)))
+        [3. 6.]
     """
 
     weights: jax.Array

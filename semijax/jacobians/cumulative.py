@@ -27,7 +27,14 @@ from semijax.trace.graph import Equation
 @arrays()
 @dataclasses.dataclass(frozen=True)
 class CumulativeSum(LocalJacobian):
-    """Edges ∂o/∂i = 1 for i ≤ o along an axis (i ≥ o where it runs in reverse)."""
+    """Edges ∂o/∂i = 1 for i ≤ o along an axis (i ≥ o where it runs in reverse).
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> jacobian = sj.jacobians.CumulativeSum((3,), axis=0, reverse=False)
+        >>> print(jacobian.pull(sj.SumProduct(), jnp.ones(3)))
+        [3. 2. 1.]
+    """
 
     in_shape: Shape
     axis: int

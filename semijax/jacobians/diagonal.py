@@ -30,6 +30,12 @@ class Diagonal(LocalJacobian):
         selected: mask of shape ``out_shape``, False where the weight is 0 because something else
             was selected: whatever arrives there, even infinite or NaN, becomes 0. By default a
             weight of 0 multiplies like any other.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> jacobian = sj.jacobians.Diagonal(jnp.array([2.0, 5.0]), in_shape=(), out_shape=(2,))
+        >>> print(jacobian.pull(sj.AbsMaxProduct(), jnp.ones(2)))
+        5.0
     """
 
     weights: jax.Array | None
@@ -115,6 +121,12 @@ class Reduction(LocalJacobian):
         out_shape: the output's shape.
         axes: the axes of the input that the output does not have.
         selected: mask of shape ``in_shape``, as for ``Diagonal``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> total = sj.jacobians.Reduction(None, in_shape=(2, 3), out_shape=(2,), axes=(1,))
+        >>> print(total.push(sj.SumProduct(), jnp.ones((2, 3))))
+        [3. 3.]
     """
 
     weights: jax.Array | None
@@ -146,7 +158,15 @@ class Reduction(LocalJacobian):
 @arrays("inner")
 @dataclasses.dataclass(frozen=True)
 class Transposed(LocalJacobian):
-    """The same edges the other way round: ⊗ is commutative, so pull and push swap places."""
+    """The same edges the other way round: ⊗ is commutative, so pull and push swap places.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> total = sj.jacobians.Reduction(None, in_shape=(2, 3), out_shape=(2,), axes=(1,))
+        >>> copies = sj.jacobians.Transposed(total)
+        >>> copies.in_shape, copies.out_shape
+        ((2,), (2, 3))
+    """
 
     inner: LocalJacobian
 

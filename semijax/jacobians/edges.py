@@ -24,6 +24,14 @@ class Edges(NamedTuple):
         owner: integers: which of those nodes each edge is at.
         other: integers: the node at its other end, a position in the flattened array.
         weight: float64.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np, semijax as sj
+        >>> weights = jnp.array([2.0, 5.0])
+        >>> total = sj.jacobians.Reduction(weights, in_shape=(2,), out_shape=(), axes=(0,))
+        >>> edges = total.entering(np.array([0]))
+        >>> print(edges.owner, edges.other, edges.weight)
+        [0 0] [0 1] [2. 5.]
     """
 
     owner: np.ndarray

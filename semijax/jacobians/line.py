@@ -32,6 +32,15 @@ class Line:
         values: at the point, one for each input.
         others: at the reference, by the position of the inputs that may differ there.
         points: the number used for an integral without a closed form.
+
+    Example:
+        >>> import semijax as sj
+        >>> from semijax.trace.graph import trace
+        >>> graph, _ = trace(lambda x: x**2, 3.0)
+        >>> line = sj.jacobians.Line([3.0], {0: 1.0}, points=4)
+        >>> table = sj.jacobians.averaged_jacobian(graph.equations[0], line)
+        >>> print(table.pull(sj.SumProduct(), [1.0])[0])  # (9 − 1) / (3 − 1)
+        4.0
     """
 
     values: Sequence[Any]

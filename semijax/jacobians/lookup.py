@@ -44,6 +44,15 @@ def equation_jacobian(equation: Equation, *values: Any) -> EquationJacobian:
     Raises:
         NotImplementedError: where JAX has no derivative either.
         ValueError: where the only way is a dense Jacobian, and that is over its budget.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> from semijax.trace.graph import trace
+        >>> x = jnp.array([0.0, 3.0])
+        >>> graph, _ = trace(jnp.exp, x)
+        >>> table = sj.jacobians.equation_jacobian(graph.equations[0], x)
+        >>> print(table.kind, table.pull(sj.SumProduct(), [jnp.ones(2)])[0].round(2))
+        Diagonal [ 1.   20.09]
     """
     assert equation.region is None
     if rule := user_rule(equation.primitive):
@@ -71,6 +80,15 @@ def averaged_jacobian(equation: Equation, line: Line) -> EquationJacobian:
     Raises:
         NotImplementedError: where JAX has no derivative.
         ValueError: where the only way is a dense Jacobian, and that is over its budget.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> from semijax.trace.graph import trace
+        >>> graph, _ = trace(jnp.abs, 3.0)
+        >>> line = sj.jacobians.Line([3.0], {0: -1.0}, points=4)
+        >>> table = sj.jacobians.averaged_jacobian(graph.equations[0], line)
+        >>> print(table.pull(sj.SumProduct(), [1.0])[0])  # (3 − 1) / (3 + 1)
+        0.5
     """
     nothing_moves = line.moving and not any(jnp.size(line.values[n]) for n in line.moving)
     if not line.others or nothing_moves:

@@ -33,6 +33,12 @@ class Movement(LocalJacobian):
         out_shape: the output's shape.
         weights: ∂o/∂i = w[o], an array of shape ``out_shape``; 1 by default.
         selected: mask of shape ``out_shape``, as for ``Diagonal``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> twice = sj.jacobians.Movement(jnp.array([0, 2, 2]), in_shape=(3,), out_shape=(3,))
+        >>> print(twice.pull(sj.SumProduct(), jnp.ones(3)))
+        [1. 0. 2.]
     """
 
     source: jax.Array
@@ -80,7 +86,14 @@ class Movement(LocalJacobian):
 @arrays()
 @dataclasses.dataclass(frozen=True)
 class Permutation(LocalJacobian):
-    """A bijection: the input reversed along ``flipped``, transposed by ``axes``, reshaped."""
+    """A bijection: the input reversed along ``flipped``, transposed by ``axes``, reshaped.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> reverse = sj.jacobians.Permutation((3,), (3,), flipped=(0,))
+        >>> print(reverse.pull(sj.SumProduct(), jnp.array([1.0, 2.0, 3.0])))
+        [3. 2. 1.]
+    """
 
     in_shape: Shape
     out_shape: Shape
@@ -128,6 +141,12 @@ class Padding(LocalJacobian):
 
     Attributes:
         padding: (low, high, interior) for every axis of the output, as for ``jax.lax.pad``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> jacobian = sj.jacobians.Padding((2,), (5,), padding=((1, 2, 0),))
+        >>> print(jacobian.push(sj.SumProduct(), jnp.array([5.0, 7.0])))
+        [0. 5. 7. 0. 0.]
     """
 
     in_shape: Shape
@@ -168,7 +187,14 @@ class Padding(LocalJacobian):
 @arrays("starts")
 @dataclasses.dataclass(frozen=True)
 class DynamicSlice(LocalJacobian):
-    """A box of the input, at indices that are known only when the program runs."""
+    """A box of the input, at indices that are known only when the program runs.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> jacobian = sj.jacobians.DynamicSlice(starts=(1,), in_shape=(4,), out_shape=(2,))
+        >>> print(jacobian.pull(sj.SumProduct(), jnp.array([5.0, 7.0])))
+        [0. 5. 7. 0.]
+    """
 
     starts: tuple[Any, ...]
     in_shape: Shape

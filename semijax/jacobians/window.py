@@ -184,6 +184,15 @@ class Pooling(LocalJacobian):
             from: that edge weighs 1, the others in the window 0. None where all weigh 1.
         weights: array of shape ``[taps, *out_shape]`` of what they weigh otherwise; an edge of
             weight 0 is not selected.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> pooled = lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (2,), "valid")
+        >>> f = lambda x: pooled(x).sum()
+        >>> [row.kind for row in sj.explain(f)(jnp.ones(4)) if row.primitive == "reduce_window_max"]
+        ['Window']
+        >>> print(sj.semiring_grad(f, sj.SumProduct())(jnp.array([1.0, 3.0, 2.0, 0.0])))
+        [0. 1. 1. 0.]
     """
 
     geometry: Geometry
@@ -247,14 +256,25 @@ class Pooling(LocalJacobian):
 @arrays("weights")
 @dataclasses.dataclass(frozen=True)
 class Convolution(LocalJacobian):
-    """A contraction per tap: o[g, o, n, y] = Σ_{c, k} lhs[g, c, n, y·s + k·d] rhs[g, o, c, k].
+    """A contraction per tap of the window.
+
+    ``o[g, o, n, y] = Σ_{c, k} lhs[g, c, n, y·s + k·d] rhs[g, o, c, k]``
 
     Attributes:
         weights: the other operand: rhs for the edges from lhs, lhs for those from rhs; of the
             shape that ``axes`` refers to.
         from_lhs: which of the two operands the edges start from.
         geometry: the window, over the spatial axes.
-        layouts: of lhs, rhs and out: how each becomes [groups, channels, …, *spatial].
+        layouts: of lhs, rhs and out: how each becomes ``[groups, channels, …, *spatial]``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> blur = jnp.array([1.0, 2.0, 1.0])
+        >>> f = lambda x: jnp.convolve(x, blur, mode="valid").sum()
+        >>> "Convolution" in [row.kind for row in sj.explain(f)(jnp.ones(5))]
+        True
+        >>> print(sj.semiring_grad(f, sj.AbsMaxProduct())(jnp.ones(5)))
+        [1. 2. 2. 2. 1.]
     """
 
     weights: jax.Array

@@ -42,8 +42,8 @@ def component_counts(
             glob over arguments, as in ``{"kernels": "*kernel*"}``, or a function from a ``Node`` to
             a name. Paths of each group are counted separately, with their own mean; by default all
             are one group.
-        weighted: whether an example's paths count in proportion to their |weight|, or
-            |contribution| if they carry something, or all the same.
+        weighted: whether an example's paths count in proportion to their ``|weight|``, or
+            ``|contribution|`` if they carry something, or all the same.
 
     Returns:
         A ``pandas.DataFrame``, or without pandas a list of dicts, with a row for each pair of a

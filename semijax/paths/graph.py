@@ -39,6 +39,12 @@ class GraphNode:
     Attributes:
         name: what it is called.
         fields: what else is known about it: for an element, what a ``Node`` of a path knows.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> graph = sj.gradient_graph(lambda x: jnp.exp(x) + 3 * x)(0.0)
+        >>> [node.name for node in graph.nodes]
+        ['[0]', 'exp', 'mul', 'add']
     """
 
     name: str
@@ -56,6 +62,16 @@ class GraphEdge:
             which grows exponentially with depth, says nothing: only its share is written.
         share: between modules, the mass that crosses over that of all paths: how often a path
             crosses here, on average.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> graph = sj.gradient_graph(lambda x: jnp.exp(x) + 3 * x)(0.0)
+        >>> for edge in graph.edges:
+        ...     print(graph.nodes[edge.tail].name, "→", graph.nodes[edge.head].name, edge.weight)
+        [0] → exp 1.0
+        [0] → mul 3.0
+        exp → add 1.0
+        mul → add 1.0
     """
 
     tail: int
@@ -73,6 +89,13 @@ class GradientGraph:
         title: what it shows.
         nodes: in the order in which they were computed.
         edges: in the order of their heads; between two nodes there may be several.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> graph = sj.gradient_graph(lambda x: jnp.exp(x) + 3 * x)(0.0)
+        >>> graph.title, len(graph.nodes), len(graph.edges)
+        ('<lambda>: local derivatives', 4, 4)
+        >>> graph.save("graph.html")  # doctest: +SKIP
     """
 
     title: str

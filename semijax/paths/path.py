@@ -42,6 +42,13 @@ class Variable:
         axes: what its axes are known to be, such as ``"token"`` and ``"head"``, see ``top_paths``;
             None for one of which nothing is known.
         loops: the same of the loops that it was made in: what their iterations count.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> (path,) = sj.top_paths(lambda x: jnp.sum(x**2))(jnp.array([1.0, -4.0]))
+        >>> array = path.nodes[1].array
+        >>> array.primitive, array.shape, array.dtype
+        ('integer_pow', (2,), 'float32')
     """
 
     name: str
@@ -67,6 +74,13 @@ class Node:
         index: the element's index in the array; of a complex number, the last index is 0 for its
             real and 1 for its imaginary part.
         value: its value.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> (path,) = sj.top_paths(lambda x: jnp.sum(x**2))(jnp.array([1.0, -4.0]))
+        >>> node = path.nodes[1]
+        >>> node.primitive, node.index, node.value
+        ('integer_pow', (1,), 16.0)
     """
 
     array: Variable
@@ -143,6 +157,12 @@ class Edge:
         start: where in its input it starts: the index of the node it leaves, but for a loop, which
             reads an array row by row, and writes one.
         around: of a residual connection the modules that it leads around; otherwise none.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> (path,) = sj.top_paths(lambda x: jnp.sum(x**2))(jnp.array([1.0, -4.0]))
+        >>> [edge.weight for edge in path.edges]
+        [-8.0, 1.0]
     """
 
     weight: float
@@ -161,6 +181,17 @@ class Stage:
         scope: the module; ``""`` outside all.
         nodes: the nodes.
         edges: those that lead to them.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> def model(x):
+        ...     with jax.named_scope("up"):
+        ...         x = jnp.tanh(3 * x)
+        ...     with jax.named_scope("down"):
+        ...         return jnp.sum(2 * x)
+        >>> (path,) = sj.top_paths(model)(jnp.zeros(2))
+        >>> [(stage.scope, len(stage.nodes)) for stage in path.collapse()]
+        [('', 1), ('up', 2), ('down', 2)]
     """
 
     scope: str
@@ -191,7 +222,19 @@ class Stage:
 
 
 class Story(tuple[Stage, ...]):
-    """A path as a person tells it: the stages it went through, in order. An immutable sequence."""
+    """A path as a person tells it: the stages it went through, in order. An immutable sequence.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, semijax as sj
+        >>> def model(x):
+        ...     with jax.named_scope("up"):
+        ...         x = x + jnp.tanh(3 * x)
+        ...     with jax.named_scope("down"):
+        ...         return jnp.sum(2 * x)
+        >>> (path,) = sj.top_paths(model)(jnp.zeros(2))
+        >>> print(path.collapse())
+        [0][0] → up[0] → down
+    """
 
     __slots__ = ()
 
@@ -216,6 +259,15 @@ class Path:
         weighting: what its edges weigh; None if it was read from JSON, or pickled.
         story: the labels of the story it tells, if it is the best to tell it, see ``top_paths``.
         together: the statistic of all paths that tell this story.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> (path,) = sj.top_paths(f)(0.0, 3.0)
+        >>> print(path)
+        Path(weight=3, 3 edges: [0] → sub → mul → add)
+        >>> path.weight, len(path.edges), path.verify()
+        (3.0, 3, 0.0)
     """
 
     nodes: tuple[Node, ...]
@@ -242,7 +294,7 @@ class Path:
 
     @property
     def log_abs_contribution(self) -> float:
-        """The logarithm of |contribution|, in nats; −∞ for a contribution of 0."""
+        """The logarithm of ``|contribution|``, in nats; −∞ for a contribution of 0."""
         if self.carried is None:
             return self.log_abs_weight
         return self.log_abs_weight + math.log(abs(self.carried)) if self.carried else -math.inf
@@ -277,7 +329,7 @@ class Path:
 
     @property
     def log_abs_weight(self) -> float:
-        """The logarithm of |weight|, in nats; −∞ for a weight of 0."""
+        """The logarithm of ``|weight|``, in nats; −∞ for a weight of 0."""
         if self.sign == 0:
             return -math.inf
         return math.fsum(math.log(abs(edge.weight)) for edge in self.edges)
@@ -307,7 +359,7 @@ class Path:
             **kwargs: its keyword arguments.
 
         Returns:
-            |weight − product| / |weight|; 0 where both are 0.
+            ``|weight − product| / |weight|``; 0 where both are 0.
 
         Raises:
             ValueError: if no function is known, or it has no such path.
@@ -521,6 +573,15 @@ class Paths(list[Path]):
 
     Attributes:
         explanation: what was looked for.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> paths = sj.top_paths(f, k=2)(0.0, 3.0)
+        >>> [path.weight for path in paths]
+        [3.0, 1.0]
+        >>> print(sj.top_paths(lambda x: jnp.zeros(()))(1.0))
+        []  # no path leads from the arguments to the output
     """
 
     def __init__(self, paths: Iterable[Path] = (), explanation: str = "") -> None:

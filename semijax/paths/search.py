@@ -55,9 +55,9 @@ def top_paths(
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         k: how many; there may be fewer.
-        by: what is best. ``"abs"``: the largest |weight| (Lu et al. 2021's influence paths, without
-            the approximation). ``"max"``: the largest weight, with its sign: the top gradient path
-            (Du et al. 2023, App. A). ``"min"``: the smallest.
+        by: what is best. ``"abs"``: the largest ``|weight|`` (Lu et al. 2021's influence paths,
+            without the approximation). ``"max"``: the largest weight, with its sign: the top
+            gradient path (Du et al. 2023, App. A). ``"min"``: the smallest.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of all of these arguments:
 
@@ -176,8 +176,8 @@ def trace_gradient(
     """Trace gradients as DuSell does: from one element, always on to where the gradient is largest.
 
     Backpropagate as usual; then start at the element and step from each node v to the successor u
-    with the largest |∂L/∂u · ∂u/∂v|, until the output L. It is greedy: ∂L/∂u sums over all paths
-    from u, so it follows the crowd, and misses the strongest path where that goes alone;
+    with the largest ``|∂L/∂u · ∂u/∂v|``, until the output L. It is greedy: ∂L/∂u sums over all
+    paths from u, so it follows the crowd, and misses the strongest path where that goes alone;
     ``top_paths`` finds it.
 
     Args:
@@ -240,12 +240,12 @@ def sample_paths(
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Paths]:
-    """Draw independent samples of the paths of ``fun``, each with probability |weight|/Z.
+    """Draw independent samples of the paths of ``fun``, each with probability ``|weight| / Z``.
 
-    Z is the sum of |weight| over all paths in question, that of ``AbsSumProduct``; with a
-    weighting, the sum of |contribution|. The samples are exact: one sweep says how much mass lies
-    ahead of every node, and a walk forward chooses each edge with the probability that a path from
-    there has it.
+    Z is the sum of ``|weight|`` over all paths in question, that of ``AbsSumProduct``; with a
+    weighting, the sum of ``|contribution|``. The samples are exact: one sweep says how much mass
+    lies ahead of every node, and a walk forward chooses each edge with the probability that a path
+    from there has it.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.

@@ -53,6 +53,15 @@ class Picture:
     Attributes:
         figure: the ``matplotlib.figure.Figure``, to be changed at will.
         caption: what is shown, with its sign, unit and normalisation.
+
+    Example:
+        >>> import semijax as sj
+        >>> picture = sj.pictures.token_strip(
+        ...     ["[CLS]", "hi"], [0.2, -0.5], unit="logit", normalisation="none"
+        ... )
+        >>> print(picture.caption)
+        One number per token: logit; sign: red +, blue −, white 0; normalisation: none.
+        >>> picture.save("strip.svg")  # doctest: +SKIP
     """
 
     figure: Figure = dataclasses.field(repr=False)

@@ -16,9 +16,17 @@ from semijax.semirings.mass import MASS
 
 
 class Weighted(NamedTuple):
-    """The pair of ``log_mass`` = log Σ|w(path)|, in nats, and ``mean``, the paths' statistic.
+    """The pair of ``log_mass`` and ``mean``, the paths' statistic.
 
+    ``log_mass`` is the logarithm of ``Σ |w(path)|``, in nats.
     Where ``log_mass`` is −∞ there is no distribution, and ``mean`` may be any number.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: 3 * x - jnp.sin(x)
+        >>> pair = sj.semiring_grad(f, sj.Entropy(), raw=True)(0.0)
+        >>> print(f"{jnp.exp(pair.log_mass):.2f} {pair.mean:.4f}")
+        4.00 0.5623
     """
 
     log_mass: jax.Array
@@ -67,13 +75,23 @@ class LogMassSemiring(LogSumSemiring):
 
 @dataclasses.dataclass(frozen=True)
 class Entropy(LogMassSemiring):
-    """The entropy, in nats, of the distribution of paths p(path) = |w(path)| / Z.
+    """The entropy, in nats, of the distribution of paths ``p(path) = |w(path)| / Z``.
 
     H = −Σ p log p; 0 where there is one path, or none with any weight. Answers: does the gradient
     flow through a few strong paths, or many weak ones? exp(H) is the effective number of paths, and
     H ≤ ``PathCount``. The elements are ``Weighted(log_mass, mean)`` with mean = H.
 
     Source: Du et al. 2023, Eq. 6; the semiring is Eisner 2002's, see ``LogMassSemiring``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> even = lambda x: jnp.sum(x * jnp.array([1.0, 1.0, 1.0, 1.0]))
+        >>> uneven = lambda x: jnp.sum(x * jnp.array([97.0, 1.0, 1.0, 1.0]))
+        >>> for f in (even, uneven):
+        ...     entropy = sj.semiring_grad(f, sj.Entropy())(1.0)
+        ...     print(f"{jnp.exp(entropy):.2f} effective paths of 4")
+        4.00 effective paths of 4
+        1.18 effective paths of 4
     """
 
     units: ClassVar[str | None] = "nats"
@@ -87,7 +105,7 @@ class Entropy(LogMassSemiring):
 
 @dataclasses.dataclass(frozen=True)
 class Expectation(LogMassSemiring):
-    """The mean over paths, with p(path) = |w(path)| / Z, of the sum of a feature of their edges.
+    """The mean over paths, with ``p(path) = |w(path)| / Z``, of a feature summed over their edges.
 
     Args:
         feature: a function of the ``Equation`` an edge belongs to (its ``primitive``, ``params``,
@@ -141,10 +159,19 @@ def _one_per_edge(equation: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class PathLength(Expectation):
-    """The mean number of edges of a path, with p(path) = |w(path)| / Z.
+    """The mean number of edges of a path, with ``p(path) = |w(path)| / Z``.
 
     ``Expectation`` of the feature 1; 0 where no path has weight. Answers: do the paths that carry
     the gradient cross the whole network, or its skip connections?
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: 3 * x + jnp.sin(x)
+        >>> print(sj.semiring_grad(f, sj.PathLength())(0.0))
+        2.0
+        >>> g = lambda x: 3 * x + jnp.sin(jnp.sin(jnp.sin(x)))
+        >>> print(f"{sj.semiring_grad(g, sj.PathLength())(0.0):.2f}")
+        2.50
     """
 
     feature: Callable[[Any], float] = dataclasses.field(default=_one_per_edge, repr=False)

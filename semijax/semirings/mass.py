@@ -19,14 +19,14 @@ MASS = "the gradient's mass Z = Σ|path weight|"
 class AbsSumProduct(LogSumSemiring):
     """The mass Z: the sum over paths of the product of the absolute local derivatives.
 
-    ([0, ∞), +, ×, 0, 1), lift(w) = |w|. Answers: how much gradient flows from this input in all,
-    before paths of opposite sign cancel? |gradient| ≤ Z always.
+    ([0, ∞), +, ×, 0, 1), ``lift(w) = |w|``. Answers: how much gradient flows from this input in
+    all, before paths of opposite sign cancel? ``|gradient| ≤ Z`` always.
 
     Z grows exponentially with depth: that of a 12-layer BERT is beyond float32. The elements are
     log Z, and everything that compares masses (shares, winners, pictures) compares these. Only the
     mass that is read overflows, to ``inf``, where Z itself is too large for the dtype;
     ``raw=True`` gives the logarithm. Since the logarithm is what is rounded, a large Z has a
-    few fewer correct digits. The derivative of |w| at 0 is 0.
+    few fewer correct digits. The derivative of ``|w|`` at 0 is 0.
 
     Source: the normaliser of Du et al. 2023, Eq. 6.
 
@@ -57,6 +57,13 @@ class PathCount(LogSumSemiring):
     are there? Together with ``Entropy``: what share of them is used?
 
     Source: Mohri 2002, the counting semiring, in logarithms.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sum(jnp.outer(x, jnp.ones(4)) @ jnp.ones((4, 5)))
+        >>> paths = sj.semiring_grad(f, sj.PathCount())(jnp.ones(2))
+        >>> print(jnp.exp(paths).round(3))
+        [20. 20.]
     """
 
     units: ClassVar[str | None] = "nats"

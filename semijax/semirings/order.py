@@ -20,7 +20,15 @@ from semijax.semirings.selection import HULL, LARGEST, Arrays, largest_sizes, se
 
 
 class Interval(NamedTuple):
-    """The largest and the smallest path weight; no path at all is (−∞, +∞), the empty interval."""
+    """The largest and the smallest path weight; no path at all is (−∞, +∞), the empty interval.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: x * jnp.array([2.0, -5.0]) @ jnp.array([1.0, 1.0])
+        >>> both = sj.semiring_grad(f, sj.MaxProduct(), raw=True)(1.0)
+        >>> print(both.max, both.min)
+        2.0 -5.0
+    """
 
     max: jax.Array
     min: jax.Array
@@ -119,6 +127,12 @@ class MaxProduct(SignedSemiring):
     what does the strongest positive path contribute?
 
     Source: Du et al. 2023, Eq. 5 (there with + and × swapped for max and ×).
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> print(sj.semiring_grad(f, sj.MaxProduct())(0.0, 3.0))
+        3.0
     """
 
     def readout(self, elements: Interval) -> jax.Array:
@@ -131,6 +145,12 @@ class MinProduct(SignedSemiring):
 
     The same elements as ``MaxProduct``, read at the other end. Answers: what does the strongest
     negative path contribute?
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: x * jnp.array([2.0, -5.0]) @ jnp.array([1.0, 1.0])
+        >>> print(sj.semiring_grad(f, sj.MinProduct())(1.0))
+        -5.0
     """
 
     best: ClassVar[Literal["size", "largest", "smallest"]] = "smallest"
@@ -154,6 +174,16 @@ class OperationGranularity(SignedSemiring):
         of: the semiring whose statistic it reads: a signed maximum or ``AbsMaxProduct``.
         absent: whether to look for arrays that no path leads on from, which takes time. A sweep
             leaves them out by itself, except one over ``AroundThrough``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: (x * jnp.array([2.0, 3.0])).sum()
+        >>> sj.semirings.as_semiring(sj.MaxProduct(), "op")
+        OperationGranularity(of=MaxProduct(), absent=False)
+        >>> print(sj.semiring_grad(f, sj.MaxProduct())(1.0))  # the larger of 2 and 3
+        3.0
+        >>> print(sj.semiring_grad(f, sj.MaxProduct(), granularity="op")(1.0))  # their sum
+        5.0
     """
 
     of: Semiring
@@ -258,10 +288,16 @@ def _is_no_path(interval: Interval) -> jax.Array:
 class AbsMaxProduct(Semiring):
     """The largest absolute path weight; 0 where there is no path.
 
-    ([0, ∞), max, ×, 0, 1), lift(w) = |w|. Answers: how strong is the strongest path, whatever its
-    sign? It is at most ``AbsSumProduct``'s mass.
+    ([0, ∞), max, ×, 0, 1), ``lift(w) = |w|``. Answers: how strong is the strongest path, whatever
+    its sign? It is at most ``AbsSumProduct``'s mass.
 
     Source: the influence paths of Lu et al. 2021, without enumerating them.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: x * jnp.array([2.0, -5.0]) @ jnp.array([1.0, 1.0])
+        >>> print(sj.semiring_grad(f, sj.AbsMaxProduct())(1.0))
+        5.0
     """
 
     units: ClassVar[str | None] = "weight"
@@ -313,6 +349,12 @@ class TopK(Semiring):
     trailing axis of size 1.
 
     Source: Goodman 1999, §2 (the Viterbi-n-best semiring).
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: x * jnp.array([2.0, -5.0]) @ jnp.array([1.0, 1.0])
+        >>> print(sj.semiring_grad(f, sj.TopK(3))(1.0).round(3))
+        [5. 2. 0.]
     """
 
     k: int
@@ -406,6 +448,12 @@ class Reachability(Semiring):
     all, here? A NaN weight is not known to be 0 and counts as an edge.
 
     Source: Mohri 2002, the Boolean semiring.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x: jnp.sum(jnp.maximum(x, 0.0))
+        >>> print(sj.semiring_grad(f, sj.Reachability())(jnp.array([-1.0, 2.0])))
+        [False  True]
     """
 
     additive = True

@@ -17,6 +17,14 @@ class Product(Wrapper):
     """The direct product of semirings: every operation acts on each of them.
 
     The elements are the elements of the members, in the members' container.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> both = sj.semirings.as_semiring({"sum": sj.SumProduct(), "max": sj.MaxProduct()})
+        >>> f = lambda x: 3 * x - jnp.sin(x)
+        >>> found = sj.semiring_grad(f, both)(0.0)
+        >>> print(found["sum"], found["max"])
+        2.0 3.0
     """
 
     members: tuple[Semiring, ...]
@@ -45,6 +53,11 @@ def as_semiring(semiring: Any, granularity: str = "element") -> Semiring:
         TypeError: if it is something else, or a semiring that is not hashable, or one that does
             not have the granularity.
         ValueError: if there is no such granularity.
+
+    Example:
+        >>> import semijax as sj
+        >>> sj.semirings.as_semiring((sj.SumProduct(), sj.Entropy())).members
+        (SumProduct(), Entropy())
     """
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity must be one of {GRANULARITIES}, got {granularity!r}.")

@@ -56,6 +56,12 @@ class SumProduct(Semiring):
     (ℝ, +, ×, 0, 1), lift(w) = w. Answers: how does the output change with this input?
 
     Source: Bauer 1974; Du et al. 2023, Eq. 1. Equal to ``jax.grad``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> f = lambda x, y: jnp.exp(x) + (x - y) * y
+        >>> print(sj.semiring_grad(f, sj.SumProduct())(0.0, 3.0))
+        4.0
     """
 
     units: ClassVar[str | None] = "weight"

@@ -51,6 +51,15 @@ class Moments:
         squares: Σ d_c², where d_c = y_c − m n_c.
         products: Σ n_c d_c.
         sizes: Σ n_c².
+
+    Example:
+        >>> import numpy as np, semijax as sj
+        >>> batches = [np.arange(3.0), np.array([1.0, np.nan])]
+        >>> reducers = {"double": lambda output, batch: output}
+        >>> study = sj.run_study(lambda x: 2 * x, batches, reducers=reducers, progress=False)
+        >>> moments = study["double"]["all"]
+        >>> moments.count, moments.dropped, round(moments.mean, 3)
+        (4, 1, 2.0)
     """
 
     count: int = 0
@@ -146,6 +155,15 @@ class Study(tables.Printed):
             the outputs say about themselves (``semiring``, ``granularity``), and your own.
         observations: if the study keeps them, every number that is in a mean: statistic, group,
             batch, example (its number in the batch), value.
+
+    Example:
+        >>> import numpy as np, semijax as sj
+        >>> batches = [np.arange(3.0), np.arange(5.0)]
+        >>> reducers = {"square": lambda output, batch: output}
+        >>> study = sj.run_study(lambda x: x**2, batches, reducers=reducers, progress=False)
+        >>> moments = study["square"]["all"]
+        >>> print(f"{moments.mean:.3f} of {moments.count} numbers of {moments.examples} examples")
+        4.375 of 8 numbers of 2 examples
     """
 
     statistics: Mapping[str, Mapping[Label, Moments]]

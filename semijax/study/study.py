@@ -94,9 +94,9 @@ def run_study(
         axis: the axis in which leaves differ in length.
         buckets: the lengths to pad to, increasing; powers of two from 8 by default.
         pad_tolerance: how much padding may change the observations of a statistic, in the batch
-            where this is compared: Σ |change| as a share of Σ |observation|, where each counts as
-            no less than a thousandth of the largest of all statistics. It is there for rounding;
-            ``math.inf`` allows everything.
+            where this is compared: ``Σ |change|`` as a share of ``Σ |observation|``, where each
+            counts as no less than a thousandth of the largest of all statistics. It is there for
+            rounding; ``math.inf`` allows everything.
         jit: whether to compile ``fn``; False if it compiles all of its work itself, such as one
             that calls a jitted function with a model's parameters, which several studies share.
         keep: whether to keep every observation, and not only the means. Then a checkpoint grows by

@@ -41,6 +41,14 @@ class EnumeratedPath:
         nodes: where each edge leads: the name of the primitive that makes the node, and its index
             in that primitive's output.
         edges: the number of each edge in the graph.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> paths = sj.testing.enumerate_paths(lambda x: jnp.exp(x) + 3 * x, 0.0)
+        >>> for path in paths:
+        ...     print(path.source, path.primitives, path.weight)
+        ('[0]', ()) ('exp', 'add') 1.0
+        ('[0]', ()) ('mul', 'add') 3.0
     """
 
     source: tuple[str, Index]
@@ -86,6 +94,14 @@ class Paths(Sequence[EnumeratedPath]):
 
     Made by ``enumerate_paths``. A sequence of ``EnumeratedPath``, with the numbers also at hand as
     arrays: ``weights`` and ``fold``.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> paths = sj.testing.enumerate_paths(lambda x: jnp.exp(x) + 3 * x, 0.0)
+        >>> paths.weights(0)
+        array([1., 3.])
+        >>> print(paths.fold(sj.MaxProduct()))
+        (Array(3., dtype=float32),)
     """
 
     def __init__(self, graph: UnrolledGraph, paths: Sequence[EnumeratedPath]) -> None:

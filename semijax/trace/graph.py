@@ -139,6 +139,14 @@ class Equation:
         number: its position among the equations of its graph.
         within: the regions that its graph lies in, see ``Graph``.
         maps: the calls of ``vmap`` that it lies in, from the outside in.
+
+    Example:
+        >>> import jax.numpy as jnp, semijax as sj
+        >>> def is_sine(equation):
+        ...     return equation.primitive.name == "sin"
+        >>> f = lambda x: jnp.sin(x) + 3 * x
+        >>> print(sj.semiring_grad(f, sj.Expectation(is_sine))(0.0))  # 1 of the mass 4
+        0.25
     """
 
     inputs: tuple[Variable | Constant, ...]

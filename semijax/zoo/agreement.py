@@ -130,6 +130,16 @@ def read_linzen(path: str | Path) -> Iterator[AgreementSentence]:
 
             sentences = (s for s in read_linzen(path) if s.intervening == s.attractors)
             sample = sample_by_attractors(sentences, {1: 829, 2: 131, 3: 33, 4: 7})
+
+        A generated file in the same format:
+
+        >>> import tempfile
+        >>> from semijax import zoo
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/generated.tsv"
+        ...     zoo.write_linzen(zoo.Grammar().sample(7, attractors=1), path)
+        ...     sum(len(sentence.attractors) for sentence in zoo.read_linzen(path))
+        7
     """
     with _open(path, "r") as file:
         rows = csv.DictReader(file, delimiter="\t")
@@ -155,11 +165,11 @@ def write_linzen(sentences: Iterable[AgreementSentence], path: str | Path) -> No
 
     Example:
         >>> import tempfile
-        >>> from semijax.zoo.grammar import Grammar
-        >>> sentences = Grammar().sample(7, attractors=(1, 2))
+        >>> from semijax import zoo
+        >>> sentences = zoo.Grammar().sample(7, attractors=(1, 2))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_linzen(sentences, f"{folder}/generated.tsv.gz")
-        ...     list(read_linzen(f"{folder}/generated.tsv.gz")) == sentences
+        ...     zoo.write_linzen(sentences, f"{folder}/generated.tsv.gz")
+        ...     list(zoo.read_linzen(f"{folder}/generated.tsv.gz")) == sentences
         True
     """
     with _open(path, "w") as file:
@@ -330,6 +340,16 @@ class Encoded(NamedTuple):
         mask: the position of ``[MASK]``.
         right: the id of the verb.
         wrong: the id of its other number.
+
+    Example:
+        >>> from semijax import zoo
+        >>> grammar = zoo.Grammar()
+        >>> (sentence,) = grammar.sample(1, attractors=1, seed=0)
+        >>> encoded = zoo.encode(sentence, grammar.tokenizer())
+        >>> " ".join(sentence.words)
+        'the rabbit that our judges help seems clever .'
+        >>> encoded.ids.shape, zoo.KINDS[encoded.kinds[encoded.mask]]
+        ((11,), 'mask')
     """
 
     ids: np.ndarray

@@ -136,6 +136,18 @@ def save_checkpoint(
     Args:
         model: what to write, parameters and config; not the state of the dropout.
         folder: made if it isn't there; a checkpoint in it is replaced.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from flax import nnx
+        >>> from semijax import zoo
+        >>> sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> config = zoo.BertConfig(vocab_size=11, intermediate_size=8, **sizes)
+        >>> model = zoo.BertForMaskedLM(config, rngs=nnx.Rngs(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     zoo.save_checkpoint(model, folder)
+        ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
+        ['config.json', 'model.safetensors']
     """
     config = {"architectures": [type(model).__name__], "model_type": FIXED["model_type"]}
     config |= dataclasses.asdict(model.config)

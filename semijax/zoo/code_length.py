@@ -30,6 +30,13 @@ class CodeLength:
         sizes: how many examples each block has.
         losses: the mean of -log p(label) over each block, in nats, for the model trained on the
             blocks before it; for the first, log(``classes``).
+
+    Example:
+        >>> import math
+        >>> from semijax import zoo
+        >>> length = zoo.CodeLength(classes=2, sizes=(10, 90), losses=(math.log(2), 0.1))
+        >>> print(f"{length.bits:.1f} bits, {length.compression:.1f} times fewer than uniformly")
+        23.0 bits, 4.4 times fewer than uniformly
     """
 
     classes: int

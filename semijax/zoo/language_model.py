@@ -133,6 +133,13 @@ def next_word_loss(model: LSTMLanguageModel, tokens: jax.Array, *, padding: int 
 
     Returns:
         The mean over all tokens but the first ones and the padding, a scalar.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from semijax import zoo
+        >>> uniform = lambda tokens: jnp.zeros((*tokens.shape, 8))
+        >>> print(jnp.exp(zoo.next_word_loss(uniform, jnp.array([[1, 5, 3, 0, 0]]))).round(3))
+        8.0
     """
     following = tokens[..., 1:]
     logits = model(tokens[..., :-1])

@@ -18,6 +18,12 @@ class Dataset(NamedTuple):
     Attributes:
         tokens: int32 ``[n, length]``.
         labels: int32 ``[n]``.
+
+    Example:
+        >>> from semijax import zoo
+        >>> data = zoo.Contains1(length=3, vocabulary=9).sample(4, seed=0)
+        >>> data.tokens.shape, data.labels.shape
+        ((4, 3), (4,))
     """
 
     tokens: np.ndarray
@@ -25,7 +31,15 @@ class Dataset(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """One dataset cut into three disjoint ones."""
+    """One dataset cut into three disjoint ones.
+
+    Example:
+        >>> from semijax import zoo
+        >>> data = zoo.Contains1(length=3, vocabulary=9).sample(10, seed=0)
+        >>> splits = zoo.split(data, train=0.7, validation=0.1)
+        >>> len(splits.train.labels), len(splits.validation.labels), len(splits.test.labels)
+        (7, 1, 2)
+    """
 
     train: Dataset
     validation: Dataset
@@ -133,6 +147,12 @@ class FirstTokenRepeatedOnce(Task):
 
     The other tokens are uniform over those that differ from the first. In a True example, it comes
     back at a uniform position; in a False one, never.
+
+    Example:
+        >>> from semijax import zoo
+        >>> task = zoo.FirstTokenRepeatedOnce(length=4, vocabulary=9)
+        >>> print(task.label([[4, 4, 2, 3], [4, 4, 2, 4], [4, 5, 6, 7]]))
+        [1 0 0]
     """
 
     def _label(self, tokens: np.ndarray) -> np.ndarray:
@@ -150,6 +170,12 @@ class FirstTokenRepeatedImmediately(Task):
     """The task to tell whether the second token is the first.
 
     The tokens after it are uniform; in a True example, over those that differ from the first.
+
+    Example:
+        >>> from semijax import zoo
+        >>> task = zoo.FirstTokenRepeatedImmediately(length=3, vocabulary=9)
+        >>> print(task.label([[4, 4, 2], [4, 5, 4]]))
+        [1 0]
     """
 
     def _label(self, tokens: np.ndarray) -> np.ndarray:
@@ -164,7 +190,14 @@ class FirstTokenRepeatedImmediately(Task):
 
 
 class FirstTokenRepeatedLast(Task):
-    """The task to tell whether the last token is the first; those between are uniform."""
+    """The task to tell whether the last token is the first; those between are uniform.
+
+    Example:
+        >>> from semijax import zoo
+        >>> task = zoo.FirstTokenRepeatedLast(length=3, vocabulary=9)
+        >>> print(task.label([[4, 4, 2], [4, 5, 4]]))
+        [0 1]
+    """
 
     def _label(self, tokens: np.ndarray) -> np.ndarray:
         return tokens[..., -1] == tokens[..., 0]
@@ -181,6 +214,12 @@ class AdjacentDuplicate(Task):
 
     A True example has a uniform token twice at a uniform position, and is uniform elsewhere; a
     False one is uniform over all sequences without equal neighbours.
+
+    Example:
+        >>> from semijax import zoo
+        >>> task = zoo.AdjacentDuplicate(length=6, vocabulary=9)
+        >>> print(task.label([[1, 2, 2, 3, 4, 5], [1, 2, 3, 2, 4, 5]]))
+        [1 0]
     """
 
     def _label(self, tokens: np.ndarray) -> np.ndarray:
@@ -207,6 +246,12 @@ class ContainsTokenSet(Task):
 
     Args:
         tokens: the set, kept in ascending order.
+
+    Example:
+        >>> from semijax import zoo
+        >>> task = zoo.ContainsTokenSet(length=3, vocabulary=9, tokens=[1, 2])
+        >>> print(task.label([[4, 1, 2], [4, 1, 3]]))
+        [1 0]
     """
 
     tokens: Iterable[int]
@@ -257,7 +302,14 @@ class ContainsTokenSet(Task):
 
 @dataclasses.dataclass(frozen=True)
 class Contains1(ContainsTokenSet):
-    """The task to tell whether the token 1 is there: ``ContainsTokenSet([1])`` by its own name."""
+    """The task to tell whether the token 1 is there: ``ContainsTokenSet([1])`` by its own name.
+
+    Example:
+        >>> from semijax import zoo
+        >>> task = zoo.Contains1(length=3, vocabulary=9)
+        >>> print(task.label([[4, 1, 2], [4, 5, 2]]))
+        [1 0]
+    """
 
     tokens: Iterable[int] = dataclasses.field(default=(1,), init=False, repr=False)
 
@@ -321,7 +373,14 @@ class BinCountOnes(Task):
 
 
 def figure_5_tasks() -> tuple[Task, ...]:
-    """Return the 20 tasks of Du et al. (2023), Figure 5: of length 36 and a vocabulary of 60."""
+    """Return the 20 tasks of Du et al. (2023), Figure 5: of length 36 and a vocabulary of 60.
+
+    Example:
+        >>> from semijax import zoo
+        >>> tasks = zoo.figure_5_tasks()
+        >>> len(tasks), tasks[0]
+        (20, BinCountOnes(length=36, vocabulary=60, bins=2))
+    """
     sizes = {"length": 36, "vocabulary": 60}
     binary = (Contains1, FirstTokenRepeatedImmediately, FirstTokenRepeatedLast, AdjacentDuplicate)
     return (
@@ -341,6 +400,13 @@ def split(data: Dataset, *, train: float = 0.7, validation: float = 0.1) -> Spli
 
     Raises:
         ValueError: if a fraction is negative or the two sum to more than 1.
+
+    Example:
+        >>> from semijax import zoo
+        >>> data = zoo.Contains1(length=3, vocabulary=9).sample(10, seed=0)
+        >>> train, validation, test = zoo.split(data, train=0.7, validation=0.1)
+        >>> test.tokens.shape
+        (2, 3)
     """
     if min(train, validation) < 0 or train + validation > 1:
         raise ValueError(

@@ -29,6 +29,22 @@ class History:
         losses: each epoch's mean loss.
         scores: what ``evaluate`` returned after each epoch; empty without one.
         reached: whether the last score reached ``until``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from semijax import zoo
+        >>> class Constant(nnx.Module):  # the same number for all examples, to be learnt
+        ...     def __init__(self):
+        ...         self.logit = nnx.Param(jnp.zeros(()))
+        ...     def __call__(self, tokens):
+        ...         return jnp.zeros((len(tokens), 2)).at[:, 1].set(self.logit[...])
+        >>> data = zoo.Contains1(length=3, vocabulary=9).sample(8)
+        >>> history = zoo.train(
+        ...     Constant(), zoo.cross_entropy, data, epochs=2, batch_size=4, progress=False
+        ... )
+        >>> len(history.losses), history.scores, history.reached
+        (2, (), False)
     """
 
     losses: tuple[float, ...]
@@ -260,13 +276,31 @@ def _stacked(trees: Sequence[Any]) -> Any:
 
 
 def cross_entropy(model: Any, data: Dataset) -> jax.Array:
-    """Compute the mean cross-entropy of a classifier's labels, in nats: a loss for `train`."""
+    """Compute the mean cross-entropy of a classifier's labels, in nats: a loss for `train`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from semijax import zoo
+        >>> data = zoo.Dataset(jnp.zeros((4, 3), int), jnp.array([0, 1, 1, 1]))
+        >>> undecided = lambda tokens: jnp.zeros((len(tokens), 2))
+        >>> print(zoo.cross_entropy(undecided, data).round(3))  # log 2
+        0.693
+    """
     logits = model(data.tokens)
     return optax.softmax_cross_entropy_with_integer_labels(logits, data.labels).mean()
 
 
 def accuracy(model: Any, data: Dataset) -> jax.Array:
-    """Return the fraction of labels that have the largest logit."""
+    """Return the fraction of labels that have the largest logit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from semijax import zoo
+        >>> data = zoo.Dataset(jnp.zeros((4, 3), int), jnp.array([0, 1, 1, 1]))
+        >>> always_1 = lambda tokens: jnp.tile(jnp.array([0.0, 1.0]), (len(tokens), 1))
+        >>> print(zoo.accuracy(always_1, data))
+        0.75
+    """
     return jnp.mean(jnp.argmax(model(data.tokens), axis=-1) == data.labels)
 
 
