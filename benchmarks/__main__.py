@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--repeats", type=int, default=11, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
-    parser.add_argument("--readme", type=Path, help="the file whose table to replace")
+    parser.add_argument("--page", type=Path, help="the file whose table to replace")
     options = parser.parse_args()
     found = machine()
     print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
@@ -100,9 +100,9 @@ def main() -> None:
         rows = [dataclasses.asdict(each) for each in measured]
         options.output.write_text(json.dumps({"machine": found, "figures": rows}, indent=1) + "\n")
     print(f"wrote {options.output}")
-    if options.readme:
-        report.write(options.readme, found, measured)
-        print(f"wrote the table of {options.readme}")
+    if options.page:
+        report.write(options.page, found, measured)
+        print(f"wrote the table of {options.page}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table in the README, from what was measured."""
+"""The table in docs/costs.md, from what was measured."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ COSTS = ("", "compile ", "trace ", "memory ")
 """The prefix of a semiring's name, for each column after it."""
 
 
-def write(readme: Path, machine: dict[str, str | int], figures: Sequence[Figure]) -> None:
+def write(page: Path, machine: dict[str, str | int], figures: Sequence[Figure]) -> None:
     """Replace the text between the two marks."""
-    before, rest = readme.read_text().split(BEGIN)
+    before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{table(machine, figures)}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{table(machine, figures)}\n{END}{after}")
 
 
 def table(machine: dict[str, str | int], figures: Sequence[Figure]) -> str:

@@ -202,7 +202,7 @@ def test_a_signed_maximum_of_weight_0_wins_over_no_path():
 
 @dataclasses.dataclass(frozen=True)
 class Bottleneck(sj.Semiring):
-    """README's: the largest, over paths, of the smallest |derivative| on the path."""
+    """The guide's: the largest, over paths, of the smallest |derivative| on the path."""
 
     def zero(self, shape, dtype):
         return jnp.zeros(shape, dtype)

@@ -1,4 +1,4 @@
-"""What is named how: the README's table, on the same small language model in each library."""
+"""What is named how: the table of docs/guides/names.md, on one small model in each library."""
 
 import contextlib
 import functools
@@ -18,14 +18,14 @@ from penzai import pz
 
 import semijax as sj
 
-README = Path(__file__).parents[2] / "README.md"
+NAMES = Path(__file__).parents[2] / "docs" / "guides" / "names.md"
 WORDS = jnp.array([3, 1, 4, 1])
 VOCABULARY, WIDTH, HIDDEN, HEADS = 7, 6, 8, 2
 EACH = WIDTH // HEADS
 
 
 class Row(NamedTuple):
-    """What the README says of a library: what names its modules, and what the parts are called."""
+    """What the page says of a library: what names its modules, and what the parts are called."""
 
     library: str
     names_by: str
@@ -40,13 +40,13 @@ class Row(NamedTuple):
         return self[2:]
 
 
-def readme_table():
-    section = README.read_text(encoding="utf-8").partition("### What is named how")[2]
-    lines = re.findall(r"^\|(.*)\|$", section.partition("\n###")[0], re.MULTILINE)
+def table_of_names():
+    text = NAMES.read_text(encoding="utf-8")
+    lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
     return [Row(*(cell.strip(" `") for cell in line.split("|"))) for line in lines[2:]]
 
 
-TABLE = {row.library: row for row in readme_table()}
+TABLE = {row.library: row for row in table_of_names()}
 
 
 def nnx_model():
@@ -243,7 +243,7 @@ MODELS = {
 
 
 class Example(NamedTuple):
-    """A model in a library, and what the README says of it."""
+    """A model in a library, and what the page says of it."""
 
     row: Row
     call: Any
@@ -260,7 +260,7 @@ def built(library):
 
 @pytest.fixture(params=MODELS)
 def example(request, keras_on_jax):
-    """A model whose modules have names, by ``sj.scopes`` where the README says so."""
+    """A model whose modules have names, by ``sj.scopes`` where the page says so."""
     model, call, params = built(request.param)
     row = TABLE[request.param]
     with sj.scopes(model) if row.names_by == "sj.scopes" else contextlib.nullcontext():
@@ -337,7 +337,7 @@ def test_the_gradient_is_jaxs(example):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-# What the README says below its table.
+# What the page says below its table.
 
 
 def scope_of_tanh(fun, *args):
