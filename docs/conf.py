@@ -34,12 +34,6 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
-# The pages that include a file of the repository's root are there when the file is.
-exclude_patterns += [
-    f"project/{name}.md"
-    for name in ("changelog", "contributing")
-    if not (ROOT / f"{name.upper()}.md").exists()
-]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
