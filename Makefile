@@ -120,7 +120,7 @@ wheel: sdist  ## build a wheel for this machine into dist/ and check it
 	$(VENV)/bin/check-wheel-contents dist/*.whl
 
 clean:  ## delete the environments, the caches and what the demo wrote
-	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output docs/_build docs/api/generated docs/notebooks $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(SANITIZED) demo_output notebooks/output docs/_build docs/api/generated docs/notebooks docs/paper_claims.md $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $* is the extra to install.

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import semijax
+from semijax.experiments import paper
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,6 +19,9 @@ shutil.copytree(
     ignore=shutil.ignore_patterns("*.py", "output", "results", ".*", "__pycache__"),
     dirs_exist_ok=True,
 )
+
+# What paper.md includes is computed from the results that the notebooks quote.
+(ROOT / "docs" / "paper_claims.md").write_text(paper.markdown(ROOT / "notebooks" / "results"))
 
 project = "semijax"
 author = "The semijax authors"
@@ -32,7 +36,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "paper_claims.md"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

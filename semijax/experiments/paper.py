@@ -49,7 +49,7 @@ def markdown(folder: str | os.PathLike[str]) -> str:
     for title, file, claims in SECTIONS:
         if (folder / file).exists():
             found = claims(ResultTable(folder / file, ()).read())
-            parts.append(f"## {title}\n\n{as_markdown(found)}\n")
+            parts.append(f"### {title}\n\n{as_markdown(found)}\n")
     if not parts:
         names = ", ".join(sorted({file for _, file, _ in SECTIONS}))
         raise FileNotFoundError(f"{folder} has none of the tables {names}.")

@@ -13,7 +13,7 @@ def test_every_stored_table_is_quoted():
     text = paper.markdown(RESULTS)
     for title, file, claims in paper.SECTIONS:
         found = claims(paper.ResultTable(RESULTS / file, ()).read())
-        assert f"## {title}\n" in text and found
+        assert f"### {title}\n" in text and found
         for claim in found:
             assert claim.statement in text and claim.verdict in text
 
