@@ -129,8 +129,8 @@ class Claim:
 
         assert self.control is not None
         values, control = np.asarray(self.values), np.asarray(self.control)
-        if values.std() == control.std() == 0:
-            return bool(values[0] > control[0])
+        if np.ptp(control) <= 1e-9 * np.abs(control).max():  # one number, as far as it goes
+            return estimate(values - control.mean()).low > 0
         difference = stats.ttest_ind(values, control, equal_var=False).confidence_interval(0.95)
         return bool(difference.low > 0)
 

@@ -229,6 +229,7 @@ def claims(table: Any) -> list[Claim]:
     """
     own = table[table["granularity"] == "op"]
     cells = own.pivot(index=["model", "seed"], columns=["kind", "layer", "branch"], values="mean")
+    cells = cells.sort_index(axis=1)
     last = int(own["layer"].max())
     last_keys = PAPER_KEYS["subject"][-1]
 
