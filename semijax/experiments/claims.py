@@ -137,13 +137,13 @@ class Claim:
     def record(self) -> dict[str, str]:
         """Return the claim as a row of a table of texts."""
         spec = f".{self.digits}f"
-        held = sum(value > 0 for value in self.values)
+        held, n = sum(value > 0 for value in self.values), len(self.values)
         return {
             "where": self.where,
             "claim": self.statement,
             "measure": self.measure,
             "paper": self.paper,
-            "here": f"{self.ours:{spec}} ({held} of {len(self.values)} seeds)",
+            "here": f"{self.ours:{spec}}" + f" ({held} of {n} seeds)" * (n > 1),
             "control": "" if self.control is None else f"{estimate(self.control):{spec}}",
             "verdict": self.verdict,
         }
