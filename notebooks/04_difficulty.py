@@ -211,7 +211,7 @@ full = full.sort_values(["task", "seed"], key=in_order)
 full["family"] = full["task"].map(family)
 full["gain"] = full["entropy"] - full["untrained_entropy"]  # by training
 learnt, failed = full[full["accuracy"] >= 0.9], full[full["accuracy"] < 0.9]
-assert not full.duplicated([*difficulty.KEY]).any()
+assert not full.duplicated(difficulty.KEY).any()
 
 STATE = f"{len(full)} of {3 * len(TASKS)} runs are in"
 print(f"{STATE}: {full['task'].nunique()} of {len(TASKS)} tasks have one or more.")
