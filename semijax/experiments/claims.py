@@ -157,10 +157,12 @@ def claims_table(claims: Iterable[Claim]) -> Any:
 
 
 def as_markdown(claims: Iterable[Claim]) -> str:
-    """Make a Markdown table of claims."""
-    rows = [claim.record() for claim in claims]
-    if not rows:
+    """Make a Markdown table of claims, without the columns that have no text."""
+    records = [claim.record() for claim in claims]
+    if not records:
         return ""
+    used = [name for name in records[0] if any(record[name] for record in records)]
+    rows = [{name: record[name] for name in used} for record in records]
     lines = [[*rows[0]], ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
     return "\n".join(
         f"| {' | '.join(cell.replace('|', '&#124;') for cell in own)} |" for own in lines

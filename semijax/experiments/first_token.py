@@ -111,6 +111,14 @@ def trained_models(
     return [*zip(models, histories, strict=True)]
 
 
+def checkpoint_path(
+    out: str | os.PathLike[str], dropout: float, sequences: int, seeds: Sequence[int]
+) -> pathlib.Path:
+    """Return where a grid in the folder ``out`` keeps the training of these seeds."""
+    name = f"{dropout}-{sequences}-{'-'.join(map(str, seeds))}"
+    return pathlib.Path(out) / "models" / name
+
+
 def correct_logit(model: zoo.BertForSequenceClassification, example: zoo.Dataset) -> jax.Array:
     """Return the logit of the correct class of one example, tokens ``[length]`` and a label."""
     return model(example.tokens)[example.labels]
@@ -190,7 +198,7 @@ def grid(
     if [*table.missing(keys)]:
         splits = zoo.split(TASK.sample(sequences))
         for dropout in dropouts:
-            checkpoint = out / "models" / f"{dropout}-{sequences}-{'-'.join(map(str, seeds))}"
+            checkpoint = checkpoint_path(out, dropout, sequences, seeds)
             options = {"dropout": dropout, "epochs": epochs, "progress": progress}
             models = dict(
                 zip(

@@ -54,5 +54,6 @@ def test_a_table_of_claims_says_all_of_each():
     (row,) = table.to_dict("records")
     assert row["here"].endswith("(2 of 3 seeds)") and row["control"].startswith("0.10 ± ")
     text = claims.as_markdown([Claim("§1", "a|b", "m", "p", [1.0, 2.0])])
-    assert text.splitlines()[1] == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert text.splitlines()[0] == "| where | claim | measure | paper | here | verdict |"
+    assert text.splitlines()[1] == "| --- | --- | --- | --- | --- | --- |"
     assert "a&#124;b" in text
