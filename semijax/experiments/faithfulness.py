@@ -285,7 +285,8 @@ def grid(
     out = pathlib.Path(out)
     tables = {name: ResultTable(out / f"faithfulness_{name}.csv", KEY) for name in TABLES}
     keys = [(name, seed, examples) for name in data for seed in seeds]
-    missing = {key: None for table in tables.values() for key in table.missing(keys)}
+    lacking = {key for table in tables.values() for key in table.missing(keys)}
+    missing = [key for key in keys if key in lacking]
     cases: dict[tuple[str, int], Case] = {}
     if {TRUE, FALSE} & {name for name, *_ in missing}:
         options = {"progress": progress} | dict(classifiers or {})

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pandas
 import pytest
+from flax import nnx
 
 import semijax as sj
-from semijax.experiments import comparisons, faithfulness, first_token, rankings
+from semijax.experiments import agreement, comparisons, faithfulness, first_token, rankings
 
 EXAMPLES = 2
 SMALL = {"sequences": 700, "epochs": 1}
@@ -111,18 +112,36 @@ def test_a_grid_goes_on(tmp_path, monkeypatch):
         assert table.sort_values("seed")["value"].tolist() == [30, 40]
 
 
-def test_a_classifier_is_examined_with_all_rankings(case):
+def test_a_classifier_is_examined_with_all_rankings(case, scores):
     found = faithfulness.examine(case, 0, steps=3)
     areas = pandas.DataFrame(found["areas"])
     assert len(areas) == len(rankings.RANKINGS) * 3 * 2
     assert areas.groupby("replacement")[["whole", "none"]].agg(np.ptp).to_numpy().max() < 1e-5
     tokens = pandas.DataFrame(found["tokens"])
     assert {*tokens["kind"]} == {"first", "repeat", "other"} and len(tokens) == 2 * 3 * 3
-    shares = (tokens["share"] * tokens["count"]).groupby(tokens["model"]).sum()
-    assert (shares > 0.99).all()  # all paths but the skip connection's pass one at least
+    row = tokens.set_index(["model", "kind", "site"]).loc["trained", "repeat", "key"]
+    repeats = case.kinds == "repeat"
+    np.testing.assert_allclose(row["share"], scores["mass"][:, 1][repeats].mean(), rtol=1e-5)
+    assert row["count"] == 1
     shuffled = pandas.DataFrame(found["shuffled"])
     head = shuffled[shuffled["group"] == "classifier"]
     assert (head["correlation"] > shuffled["correlation"].min()).any()
+
+
+def test_a_language_model_is_examined_on_sentences_of_one_length(tmp_path):
+    options = {"sentences": 64, "layers": 1, "width": 8, "epochs": 1, "progress": False}
+    cases = faithfulness.sentence_cases([3], tmp_path, EXAMPLES, **options)
+    ((data, seed), case) = next(iter(cases.items()))
+    assert (data, seed) == ("sentences", 3) and case.kinds.shape == (EXAMPLES, 14)
+    assert (case.candidates.sum((1, 2)) == 13).all()  # all but [MASK]
+    assert ((case.kinds == "subject").sum(1) == 1).all()
+    model = nnx.merge(case.components.structure, case.state)
+    example = first(case)
+    margin = case.components.of(case.state)(example)
+    np.testing.assert_allclose(margin, agreement.margin(model, example), rtol=1e-4)
+    average = rankings.replacements(case.components, case.state, case.others)["mean"]
+    (of_layer,) = average.values()
+    assert of_layer.shape == (EXAMPLES, 14, 8) and np.ptp(of_layer, axis=(0, 1)).max() == 0
 
 
 @pytest.fixture
