@@ -33,7 +33,7 @@ import semijax as sj
 from semijax import zoo
 from semijax.experiments import faithfulness, first_token
 from semijax.experiments.claims import OPEN, as_markdown, estimate
-from semijax.experiments.comparisons import BETTER, WORSE, comparisons, winners
+from semijax.experiments.comparisons import BETTER, WORSE, comparisons, unanimous
 from semijax.experiments.faithfulness import DATA, SENTENCES, TRUE
 from semijax.experiments.rankings import BY_PATHS, CURVES, RANKINGS, REPLACEMENTS
 
@@ -41,6 +41,8 @@ SMALL = bool(os.environ.get("SEMIJAX_SMALL"))  # as the tests run it
 stored = {name: pandas.read_csv(f"results/faithfulness_{name}.csv") for name in faithfulness.TABLES}
 tables = {name: faithfulness.learned(table) for name, table in stored.items()}
 compared = comparisons(tables["areas"])
+claims = faithfulness.claims(tables)
+tokens = tables["tokens"].set_index(["data", "model", "kind", "site"]).sort_index()
 GRADIENTS = ("|grad|", "gradient × activation")
 SIGNS = {BETTER: "+", WORSE: "−", OPEN: "·"}
 
@@ -52,50 +54,51 @@ def signs(rival):
     return own.groupby(keys, sort=False)["sign"].agg(" ".join).unstack(["data", "curve"])
 
 
+def trained(data, kind, site):
+    """The numbers of the trained models for tokens of a kind at a site, a row per seed."""
+    return tokens.loc[data, "trained", kind, site]
+
+
 # %% [markdown]
 # ## In short
 
 
 # %% tags=["prose"]
-def named(rankings):
-    """Rankings in a sentence."""
-    return " and ".join(map("**{}**".format, rankings)) or "none"
-
-
-def listed(among, over):
-    """By curve and data, the rankings that are better than these rivals."""
-    found = winners(compared, among=among, over=over)
+def listed(verdict, among, over):
+    """By curve and data, the rankings with this verdict, whatever the replacement."""
+    found = unanimous(compared, verdict, among=among, over=over)
     return "\n".join(
-        f"  - {curve}: " + "; ".join(f"{data}: {named(found[data, curve])}" for data in DATA) + "."
+        f"  - {curve}: "
+        + "; ".join(
+            f"{data}: " + (", ".join(map("**{}**".format, found[data, curve])) or "none")
+            for data in DATA
+        )
         for curve in CURVES
     )
 
 
-def count(data, verdict, rival):
-    """In how many comparisons a ranking by paths has a verdict."""
-    chosen = (compared["data"] == data) & (compared["rival"] == rival)
-    own = compared[chosen & compared["ranking"].isin(BY_PATHS)]["verdict"]
-    return f"{(own == verdict).sum()} of {len(own)}"
-
-
 models = {data: own["seed"].nunique() for data, own in tables["areas"].groupby("data")}
+key, value = (trained(TRUE, "repeat", site) for site in ("key", "value"))
+(needs_value,) = (claim for claim in claims if "value" in claim.statement)
 Markdown(
     f"""
 {models[TRUE]} of {stored["areas"]["seed"].nunique()} classifiers and {models[SENTENCES]} language
-models have learned their tasks; what follows is about those, over seeds, and corrected for
-{len(compared)} comparisons. A ranking is called better only if it is so whatever the replacement.
+models have learned their tasks; what follows is about those. Verdicts are over seeds, corrected
+for {len(compared)} comparisons, and a ranking is named only if all three replacements agree.
 
-- **Does the flow find what a model needs?** These are better than chance:
-{listed(("mass", "strongest path", "untrained"), ("random",))}
-- **Better than the gradient does?** Of the rankings by paths, these are better than both |grad| and
-  gradient × activation:
-{listed(BY_PATHS, GRADIENTS)}
-- **And the gradient's?** Of these two, the following are better than the other and chance:
-{listed(GRADIENTS, (*GRADIENTS, "random"))}
-- **Is a ranking by paths ever worse?** With one replacement or another it is worse than |grad| in
-  {"; ".join(f"{count(data, WORSE, GRADIENTS[0])} comparisons ({data})" for data in DATA)}, and than
-  gradient × activation in
-  {"; ".join(f"{count(data, WORSE, GRADIENTS[1])} ({data})" for data in DATA)}.
+- **Does the flow find what a model needs?** Better than chance are, by
+{listed(BETTER, ("mass", "strongest path", "untrained"), ("random",))}
+- **Better than the gradient does?** Of the rankings by paths, better than both |grad| and gradient
+  × activation are, by
+{listed(BETTER, BY_PATHS, GRADIENTS)}
+- **Worse?** Worse than |grad| are, by
+{listed(WORSE, BY_PATHS, ("|grad|",))}
+- **Which of the gradient's two is the better guide?** Better than the other are, by
+{listed(BETTER, GRADIENTS, GRADIENTS)}
+- **Is a share how much it matters?** In True examples the value of the repeated token has
+  {estimate(100 * value["share"]):.1f}% of the mass, its key {estimate(100 * key["share"]):.0f}%.
+  Without that value the logit falls by {estimate(value["measured"]):.1f}, without that key by
+  {estimate(key["measured"]):.1f}. That the model needs this value: **{needs_value.verdict}**.
 """
 )
 
@@ -145,20 +148,17 @@ sj.pictures.heat_map(
 #
 # `sj.faithfulness` takes the components away one by one, the most important first (deletion); or it
 # takes all away and gives them back, the most important first (insertion). If a ranking is right,
-# the logit falls fast in one and rises fast in the other.
+# the logit falls fast in one and rises fast in the other. `.plot()` draws the curves; a number for
+# each is the area under it:
 
 # %%
-curves_of_one = sj.faithfulness(correct_logit, shares, steps=30)(example)
-print(curves_of_one)
-curves_of_one.plot()
+sj.faithfulness(correct_logit, shares, steps=30)(example)
 
 # %% [markdown]
-# *Deletion on one example, components replaced by zeros; whether such differences are more than
-# chance, one example of one model can't show.*
-#
-# The random curve flatters the others. There is one layer and only position 0 is read, so that the
-# queries of the other nine tokens have no path to the logit. To rank them last is to know the
-# architecture, not the model. Below, only components with a path are ranked.
+# Whether such differences are more than chance, one example of one model can't show. And the random
+# curve flatters the others: there is one layer and only position 0 is read, so that the queries of
+# the other nine tokens have no path to the logit. To rank them last is to know the architecture,
+# not the model. Below, only components with a path are ranked.
 #
 # ## Many examples, many models
 #
@@ -203,11 +203,11 @@ curves_of_one.plot()
 
 
 # %%
-def gains(data, curve, rival, unit):
+def gains(data, curve, rival, unit, rankings=RANKINGS):
     """Draw the gains over a rival, by ranking and replacement."""
     own = compared[(compared["data"] == data) & (compared["curve"] == curve)]
     own = own[own["rival"] == rival]
-    chosen = [name for name in RANKINGS if name in {*own["ranking"]}]
+    chosen = [name for name in rankings if name in {*own["ranking"]}]
     means, errors = (
         own.pivot(index="replacement", columns="ranking", values=column)[chosen]
         for column in ("mean", "half_width")
@@ -225,15 +225,31 @@ def gains(data, curve, rival, unit):
 
 
 # %% tags=["picture"]
-gains(TRUE, "insertion", "|grad|", "logit")
+gains(TRUE, "insertion", "random", "logit")
 
 # %% [markdown]
-# *How much more area the curve of a ranking has than that of |grad|, by insertion, on True
-# examples: above 0 it is the better guide. How the verdicts come out together, the tables below
-# say; bars of one ranking share their models, so they do not confirm each other.*
+# *How much more area the curve of each ranking has than that of a random one, by insertion, on True
+# examples: above 0 it is better than chance. All rankings are tested on the same models, so which
+# of two close bars is the higher can't be seen from their intervals.*
 #
-# All verdicts over |grad|, with a sign for each replacement (zero, mean, another example):
-# + better, − worse, · cannot be told.
+# All verdicts over chance, with a sign for each replacement (zero, mean, another example): +
+# better, − worse, · cannot be told:
+
+# %%
+signs("random")
+
+# %% [markdown]
+# Over |grad|, paired model by model:
+
+# %%
+CLOSE = [name for name in RANKINGS if name not in ("entropy", "untrained", "random")]
+gains(TRUE, "insertion", "|grad|", "logit", CLOSE)
+
+# %% [markdown]
+# *The same over |grad|, without the entropy and the untrained models' mass, which the tables have.
+# `first order` and `each alone` know the replacement.*
+#
+# All verdicts over |grad|:
 
 # %%
 signs("|grad|")
@@ -245,22 +261,15 @@ signs("|grad|")
 signs("gradient × activation")
 
 # %% [markdown]
-# And over chance. That a token is missing is nothing that a component could say, so that in False
-# examples there is less to find:
-
-# %%
-signs("random")
-
-# %% [markdown]
 # ## The language models
 
 # %%
-gains(SENTENCES, "insertion", "|grad|", "nats")
+gains(SENTENCES, "insertion", "random", "nats")
 
 # %% [markdown]
 # *The same for the margin of the verb, while the states of all tokens but `[MASK]` at the inputs of
-# the layers are given back. Which layer a state belongs to counts, too: a ranking that prefers
-# early layers does well without knowing the tokens.*
+# the layers are given back. The layer of a state counts, too: a ranking that prefers early layers
+# may do well without knowing the tokens, and what an untrained model gains is of that kind.*
 
 
 # %% tags=["prose"]
@@ -307,8 +316,6 @@ def of_tokens(data):
 of_tokens(TRUE)
 
 # %% tags=["prose"]
-tokens = tables["tokens"].set_index(["data", "model", "kind", "site"]).sort_index()
-key, value = (tokens.loc[TRUE, "trained", "repeat", site] for site in ("key", "value"))
 own = tables["tokens"][
     (tables["tokens"]["data"] == TRUE) & (tables["tokens"]["model"] == "trained")
 ]
@@ -326,7 +333,7 @@ the gradient expects {estimate(value["expected"]):.1f}. The flow is made of deri
 what a small change does, and to lose a value is no small change. So "the model uses keys, not
 values" is no reading of such shares: it is *the gradient* that flows through keys.
 
-Nor do effects add up. Replaced one at a time, the components' effects sum to
+Nor need effects add up. Replaced one at a time, the components' effects sum to
 {estimate(falls):.1f}; replaced all at once, the logit falls by
 {estimate(ends["whole"] - ends["none"]):.1f}.
 """
@@ -349,8 +356,8 @@ def span(layer, column, scale=1, digits=1):
 
 
 Markdown(
-    "The flow names the subject; in which layer its state is needed, a share does not tell. "
-    "In single models:\n\n"
+    "Models differ in the layers where they need the subject's state; whether its share follows, "
+    "compare, from the smallest to the largest among them:\n\n"
     "| input of | subject's share of the mass [%] | fall when it is replaced [nats] |\n"
     "|---|---|---|\n"
     + "\n".join(
@@ -375,10 +382,10 @@ tables["shuffled"].groupby(["data", "group", "ranking"], sort=False)["correlatio
 left = tables["shuffled"].set_index(["data", "ranking", "group"])["correlation"].sort_index()
 Markdown(
     f"""
-In True examples, the order by mass has a correlation of
-{estimate(left[TRUE, "mass", "classifier"]):.2f} with what it is when the classifier's head is
-shuffled: all paths end in the head, and it scales them much alike. Shuffle the layer as well and
-{estimate(left[TRUE, "mass", "bert/encoder"]):.2f} is left.
+All paths of the classifier end in its head, which scales them much alike: with the head shuffled,
+the order by mass keeps a correlation of {estimate(left[TRUE, "mass", "classifier"]):.2f} in True
+examples. With the layer shuffled as well, {estimate(left[TRUE, "mass", "bert/encoder"]):.2f} is
+left; that is the architecture's part.
 """
 )
 
@@ -390,7 +397,7 @@ shuffled: all paths end in the head, and it scales them much alike. Shuffle the 
 # were chosen beforehand; their intervals, of 95%, are not corrected.
 
 # %% tags=["prose"]
-Markdown(as_markdown(faithfulness.claims(tables)))
+Markdown(as_markdown(claims))
 
 # %% [markdown]
 # ## What such tests can't show

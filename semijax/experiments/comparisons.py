@@ -65,7 +65,8 @@ def comparisons(areas: Any) -> Any:
                 if ranking not in (rival, "random"):
                     values = own.to_numpy()
                     found = estimate(values)
-                    p = float(stats.ttest_1samp(values, 0).pvalue) if np.ptp(values) else 1.0
+                    test: Any = stats.ttest_1samp(values, 0) if np.ptp(values) else None
+                    p = 1.0 if test is None else float(test.pvalue)
                     numbers = found.mean, found.half_width, found.n, p
                     rows.append((data, rival, curve, replacement, ranking, *numbers))
     columns = ["data", "rival", "curve", "replacement", "ranking", "mean", "half_width", "seeds"]
@@ -82,23 +83,25 @@ def verdicts(compared: Any, data: str, rival: str) -> Any:
     return table.loc[[*dict.fromkeys(own["ranking"])]]
 
 
-def winners(
-    compared: Any, *, among: Sequence[str], over: Sequence[str]
+def unanimous(
+    compared: Any, verdict: str, *, among: Sequence[str], over: Sequence[str]
 ) -> dict[tuple[str, str], list[str]]:
-    """Name the rankings that are better than all of some rivals, whatever the replacement.
+    """Name the rankings with one verdict over all of some rivals, whatever the replacement.
 
     Args:
         compared: the table of `comparisons`.
+        verdict: such as ``"better"``.
         among: the rankings.
-        over: the rivals; a ranking need not be better than itself.
+        over: the rivals; a ranking is not compared with itself.
 
     Returns:
         The rankings by data and curve.
     """
     chosen = compared[compared["ranking"].isin(among) & compared["rival"].isin(over)]
     names = ["data", "curve", "ranking"]
-    wins = chosen.assign(wins=chosen["verdict"] == BETTER).groupby(names, sort=False)["wins"].all()
+    same = chosen.assign(same=chosen["verdict"] == verdict)
+    same = same.groupby(names, sort=False)["same"].all()
     return {
-        of: [ranking for (*_, ranking), wins in own.items() if wins]
-        for of, own in wins.groupby(names[:2], sort=False)
+        of: [ranking for (*_, ranking), found in own.items() if found]
+        for of, own in same.groupby(names[:2], sort=False)
     }

@@ -208,13 +208,13 @@ def examine(case: Case, seed: int, *, steps: int = 21) -> dict[str, list[dict[st
     untrained = rankings.blind_scores(components, case.untrained, examples)["mass"]
     random = np.random.default_rng(seed).random(case.candidates.shape, np.float32)
     by_kind = rankings.replacements(components, state, case.others)
-    areas = []
+    areas, tokens = [], []
     for replacement in rankings.REPLACEMENTS:
         given = components, state, examples, by_kind[replacement]
         told = rankings.told_scores(*given)
         scores = blind | {"untrained": untrained, "random": random} | told
         if replacement == "mean":
-            tokens = _token_rows(case, "trained", scores)
+            tokens += _token_rows(case, "trained", scores)
         for ranking in rankings.RANKINGS:
             found = rankings.curves(*given, case.candidates, counts, scores[ranking])
             means = np.asarray(found, np.float64).mean(0)

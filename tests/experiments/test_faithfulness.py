@@ -170,8 +170,15 @@ def test_comparisons_are_paired_and_corrected(made_up):
     assert {*comparisons.verdicts(compared, "made up", "random").loc["|grad|"]} == {"better"}
     assert (compared["q"] >= compared["p"]).all() and (compared["q"] > compared["p"]).any()
     assert "random" not in {*compared["ranking"]}
-    won = comparisons.winners(compared, among=["a", "b"], over=comparisons.RIVALS)
+    options = {"among": ["a", "b", "|grad|"], "over": ["|grad|", "gradient × activation"]}
+    won = comparisons.unanimous(compared, "better", **options)
     assert won == {("made up", "deletion"): ["a"], ("made up", "insertion"): ["a"]}
+    lost = compared["replacement"].eq("zero") & compared["ranking"].eq("a")
+    compared.loc[lost, "verdict"] = "worse"  # with one replacement it is so, with another not
+    assert comparisons.unanimous(compared, "better", **options) == {
+        ("made up", "deletion"): [],
+        ("made up", "insertion"): [],
+    }
 
 
 def test_a_deletion_curve_is_better_where_it_is_lower(made_up):
