@@ -67,6 +67,8 @@ def trained(data, kind, site):
 def listed(verdict, among, over):
     """By curve and data, the rankings with this verdict, whatever the replacement."""
     found = unanimous(compared, verdict, among=among, over=over)
+    if not any(found.values()):
+        return "  - none: on no data, by neither curve"
     return "\n".join(
         f"  - {curve}: "
         + "; ".join(
@@ -75,6 +77,12 @@ def listed(verdict, among, over):
         )
         for curve in CURVES
     )
+
+
+def tally(ranking, rival):
+    """How often a ranking is better and worse than a rival, each replacement by itself."""
+    own = compared[(compared["ranking"] == ranking) & (compared["rival"] == rival)]["verdict"]
+    return f"{(own == BETTER).sum()} times better and {(own == WORSE).sum()} worse"
 
 
 models = {data: own["seed"].nunique() for data, own in tables["areas"].groupby("data")}
@@ -93,6 +101,9 @@ for {len(compared)} comparisons, and a ranking is named only if all three replac
 {listed(BETTER, BY_PATHS, GRADIENTS)}
 - **Worse?** Worse than |grad| are, by
 {listed(WORSE, BY_PATHS, ("|grad|",))}
+- **And one replacement at a time?** Of {2 * len(DATA) * len(REPLACEMENTS)} comparisons with |grad|,
+  the strongest path is {tally("strongest path", "|grad|")}, the mass {tally("mass", "|grad|")}, the
+  entropy {tally("entropy", "|grad|")}; the others cannot be told.
 - **Which of the gradient's two is the better guide?** Better than the other are, by
 {listed(BETTER, GRADIENTS, GRADIENTS)}
 - **Is a share how much it matters?** In True examples the value of the repeated token has
@@ -219,7 +230,7 @@ def gains(data, curve, rival, unit, rankings=RANKINGS):
         unit=f"area gained over {rival} [{unit}]",
         normalisation=f"none; 95% confidence over {own['seeds'].max()} seeds, not corrected",
         group_label="ranking",
-        of="replaced by",
+        of="replacement",
         title=f"{data}, {curve}",
     )
 
