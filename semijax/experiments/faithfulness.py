@@ -37,7 +37,7 @@ MEASURES = {"share": "mass", "expected": "first order", "measured": "each alone"
 """The columns of the table of tokens, and the scores that they are means of."""
 
 LEARNED = 0.95
-"""The validation accuracy above which a model is examined: the others have not learned the task."""
+"""The validation accuracy above which a model counts: the others have not learned the task."""
 
 TABLES = ("areas", "tokens", "shuffled")
 """The tables of a grid, by the end of their files' names."""
