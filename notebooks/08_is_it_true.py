@@ -94,17 +94,17 @@ Markdown(
 models have learned their tasks; what follows is about those. Verdicts are over seeds, corrected
 for {len(compared)} comparisons, and a ranking is named only if all three replacements agree.
 
-- **Does the flow find what a model needs?** Better than chance are, by
+- **Does the flow find what a model needs?** Better than chance:
 {listed(BETTER, ("mass", "strongest path", "untrained"), ("random",))}
-- **Better than the gradient does?** Of the rankings by paths, better than both |grad| and gradient
-  × activation are, by
+- **Better than the gradient does?** Rankings by paths that are better than both |grad| and gradient
+  × activation:
 {listed(BETTER, BY_PATHS, GRADIENTS)}
-- **Worse?** Worse than |grad| are, by
+- **Or worse?** Rankings by paths that are worse than |grad|:
 {listed(WORSE, BY_PATHS, ("|grad|",))}
 - **And one replacement at a time?** Of {2 * len(DATA) * len(REPLACEMENTS)} comparisons with |grad|,
   the strongest path is {tally("strongest path", "|grad|")}, the mass {tally("mass", "|grad|")}, the
   entropy {tally("entropy", "|grad|")}; the others cannot be told.
-- **Which of the gradient's two is the better guide?** Better than the other are, by
+- **|grad| or gradient × activation?** Better than the other:
 {listed(BETTER, GRADIENTS, GRADIENTS)}
 - **Is a share how much it matters?** In True examples the value of the repeated token has
   {estimate(100 * value["share"]):.1f}% of the mass, its key {estimate(100 * key["share"]):.0f}%.
