@@ -94,8 +94,8 @@ Markdown(
 models have learned their tasks; what follows is about those. Verdicts are over seeds, corrected
 for {len(compared)} comparisons, and a ranking is named only if all three replacements agree.
 
-- **Does the flow find what a model needs?** Better than chance:
-{listed(BETTER, ("mass", "strongest path", "untrained"), ("random",))}
+- **Does the flow find what a model needs, or the gradient?** Better than chance:
+{listed(BETTER, ("mass", "strongest path", *GRADIENTS, "untrained"), ("random",))}
 - **Better than the gradient does?** Rankings by paths that are better than both |grad| and gradient
   × activation:
 {listed(BETTER, BY_PATHS, GRADIENTS)}

@@ -70,6 +70,7 @@ class Case(NamedTuple):
             ``[examples, sites, tokens]``.
         kinds: of the tokens, str ``[examples, tokens]``; ``""`` for those that are not told apart.
         groups: of parameters, from the output to the input, see ``sj.randomization_test``.
+        steps: of the curves, from no component to all of them.
     """
 
     components: Components
@@ -82,6 +83,7 @@ class Case(NamedTuple):
     candidates: np.ndarray
     kinds: np.ndarray
     groups: tuple[str, ...]
+    steps: int
 
 
 def classifier_cases(
@@ -133,6 +135,7 @@ def classifier_cases(
                 np.broadcast_to(has_path, (examples, *has_path.shape)),
                 first_token.kinds(own),
                 groups,
+                steps=int(has_path.sum()),
             )
     return cases
 
@@ -176,17 +179,17 @@ def sentence_cases(
             np.repeat((kinds != "mask")[:, None], len(layers), axis=1),
             np.where(kinds == "mask", "", kinds),
             ("cls", "bert/encoder", "bert/embeddings"),
+            steps=SENTENCE_LENGTH - 1,
         )
     return cases
 
 
-def examine(case: Case, seed: int, *, steps: int = 21) -> dict[str, list[dict[str, Any]]]:
+def examine(case: Case, seed: int) -> dict[str, list[dict[str, Any]]]:
     """Test all rankings on one model.
 
     Args:
         case: the model and what to examine.
         seed: of the random ranking, drawn anew for each example, and of shuffled weights.
-        steps: from no component to all of them, or as many as there are.
 
     Returns:
         The rows of each table:
@@ -203,7 +206,7 @@ def examine(case: Case, seed: int, *, steps: int = 21) -> dict[str, list[dict[st
     """
     components, state, examples = case.components, case.state, case.examples
     total = int(case.candidates[0].sum())
-    counts = np.round(np.linspace(0, total, min(steps, total) + 1)).astype(int)
+    counts = np.round(np.linspace(0, total, case.steps + 1)).astype(int)
     blind = dict(rankings.blind_scores(components, state, examples))
     untrained = rankings.blind_scores(components, case.untrained, examples)["mass"]
     random = np.random.default_rng(seed).random(case.candidates.shape, np.float32)

@@ -113,7 +113,7 @@ def test_a_grid_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_classifier_is_examined_with_all_rankings(case, scores):
-    found = faithfulness.examine(case, 0, steps=3)
+    found = faithfulness.examine(case._replace(steps=3), 0)
     areas = pandas.DataFrame(found["areas"])
     assert len(areas) == len(rankings.RANKINGS) * 3 * 2
     assert areas.groupby("replacement")[["whole", "none"]].agg(np.ptp).to_numpy().max() < 1e-5
