@@ -130,16 +130,20 @@ class Handset(NamedTuple):
     edges: np.ndarray
 
 
-def build(mechanism: Mechanism, seed: int) -> Handset:
+def build(mechanism: Mechanism, seed: int, *, aligned: bool = False) -> Handset:
     """Set the weights of a transformer.
 
     Args:
         mechanism: what it does.
         seed: of the bases of all subspaces, of the places of the heads, of how sharply they
             attend, of the noise in their weights, and of the distractors.
+        aligned: whether each token and position has an element of the residual stream, and of the
+            mechanism's heads, to itself. By default the bases are random, as nothing else makes
+            one better than another in a transformer.
     """
     rng = np.random.default_rng([seed, *mechanism.task.name.encode()])
-    basis = _rotation(rng, WIDTH)
+    draw = _permutation if aligned else _rotation
+    basis = draw(rng, WIDTH)
     sizes = {"token": VOCABULARY, "position": LENGTH} | dict.fromkeys(SPACES, TOKENS)
     starts = np.cumsum([0, *sizes.values()])
     spaces = {
@@ -155,7 +159,7 @@ def build(mechanism: Mechanism, seed: int) -> Handset:
     )
     bias = np.zeros((WIRING.layers, WIRING.heads, HEAD_WIDTH))
     for head, place in zip(mechanism.heads.values(), places, strict=True):
-        inside, carried = _rotation(rng, HEAD_WIDTH), _rotation(rng, HEAD_WIDTH)
+        inside, carried = draw(rng, HEAD_WIDTH), draw(rng, HEAD_WIDTH)
         sharpness = rng.uniform(*SHARPNESS) * HEAD_WIDTH**0.5
         keys = spaces[head.key][:HEAD_WIDTH]
         key[place] = keys.T @ inside[: len(keys)]
@@ -204,6 +208,11 @@ def _rotation(rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw an orthogonal matrix."""
     q, r = np.linalg.qr(rng.standard_normal((size, size)))
     return q * np.sign(np.diag(r))
+
+
+def _permutation(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw the matrix of a permutation."""
+    return np.eye(size)[rng.permutation(size)]
 
 
 def _places(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:

@@ -23,6 +23,8 @@ EMBEDDINGS = ("token", "position")
 
 EPSILON = 1e-5
 
+SOFTMAX = sj.atomic(jax.nn.softmax)
+
 
 @dataclasses.dataclass(frozen=True)
 class Wiring:
@@ -154,7 +156,7 @@ def read_edges(written: jax.Array, readers: slice) -> jax.Array:
     """Read the sum of what has been written, one site for the edges of some readers."""
     count = readers.stop - readers.start
     edges = jnp.broadcast_to(written, (count, *written.shape))
-    return sj.tap(edges, f"edges/{readers.start}").sum(1)
+    return sj.tap(edges, f"edges/{readers.start}").sum(1)  # named by the first reader
 
 
 def read_sum(written: jax.Array, readers: slice) -> jax.Array:
@@ -163,8 +165,20 @@ def read_sum(written: jax.Array, readers: slice) -> jax.Array:
     return jnp.broadcast_to(total, (readers.stop - readers.start, *total.shape))
 
 
+def embed(weights: Weights, prompt: Prompt) -> jax.Array:
+    """Return what the token and the position embeddings write, ``[2, T, D]``."""
+    return jnp.stack([weights.token[prompt.tokens], weights.position[prompt.positions]])
+
+
 def run(wiring: Wiring, weights: Weights, prompt: Prompt, read: Read = read_edges) -> Run:
-    """Run the transformer on one prompt.
+    """Run the transformer on one prompt, see `run_embedded`."""
+    return run_embedded(wiring, weights, embed(weights, prompt), read)
+
+
+def run_embedded(
+    wiring: Wiring, weights: Weights, embedded: jax.Array, read: Read = read_edges
+) -> Run:
+    """Run the transformer on what the embeddings write, ``[2, T, D]``.
 
     Its sites are ``nodes/…``, what writers write, ``[w, T, D]`` for those of a layer; ``edges/…``,
     see `read_edges`; ``patterns/…`` and ``scales/…``, which `semijax.freeze` may close.
@@ -180,7 +194,6 @@ def run(wiring: Wiring, weights: Weights, prompt: Prompt, read: Read = read_edge
         scale = jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + EPSILON)
         return x * sj.tap(scale, f"scales/{name}")
 
-    embedded = jnp.stack([weights.token[prompt.tokens], weights.position[prompt.positions]])
     written = sj.tap(embedded, "nodes/embeddings")
     for layer in range(wiring.layers):
         readers = wiring.readers_of_heads(layer)
@@ -190,7 +203,7 @@ def run(wiring: Wiring, weights: Weights, prompt: Prompt, read: Read = read_edge
         key = jnp.einsum("htd,hdk->htk", x[heads : 2 * heads], weights.key[layer])
         value = jnp.einsum("htd,hdk->htk", x[2 * heads :], weights.value[layer])
         scores = jnp.einsum("hqk,hpk->hqp", query, key) / key.shape[-1] ** 0.5
-        pattern = sj.tap(jax.nn.softmax(scores), f"patterns/{layer}")
+        pattern = sj.tap(SOFTMAX(scores), f"patterns/{layer}")
         patterns.append(pattern)
         mixed = jnp.einsum("hqp,hpk->hqk", pattern, value)
         out = jnp.einsum("hqk,hkd->hqd", mixed, weights.out[layer])

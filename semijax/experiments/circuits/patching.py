@@ -27,7 +27,8 @@ def patched(
         weights: the transformer's.
         prompt: the prompt.
         other: what was written in the other run, ``[W, T, D]``.
-        kept: which edges carry what is written in this one, ``[W, R]``.
+        kept: which edges carry what is written in this one, ``[W, R]``; or how much of it, from 0
+            to 1.
 
     Returns:
         The logits, ``[V]``.

@@ -23,7 +23,7 @@ WIDTH, HEAD_WIDTH, HIDDEN = 32, 8, 64
 
 TASKS = (tasks.INDUCTION, tasks.FIRST_AGAIN)
 
-BATCH_SIZE, STEPS = 128, 3000
+BATCH_SIZE, STEPS = 128, 1000
 
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0),

@@ -1,0 +1,92 @@
+"""What the table says over seeds: means with intervals, and who leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from semijax.experiments.circuits.benchmark import EXACT, MEASURES, OURS, RANDOM
+from semijax.experiments.circuits.measures import interval
+
+
+def means(table: Any) -> Any:
+    """Compute means over seeds and half the widths of their 95% intervals.
+
+    Args:
+        table: as `benchmark.read` returns it.
+
+    Returns:
+        A ``pandas.DataFrame``: a row for each model and method; for each measure the columns
+        ``mean`` and ``half``, see `measures.interval`.
+    """
+    import pandas
+
+    rows = {
+        key: {
+            (measure, part): number
+            for measure in MEASURES
+            for part, number in zip(("mean", "half"), interval(own[measure].to_numpy()), strict=True)
+        }
+        for key, own in table.groupby(["model", "method"], sort=False)
+    }
+    found = pandas.DataFrame.from_dict(rows, orient="index")
+    found.index = pandas.MultiIndex.from_tuples(rows, names=["model", "method"])
+    return found
+
+
+def shown(table: Any, model: str) -> Any:
+    """Return one model's means and intervals as text: a row for each method, the best first."""
+    found = means(table).loc[model]
+    order = found[("edge_auroc", "mean")].sort_values(ascending=False, kind="stable").index
+    text = {
+        measure: [_cell(*found.loc[method, measure]) for method in order] for measure in MEASURES
+    }
+    import pandas
+
+    return pandas.DataFrame(text, index=order)
+
+
+def contest(table: Any) -> Any:
+    """Compare the best method of semijax with the best of the others, by model and measure.
+
+    Both are those with the best mean, so that both look a little better than they are. Those that
+    measure the effects, and chance, do not take part.
+
+    Returns:
+        A ``pandas.DataFrame``: for each model and measure the two methods, their means, the mean
+        difference on the same seeds, in favour of semijax, half the width of its 95% interval, and
+        the ``verdict``: ``"ours"``, ``"others"``, or ``"tie"`` if the interval has 0 in it.
+    """
+    import pandas
+
+    rows = []
+    for model, own in table.groupby("model", sort=False):
+        for measure, sign in MEASURES.items():
+            by_seed = own.pivot(index="seed", columns="method", values=measure)
+            by_seed = by_seed.drop(columns=[*EXACT, RANDOM]).dropna(axis=1, how="all")
+            averages = sign * by_seed.mean()
+            is_ours = np.array([OURS in method for method in by_seed.columns])
+            best, other = (averages[chosen].idxmax() for chosen in (is_ours, ~is_ours))
+            lead, half = interval(sign * (by_seed[best] - by_seed[other]).to_numpy())
+            settled = abs(lead) > half if half == half else False
+            rows.append(
+                {
+                    "model": model,
+                    "measure": measure,
+                    "ours": best,
+                    "other": other,
+                    "mean of ours": by_seed[best].mean(),
+                    "mean of other": by_seed[other].mean(),
+                    "lead": lead,
+                    "half": half,
+                    "verdict": ("ours" if lead > 0 else "others") if settled else "tie",
+                }
+            )
+    return pandas.DataFrame(rows)
+
+
+def _cell(mean: float, half: float) -> str:
+    if np.isnan(mean):
+        return ""
+    return f"{mean:.2f}" if np.isnan(half) else f"{mean:.2f} ± {half:.2f}"
