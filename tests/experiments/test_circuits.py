@@ -1,4 +1,4 @@
-"""The benchmark of known mechanisms: models, exact effects, methods and measures against oracles."""
+"""The benchmark of known mechanisms: its models, effects, methods and measures against oracles."""
 
 import itertools
 
@@ -229,9 +229,7 @@ def test_information_flow_is_shared_out_to_the_writers():
 def test_auroc_counts_pairs():
     rng = np.random.default_rng(0)
     scores, truth = rng.integers(0, 4, 23).astype(float), rng.random(23) < 0.4
-    wins = [
-        (a > b) + (a == b) / 2 for a, b in itertools.product(scores[truth], scores[~truth])
-    ]
+    wins = [(a > b) + (a == b) / 2 for a, b in itertools.product(scores[truth], scores[~truth])]
     np.testing.assert_allclose(measures.auroc(scores, truth), np.mean(wins))
     assert np.isnan(measures.auroc(scores, np.zeros(23, bool)))
 
@@ -273,7 +271,9 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(baselines, "METHODS", few)
     monkeypatch.setattr(flows, "WEIGHTINGS", ("Derivative",))
     monkeypatch.setattr(
-        benchmark, "_flow", lambda wiring, *_: {"mass": baselines.Scores(wiring.edges, 1.0 * wiring.edges[:, -1])}
+        benchmark,
+        "_flow",
+        lambda wiring, *_: {"mass": baselines.Scores(wiring.edges, 1.0 * wiring.edges[:, -1])},
     )
     command = ["--out", str(tmp_path), "--models", "copy first, by hand", "--seeds"]
     __main__.main([*command, "0"])

@@ -13,9 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from semijax.experiments.circuits.model import (
-    EMBEDDINGS,
-
-
     Weights,
     Wiring,
     embed,

@@ -24,10 +24,10 @@ FILE = "circuits.csv"
 KEY = ["model", "seed"]
 """The columns that tell transformers apart; each has a row for every method."""
 
-PAIRS = 16
+PAIRS = 8
 """How many pairs of prompts the methods see."""
 
-TEST_PAIRS = 64
+TEST_PAIRS = 32
 """How many other pairs effects and circuits are measured on."""
 
 SHARE = 0.05
@@ -77,9 +77,10 @@ class Model(NamedTuple):
 
 def handset_model(mechanism: handset.Mechanism, seed: int, aligned: bool = False) -> Model:
     """Return a transformer with weights set by hand."""
-    weights, *truth = handset.build(mechanism, seed, aligned=aligned)
+    built = handset.build(mechanism, seed, aligned=aligned)
     name = f"{mechanism.task.name}, by hand" + ", own axes" * aligned
-    return Model(name, seed, mechanism.task, handset.WIRING, weights, tuple(truth))
+    truth = built.writers, built.edges
+    return Model(name, seed, mechanism.task, handset.WIRING, built.weights, truth)
 
 
 def trained_models(
@@ -115,7 +116,9 @@ def score(model: Model, pairs: Pair, rng: np.random.Generator) -> dict[str, Scor
         edges, writers = effects(wiring, weights, pairs)
         square = jnp.zeros(wiring.edges.shape).at[np.nonzero(wiring.edges)].set(edges.mean(0))
         found[name] = Scores(square, writers.mean(0))
-    found[RANDOM] = Scores(rng.random(wiring.edges.shape), rng.random(len(wiring.writers)))
+    found[RANDOM] = Scores(
+        *(jnp.asarray(rng.random(n)) for n in (wiring.edges.shape, len(wiring.writers)))
+    )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
 
 
@@ -128,9 +131,7 @@ def _baseline(wiring: Wiring, name: str, weights: Weights, pairs: Pair) -> Score
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _flow(wiring: Wiring, weighting: str, frozen: bool, weights: Weights, pairs: Pair) -> Any:
-    found = jax.lax.map(
-        lambda pair: flows.scores(wiring, weights, pair, weighting, frozen), pairs
-    )
+    found = jax.lax.map(lambda pair: flows.scores(wiring, weights, pair, weighting, frozen), pairs)
     return jax.tree.map(lambda leaf: leaf.mean(0), found)
 
 
@@ -179,7 +180,7 @@ def examine(model: Model, pairs: int = PAIRS, test_pairs: int = TEST_PAIRS) -> l
     scores = score(model, seen, rng)
     rows = []
     for method, own in scores.items():
-        edges, nodes = own.edges[wiring.edges], own.writers[is_node]
+        edges, nodes = np.asarray(own.edges)[wiring.edges], np.asarray(own.writers)[is_node]
         row = shared | {"method": method}
         for kind, values, effect, truth in (
             ("edge", np.abs(edges), edge_effects, true_edges),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,7 +56,9 @@ class Head(NamedTuple):
 PREVIOUS = Head("position", "position", "previous", (0, *range(LENGTH - 1)))
 """Attends to the token before, and writes which one it is."""
 
-KEY_OF_PAIR = PREVIOUS._replace(targets=tuple(p - 1 if p and p % 2 == 0 else 0 for p in range(LENGTH)))
+KEY_OF_PAIR = PREVIOUS._replace(
+    targets=tuple(p - 1 if p and p % 2 == 0 else 0 for p in range(LENGTH))
+)
 """The same at even positions; at odd ones it attends to the start, and writes nothing."""
 
 
@@ -183,25 +186,28 @@ def build(mechanism: Mechanism, seed: int, *, aligned: bool = False) -> Handset:
             mixed += LEAK * rng.standard_normal((HEAD_WIDTH, WIDTH))
         out[place] = rng.uniform(0.5, 2) * mixed / HEAD_WIDTH
 
-    empty = np.zeros((WIRING.layers, WIDTH, 0))
     unembed = np.zeros((WIDTH, VOCABULARY))
-    unembed[:, :TOKENS] = spaces["answer"].T
+    unembed[:, :TOKENS] = 4 * spaces["answer"].T
+    no_mlp = jnp.zeros((WIRING.layers, WIDTH, 0))
     weights = Weights(
-        token=spaces["token"],
-        position=spaces["position"],
-        query=query,
-        key=key,
-        value=value,
-        query_bias=bias,
-        out=out,
-        up=empty,
-        up_bias=empty[:, 0],
-        down=empty.swapaxes(1, 2),
-        down_bias=np.zeros((WIRING.layers, WIDTH)),
-        unembed=4 * unembed,
+        token=_float32(spaces["token"]),
+        position=_float32(spaces["position"]),
+        query=_float32(query),
+        key=_float32(key),
+        value=_float32(value),
+        query_bias=_float32(bias),
+        out=_float32(out),
+        up=no_mlp,
+        up_bias=no_mlp[:, 0],
+        down=no_mlp.swapaxes(1, 2),
+        down_bias=jnp.zeros((WIRING.layers, WIDTH)),
+        unembed=_float32(unembed),
     )
-    weights = Weights(*(jnp.asarray(array, jnp.float32) for array in weights))
     return Handset(weights, *_truth(mechanism, places))
+
+
+def _float32(array: np.ndarray) -> jax.Array:
+    return jnp.asarray(array, jnp.float32)
 
 
 def _rotation(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -221,9 +227,7 @@ def _places(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
     return [(layer, int(rng.integers(WIRING.heads))) for layer in layers]
 
 
-def _truth(
-    mechanism: Mechanism, places: list[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _truth(mechanism: Mechanism, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the writers and the edges that a mechanism needs."""
     named = dict(zip(mechanism.heads, (f"{layer}.{head}" for layer, head in places), strict=True))
     edges = np.zeros(WIRING.edges.shape, bool)
@@ -231,4 +235,4 @@ def _truth(
         head, dot, branch = reader.partition(".")
         at = WIRING.readers.index(named.get(head, head) + dot + branch)
         edges[WIRING.writers.index(named.get(writer, writer)), at] = True
-    return edges.any(1), edges
+    return np.asarray(edges.any(1)), edges

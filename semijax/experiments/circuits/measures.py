@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 from scipy import stats
 
@@ -92,5 +91,3 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
         return float(known.mean()) if len(known) else np.nan, np.nan
     error = known.std(ddof=1) / len(known) ** 0.5
     return float(known.mean()), float(stats.t.ppf((1 + confidence) / 2, len(known) - 1) * error)
-
-

@@ -24,6 +24,7 @@ EMBEDDINGS = ("token", "position")
 EPSILON = 1e-5
 
 SOFTMAX = sj.atomic(jax.nn.softmax)
+"""One node, so that it has a weight for `semijax.Relevance`: division by a sum of 0 has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +93,10 @@ class Wiring:
 
 
 class Weights(NamedTuple):
-    """The parameters of a transformer of width D, for V tokens and P positions, with L layers, H
-    heads of width K, and MLPs of width F, which may be 0.
+    """The parameters of a transformer.
+
+    It has L layers of width D, H heads of width K, and MLPs of width F, which may be 0, for V
+    tokens and P positions.
 
     Attributes:
         token, position: ``[V, D]`` and ``[P, D]``.

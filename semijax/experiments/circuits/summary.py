@@ -26,7 +26,9 @@ def means(table: Any) -> Any:
         key: {
             (measure, part): number
             for measure in MEASURES
-            for part, number in zip(("mean", "half"), interval(own[measure].to_numpy()), strict=True)
+            for part, number in zip(
+                ("mean", "half"), interval(own[measure].to_numpy()), strict=True
+            )
         }
         for key, own in table.groupby(["model", "method"], sort=False)
     }

@@ -92,9 +92,9 @@ class Task:
                 continue
             told_at = examples.told_at[0][order[0]]
             found.append((*tokens, *order, *examples.answers, told_at))
-        first, second, here, there, right, wrong, told_at = map(np.stack, zip(*found, strict=True))
-        pairs = Pair(Prompt(first, here), Prompt(second, there), right, wrong, told_at)
-        return jax.tree.map(jnp.asarray, pairs)
+        columns = zip(*found, strict=True)
+        first, second, here, there, *rest = (jnp.asarray(np.stack(rows)) for rows in columns)
+        return Pair(Prompt(first, here), Prompt(second, there), *rest)
 
 
 def _induction(rng: np.random.Generator) -> tuple[list[int], int, list[int]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
