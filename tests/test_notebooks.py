@@ -13,8 +13,8 @@ SOURCES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 NAMES = [path.stem for path in SOURCES]
 
 
-def test_there_are_eleven_and_the_readme_shows_each():
-    assert [name[:2] for name in NAMES] == [f"{n:02}" for n in range(1, 12)]
+def test_there_are_twelve_and_the_readme_shows_each():
+    assert [name[:2] for name in NAMES] == [f"{n:02}" for n in range(1, 13)]
     readme = (NOTEBOOKS / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
         (picture,) = (NOTEBOOKS / "pictures").glob(f"{name}.*")

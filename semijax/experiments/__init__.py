@@ -1,4 +1,4 @@
-"""The experiments of Du et al. (2023), as functions and commands; ``notebooks/`` explain them.
+"""The experiments of Du et al. (2023) and others, as functions and commands; see ``notebooks/``.
 
 Needs the ``demo`` extra; the rest of semijax doesn't import it.
 """

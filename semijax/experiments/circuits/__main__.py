@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from semijax.experiments.circuits import benchmark, handset, summary, trained
 from semijax.experiments.circuits.benchmark import Model
+from semijax.experiments.circuits.tasks import Task
 
 
 def all_models(
@@ -21,23 +22,30 @@ def all_models(
         seeds: the seeds.
         folder: where trained transformers are kept.
     """
-    found: list[tuple[str, int, Callable[[], Model]]] = []
-    for seed in seeds:
-        for mechanism in handset.MECHANISMS:
-            for aligned in (False, True):
-                make = functools.partial(benchmark.handset_model, mechanism, seed, aligned)
-                name = f"{mechanism.task.name}, by hand" + ", own axes" * aligned
-                found.append((name, seed, make))
-    for task in trained.TASKS:
 
+    def by_hand(aligned: bool) -> list[tuple[str, int, Callable[[], Model]]]:
+        return [
+            (
+                benchmark.handset_name(mechanism, aligned),
+                seed,
+                functools.partial(benchmark.handset_model, mechanism, seed, aligned),
+            )
+            for seed in seeds
+            for mechanism in handset.MECHANISMS
+        ]
+
+    def learned(task: Task) -> list[tuple[str, int, Callable[[], Model]]]:
         @functools.cache
-        def train(task=task):
-            return {m.seed: m for m in benchmark.trained_models(task, seeds, folder / "models")}
+        def train() -> list[Model]:  # all seeds at once, when the first is asked for
+            return benchmark.trained_models(task, seeds, folder / "models")
 
-        for seed in seeds:
-            make = functools.partial(lambda seed, train: train()[seed], seed, train)
-            found.append((f"{task.name}, trained", seed, make))
-    return found
+        return [
+            (benchmark.trained_name(task), seed, lambda n=n: train()[n])
+            for n, seed in enumerate(seeds)
+        ]
+
+    trained_ones = [entry for task in trained.TASKS for entry in learned(task)]
+    return [*by_hand(aligned=False), *trained_ones, *by_hand(aligned=True)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -133,8 +133,8 @@ def information_flow_routes(wiring: Wiring, weights: Weights, pair: Pair) -> Sco
     Over the writers of a reader's input, the proximities max(‖x‖ − ‖x − writer's‖, 0) are made to
     sum to 1 at each place, and averaged over the places. A writer has the sum of its edges.
 
-    Source: Ferrando and Voita 2024, Eq. 4; for the edges of a circuit as in the code of Mueller et
-    al. 2025.
+    Source: Ferrando and Voita 2024; for the edges of a circuit as in the code of Mueller et al.
+    2025.
     """
     found = run(wiring, weights, pair.clean, read_sum)
 

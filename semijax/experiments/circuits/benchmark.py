@@ -75,12 +75,21 @@ class Model(NamedTuple):
     truth: tuple[np.ndarray, np.ndarray] | None
 
 
+def handset_name(mechanism: handset.Mechanism, aligned: bool = False) -> str:
+    """Return the name of the transformers of a mechanism."""
+    return f"{mechanism.task.name}, by hand" + ", own axes" * aligned
+
+
 def handset_model(mechanism: handset.Mechanism, seed: int, aligned: bool = False) -> Model:
-    """Return a transformer with weights set by hand."""
+    """Build a transformer with weights set by hand, see `handset.build`."""
     built = handset.build(mechanism, seed, aligned=aligned)
-    name = f"{mechanism.task.name}, by hand" + ", own axes" * aligned
-    truth = built.writers, built.edges
+    name, truth = handset_name(mechanism, aligned), (built.writers, built.edges)
     return Model(name, seed, mechanism.task, handset.WIRING, built.weights, truth)
+
+
+def trained_name(task: Task) -> str:
+    """Return the name of the transformers that are trained on a task."""
+    return f"{task.name}, trained"
 
 
 def trained_models(
@@ -99,7 +108,7 @@ def trained_models(
     for seed, path in paths.items():
         with np.load(path) as arrays:
             weights = Weights(**{name: jnp.asarray(array) for name, array in arrays.items()})
-        models.append(Model(f"{task.name}, trained", seed, task, trained.WIRING, weights, None))
+        models.append(Model(trained_name(task), seed, task, trained.WIRING, weights, None))
     return models
 
 
@@ -140,7 +149,9 @@ def examine(model: Model, pairs: int = PAIRS, test_pairs: int = TEST_PAIRS) -> l
 
     Nodes are heads and MLPs; all edges count. AUROC is that of absolute scores, and so are the
     correlations, with absolute effects: of corrupting one component alone, on the test pairs.
-    ``cpr`` and ``cmd`` are of circuits of edges, on the test pairs, see `measures.area_under`.
+    ``cpr`` and ``cmd`` are of circuits of edges, on the test pairs, see `measures.area_under`. All
+    edges outside of a circuit carry the corrupted run's values, so that nothing is left to prune:
+    a component without inputs writes what it wrote there.
 
     Args:
         model: the transformer.
@@ -189,7 +200,7 @@ def examine(model: Model, pairs: int = PAIRS, test_pairs: int = TEST_PAIRS) -> l
             row[f"{kind}_auroc"] = measures.auroc(values, truth)
             row[f"{kind}_pearson"] = measures.pearson(values, effect)
             row[f"{kind}_spearman"] = measures.spearman(values, effect)
-        row |= {"cpr": np.nan, "cmd": np.nan}
+        row |= dict.fromkeys(("cpr", "cmd"), np.nan)
         if not np.isnan(edges).any():
             chosen = [measures.largest(values, rng) for values in (edges, np.abs(edges))]
             circuits = np.zeros((2, len(measures.FRACTIONS), *wiring.edges.shape), bool)

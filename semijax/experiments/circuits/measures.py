@@ -61,11 +61,12 @@ def area_under(faithfulness: np.ndarray) -> float:
     """Compute the integrated circuit performance ratio (CPR): higher is better.
 
     It is the area under the faithfulness f over the sizes of circuits in ``FRACTIONS``, by the
-    trapezoidal rule, with f = (m(circuit) − m(∅)) / (m(model) − m(∅)). Circuits are those of the
-    largest scores. A circuit as faithful as the model at all sizes has 0.999, as sizes start at
-    0.001; circuits that leave out what works against the answer may have more.
+    trapezoidal rule, with f = (m(circuit) − m(∅)) / (m(model) − m(∅)) and m the mean difference of
+    logits. Circuits are those of the largest scores, signs included. A circuit as faithful as the
+    model at all sizes has 0.999, as sizes start at 0.001; circuits that leave out what works
+    against the answer may have more.
 
-    Source: Mueller et al. 2025 (arXiv 2504.13151), §3.1.
+    Source: Mueller et al. 2025 (arXiv 2504.13151), §3.1, and their code.
     """
     return float(np.trapezoid(faithfulness, FRACTIONS))
 
