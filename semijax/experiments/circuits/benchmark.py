@@ -118,6 +118,8 @@ def score(model: Model, pairs: Pair, rng: np.random.Generator) -> dict[str, Scor
     found = {name: _baseline(wiring, name, weights, pairs) for name in baselines.METHODS}
     for frozen in (False, True):
         for weighting in flows.WEIGHTINGS:
+            if weighting == "Relevance" and wiring.norm and not frozen:
+                continue  # the scale of a norm is infinite at 0
             how = weighting + ", frozen" * frozen
             statistics = _flow(wiring, weighting, frozen, weights, pairs)
             found |= {how + OURS + name: own for name, own in statistics.items()}
