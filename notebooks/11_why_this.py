@@ -136,7 +136,6 @@ sj.pictures.heat_map(
     unit="nats of the difference",
     normalisation=f"a row adds up to {whole:.2f}",
     row_label="site",
-    column_label="token",
 )
 
 # %% [markdown]
