@@ -13,6 +13,7 @@ from semijax.zoo.agreement import (
     sample_by_attractors,
     write_linzen,
 )
+from semijax.zoo.benchmarks import read_blimp, read_gulordava, read_sentences
 from semijax.zoo.bert import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 from semijax.zoo.checkpoints import load_checkpoint, save_checkpoint
 from semijax.zoo.code_length import CodeLength, interleave, online_code_length, paper_blocks
@@ -68,7 +69,10 @@ __all__ = [
     "online_code_length",
     "other_number",
     "paper_blocks",
+    "read_blimp",
+    "read_gulordava",
     "read_linzen",
+    "read_sentences",
     "sample_by_attractors",
     "save_checkpoint",
     "split",
