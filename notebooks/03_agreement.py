@@ -201,5 +201,4 @@ pandas.DataFrame(
 # * A subject relative ("that chases") shows its noun's number a second time.
 # * The branch value is a maximum over hidden units and a mean over tokens.
 # * The gradient is local: notebook 08 takes away what is called important here.
-# * What the pipeline costs beside the paper's code is in the
-#   [table of costs](../README.md#what-it-costs).
+# * What the pipeline costs beside the paper's code, `make bench` measures.
