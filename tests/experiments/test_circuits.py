@@ -83,7 +83,9 @@ def one(pairs, n=0):
     return jax.tree.map(lambda leaf: np.asarray(leaf[n]), pairs)
 
 
-@pytest.mark.parametrize("task", [*(m.task for m in handset.MECHANISMS), *trained.TASKS], ids=str)
+@pytest.mark.parametrize(
+    "task", [*(m.task for m in handset.MECHANISMS), *trained.TASKS], ids=lambda task: task.name
+)
 def test_pairs_differ_in_all_that_can_differ(task):
     pairs = task.pairs(np.random.default_rng(0), 20)
     clean, other = pairs.clean, pairs.corrupted
