@@ -255,28 +255,28 @@ def test_largest_are_chosen_and_ties_broken_at_random():
 
 
 def test_training_lowers_the_loss():
-    task, seeds = tasks.FIRST_AGAIN, (3, 4)
-    weights = trained.train(task, seeds, steps=100)
+    task = tasks.FIRST_AGAIN
+    weights = trained.train(task, [3], steps=trained.CHUNK)
     examples = task.sample(np.random.default_rng(0), 500)
 
     def loss(weights):
         found = jax.nn.log_softmax(trained.logits(weights, jnp.asarray(examples.tokens)))
         return -np.asarray(found)[np.arange(500), examples.answers].mean()
 
-    for n, seed in enumerate(seeds):
-        assert loss(jax.tree.map(lambda leaf, n=n: leaf[n], weights)) < 0.69  # of a coin: log 2
-        assert loss(trained.untrained(seed)) > 0.8
+    assert loss(jax.tree.map(lambda leaf: leaf[0], weights)) < 1 < loss(trained.untrained(3))
+
+
+def in_order(wiring):
+    """The later a component, the higher its score."""
+    edges = np.arange(wiring.edges.size).reshape(wiring.edges.shape)
+    return baselines.Scores(edges, edges[:, 0])
 
 
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     few = {name: baselines.METHODS[name] for name in ("|grad|", "attention rollout")}
     monkeypatch.setattr(baselines, "METHODS", few)
     monkeypatch.setattr(flows, "WEIGHTINGS", ("Derivative",))
-    monkeypatch.setattr(
-        benchmark,
-        "_flow",
-        lambda wiring, *_: {"mass": baselines.Scores(wiring.edges, 1.0 * wiring.edges[:, -1])},
-    )
+    monkeypatch.setattr(benchmark, "_flow", lambda wiring, *_: {"mass": in_order(wiring)})
     command = ["--out", str(tmp_path), "--models", "copy first, by hand", "--seeds"]
     __main__.main([*command, "0"])
     first = (tmp_path / benchmark.FILE).read_text()

@@ -66,7 +66,9 @@ def contest(table: Any) -> Any:
     for model, own in table.groupby("model", sort=False):
         for measure, sign in MEASURES.items():
             by_seed = own.pivot(index="seed", columns="method", values=measure)
-            by_seed = by_seed.drop(columns=[*EXACT, RANDOM]).dropna(axis=1, how="all")
+            by_seed = by_seed.drop(columns=[*EXACT, RANDOM], errors="ignore").dropna(
+                axis=1, how="all"
+            )
             averages = sign * by_seed.mean()
             is_ours = np.array([OURS in method for method in by_seed.columns])
             best, other = (averages[chosen].idxmax() for chosen in (is_ours, ~is_ours))
