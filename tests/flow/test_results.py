@@ -210,7 +210,7 @@ def test_plots_say_what_they_show(flow):
     labels = [text.get_text() for text in several.figure.axes[0].get_xticklabels()]
     assert labels == ["keys", "mix"]
     mass = sj.site_flow(model, sj.AbsSumProduct(), sites, aggregate=-1)(X)
-    assert "weight" in mass.plot(["a", "b", "c"]).caption
+    assert "Weight" in mass.plot(["a", "b", "c"]).caption
     with pytest.raises(ValueError, match="aggregate the other axes"):
         sj.site_flow(model, sj.AbsSumProduct(), sites)(X).plot()
 
