@@ -43,9 +43,7 @@ Markdown(
     f"between the best method of semijax and the best of the others, ours is better in "
     f"**{verdicts['ours']}**, the other in **{verdicts['others']}**, and in "
     f"**{verdicts['tie']}** the 95% interval over seeds has 0 in it. Ours that win: "
-    f"{named(wins, 'ours')}. The others that win: {named(losses, 'other')}. The intervals are not "
-    f"corrected for the number of comparisons: by chance alone, {len(contest) * 0.05:.0f} would "
-    "leave out 0."
+    f"{named(wins, 'ours')}. The others that win: {named(losses, 'other')}."
 )
 
 # %% [markdown]
