@@ -42,8 +42,9 @@ Markdown(
     f"Of {len(contest)} comparisons ({len(models)} models × {len(benchmark.MEASURES)} measures) "
     f"between the best method of semijax and the best of the others, ours is better in "
     f"**{verdicts['ours']}**, the other in **{verdicts['others']}**, and in "
-    f"**{verdicts['tie']}** the 95% interval over seeds has 0 in it. Ours that win: "
-    f"{named(wins, 'ours')}. The others that win: {named(losses, 'other')}."
+    f"**{verdicts['tie']}** they cannot be told apart, over seeds and corrected for the number of "
+    f"comparisons. Ours that win: {named(wins, 'ours')}. The others that win: "
+    f"{named(losses, 'other')}. The best of each side is picked on the seeds it is judged on."
 )
 
 # %% [markdown]

@@ -57,10 +57,10 @@ class Picture:
     Example:
         >>> import semijax as sj
         >>> picture = sj.pictures.token_strip(
-        ...     ["[CLS]", "hi"], [0.2, -0.5], unit="logit", normalisation="none"
+        ...     ["[CLS]", "hi"], [0.2, -0.5], unit="logit"
         ... )
         >>> print(picture.caption)
-        One number per token: logit; sign: red +, blue −, white 0; normalisation: none.
+        Logit per token; red is positive, blue negative.
         >>> picture.save("strip.svg")  # doctest: +SKIP
     """
 

@@ -47,7 +47,7 @@ def test_a_grid_goes_on(tmp_path):
     table = tracing.grid([0], tmp_path, **options)
     pandas.testing.assert_frame_equal(table, tracing.grid([0], tmp_path, **options))
     assert set(table["model"]) == {"trained", "untrained"} and not table["value"].isna().any()
-    values = table.set_index(["model", "measure", "part"])["value"]
+    values = table.set_index(["model", "measure", "part"])["value"].sort_index()
     for model in ("trained", "untrained"):
         of_mass = [values[model, f"mass {k}"].item() for k in tracing.BEST]
         assert 0 < of_mass[0] <= of_mass[1] <= of_mass[2] <= 1 + 1e-6
