@@ -34,6 +34,15 @@ def read_sentences(path: str | Path) -> Iterator[AgreementSentence]:
     Args:
         path: a ``.jsonl`` is read by `read_blimp`, a ``.tab`` by `read_gulordava`, anything else
             by ``read_linzen``.
+
+    Example:
+        >>> import tempfile
+        >>> from semijax import zoo
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/generated.tsv"
+        ...     zoo.write_linzen(zoo.Grammar().sample(7), path)
+        ...     len(list(zoo.read_sentences(path)))
+        7
     """
     readers = {".jsonl": read_blimp, ".tab": read_gulordava}
     return readers.get(Path(path).suffix, read_linzen)(path)
@@ -53,6 +62,17 @@ def read_blimp(path: str | Path) -> Iterator[AgreementSentence]:
 
     Raises:
         ValueError: with the file and the line, if a line is not a pair of sentences.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> from semijax import zoo
+        >>> pair = {"sentence_good": "The cats sleep.", "sentence_bad": "The cats sleeps."}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "regular_plural_subject_verb_agreement_1.jsonl")
+        ...     _ = path.write_text(json.dumps(pair))
+        ...     (sentence,) = zoo.read_blimp(path)
+        >>> sentence.words[sentence.subject], sentence.words[sentence.verb]
+        ('cats', 'sleep')
     """
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -98,7 +118,7 @@ def _number_of(verb: str, wrong: str) -> str | None:
 
 
 def read_gulordava(path: str | Path) -> Iterator[AgreementSentence]:
-    """Read the nonce sentences of Gulordava et al. (2018) whose subject is a noun.
+    r"""Read the nonce sentences of Gulordava et al. (2018) whose subject is a noun.
 
     Their file tells the subject's position and number, and how many attractors there are, but not
     which words they are: none is tagged. Sentences whose verb agrees with something else (another
@@ -109,6 +129,21 @@ def read_gulordava(path: str | Path) -> Iterator[AgreementSentence]:
 
     Raises:
         ValueError: with the file and the line, if a column is missing or contradicts another.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from semijax import zoo
+        >>> row = {
+        ...     "pattern": "ADJ__NOUN__VERB", "class": "correct", "correct_number": "plur",
+        ...     "sent": "the ideas near it sleeps <eos>", "form": "sleep",
+        ...     "len_prefix": "4", "len_context": "3",
+        ... }  # fmt: skip
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "generated.tab")
+        ...     _ = path.write_text("\t".join(row) + "\n" + "\t".join(row.values()))
+        ...     (sentence,) = zoo.read_gulordava(path)
+        >>> sentence.words[sentence.subject], sentence.words[sentence.verb]
+        ('ideas', 'sleep')
     """
     with open(path, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")

@@ -77,7 +77,8 @@ def contest(table: Any) -> Any:
             leads = sign * (by_seed[best] - by_seed[other]).to_numpy()
             lead, half = interval(leads)
             if np.ptp(leads) > 1e-12:
-                p = float(stats.ttest_1samp(leads, 0).pvalue)
+                test: Any = stats.ttest_1samp(leads, 0)
+                p = float(test.pvalue)
             else:  # the same lead in every seed, or one seed
                 p = float(len(leads) == 1 or abs(lead) <= 1e-12)
             rows.append(
