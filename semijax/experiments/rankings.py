@@ -22,7 +22,7 @@ import semijax as sj
 SOURCE = "*/embeddings"
 """The arrays where complete paths start."""
 
-COMPLETE = {
+COMPLETE: dict[str, sj.Semiring] = {
     "mass": sj.Entropy(),  # which is computed from the mass
     "strongest path": sj.AbsMaxProduct(),
     "largest path": sj.MaxProduct(),
