@@ -16,7 +16,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,10 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 PADDING: dict[str, Any] = {"pad": 0, "axis": 1, "buckets": BUCKETS}
 """The options by which ``run_study`` pads batches of them."""
+
+
+Model = TypeVar("Model", bound=nnx.Module)
+"""A class of models."""
 
 
 class Batch(NamedTuple):
@@ -130,11 +134,20 @@ def kinds(batch: Batch) -> np.ndarray:
     return np.where(is_token, np.array(zoo.KINDS, object)[batch.kinds], "")
 
 
-def margin(model: zoo.BertForMaskedLM, example: Batch) -> jax.Array:
+def padded(batch: Batch, length: int) -> Batch:
+    """Pad a batch to a length, in tokens."""
+    missing = length - batch.ids.shape[1]
+    return jax.tree.map(
+        lambda array: np.pad(array, ((0, 0), (0, missing))) if array.ndim == 2 else array, batch
+    )
+
+
+def margin(model: Any, example: Batch) -> jax.Array:
     """Return the logit of the right verb less that of the wrong one, in nats.
 
     Args:
-        model: the masked language model.
+        model: the masked language model; or another module with an encoder, ``bert``, and with
+            ``predict``, from a hidden state to logits, whose classes the example names.
         example: one sentence, a ``Batch`` without its first axis.
     """
     hidden = model.bert(example.ids, example.attention_mask)
@@ -142,11 +155,11 @@ def margin(model: zoo.BertForMaskedLM, example: Batch) -> jax.Array:
     return logits[example.right] - logits[example.wrong]
 
 
-def branch_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: Any) -> sj.Study:
+def branch_values(model: nnx.Module, data: Iterable[Batch], **options: Any) -> sj.Study:
     """Find the branches that the strongest paths to the margin take, by layer and kind of token.
 
     Args:
-        model: the masked language model.
+        model: as for `margin`.
         data: the sentences, as from ``batches``.
         **options: of ``branch_study`` and ``run_study``, such as ``checkpoint``.
     """
@@ -154,7 +167,7 @@ def branch_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: 
     return branch_study(model, margin, data, kinds, **options)
 
 
-def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options: Any) -> sj.Study:
+def sentence_values(model: nnx.Module, data: Iterable[Batch], **options: Any) -> sj.Study:
     """Measure each sentence's margin, and the means over its tokens of gradient and entropy.
 
     Both are by a token's embedding: the Euclidean norm of the gradient, and the entropy of all
@@ -162,7 +175,7 @@ def sentence_values(model: zoo.BertForMaskedLM, data: Iterable[Batch], **options
     hidden units is 0 in any BERT, whose embeddings go into a layer normalization.)
 
     Args:
-        model: the masked language model.
+        model: as for `margin`.
         data: the sentences, as from ``batches``.
         **options: of ``run_study``, such as ``checkpoint``.
 
@@ -335,9 +348,9 @@ def fingerprint(model: nnx.Module) -> str:
     return digest.hexdigest()
 
 
-def untrained_like(model: zoo.BertForMaskedLM, seed: int = 0) -> zoo.BertForMaskedLM:
+def untrained_like(model: Model, seed: int = 0) -> Model:
     """Make a model of the same architecture with random weights: what is left is not learnt."""
-    return type(model)(model.config, rngs=nnx.Rngs(seed))
+    return cast(Any, type(model))(cast(Any, model).config, rngs=nnx.Rngs(seed))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

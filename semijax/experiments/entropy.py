@@ -42,8 +42,8 @@ PAPER_SLOPE = (277.5 - 269) / (69 - 10)
 BINS = len(PAPER_CORRELATIONS)
 
 
-def controls(model: zoo.BertForMaskedLM, seed: int) -> dict[str, zoo.BertForMaskedLM]:
-    """Return the model beside two that know nothing.
+def controls(model: agreement.Model, seed: int) -> dict[str, agreement.Model]:
+    """Return the model beside two that know nothing, of any class for ``untrained_like``.
 
     One is untrained. Trained weights are larger, so another one has the trained weights, each
     array's entries in random order: of the right sizes, and in no relation to each other.
@@ -60,7 +60,7 @@ def controls(model: zoo.BertForMaskedLM, seed: int) -> dict[str, zoo.BertForMask
 
 
 def sentence_sets(
-    sentences: int, versions: int
+    sentences: int, versions: int, *, grammar: zoo.Grammar | None = None, seed: int = 0
 ) -> tuple[list[zoo.AgreementSentence], list[zoo.AgreementSentence]]:
     """Draw the sentences of Fig. 6a and 7, and sentences that differ in their attractors only.
 
@@ -68,17 +68,23 @@ def sentence_sets(
         sentences: how many of the first, as many with 1, 2, 3 and 4 attractors, as in App. B.2.
         versions: how many of the second, each in five versions, of 0 to 4 attractors among the
             four nouns in between: the versions of 0 come first, then those of 1, and so on.
+        grammar: ``zoo.Grammar()`` by default.
+        seed: of both.
     """
-    grammar = zoo.Grammar()
+    grammar = zoo.Grammar() if grammar is None else grammar
     drawn = [
         sentence
         for number in (1, 2, 3, 4)
-        for sentence in grammar.sample(sentences // 4, attractors=number, seed=400 + number)
+        for sentence in grammar.sample(
+            sentences // 4, attractors=number, seed=1000 * seed + 400 + number
+        )
     ]
     paired = [
         sentence
         for number in range(5)
-        for sentence in grammar.sample(versions, attractors=number, intervening=4, seed=13)
+        for sentence in grammar.sample(
+            versions, attractors=number, intervening=4, seed=1000 * seed + 13
+        )
     ]
     return drawn, paired
 
@@ -126,15 +132,20 @@ def explained(table: Any, columns: Sequence[str]) -> float:
     return float(1 - np.sum(rest**2) / freedom / np.var(values, ddof=1))
 
 
-def summary(drawn: Any, paired: Any) -> dict[str, float]:
+def summary(drawn: Any, paired: Any = None) -> dict[str, float]:
     """Summarise the entropies of one model's sentences, in nats per token.
+
+    Args:
+        drawn: of sentences: ``tokens``, ``attractors``, ``entropy``, and perhaps ``kind`` and
+            ``form`` of the verb.
+        paired: of their versions, as from `sentence_sets`; None for none.
 
     Returns:
         ``level``, the mean; ``slope``, by length, per token; ``length``, ``length_kind`` and
-        ``length_form``, the shares that these explain; ``spearman_1`` to ``spearman_4``, the
-        correlations with the number of attractors in quarters of the sentences by length, and
-        ``spearman_equal``, at equal length; ``change_1`` to ``change_4``, what so many attractors
-        change where all else stays.
+        ``length_form``, the shares that these explain, the latter two where they are known;
+        ``spearman_1`` to ``spearman_4``, the correlations with the number of attractors in quarters
+        of the sentences by length, and ``spearman_equal``, at equal length; ``change_1`` to
+        ``change_4``, what so many attractors change where all else stays, NaN for no versions.
     """
     import pandas
 
@@ -144,14 +155,16 @@ def summary(drawn: Any, paired: Any) -> dict[str, float]:
     correlations = [
         own["attractors"].corr(own["entropy"], method="spearman") for _, own in quarters
     ]
-    versions = paired["entropy"].to_numpy().reshape(5, -1)
-    changes = (versions - versions[0]).mean(axis=1)
+    changes = np.full(5, np.nan)
+    if paired is not None:
+        versions = paired["entropy"].to_numpy().reshape(5, -1)
+        changes = (versions - versions[0]).mean(axis=1)
+    known = [name for name in ("kind", "form") if name in drawn]
     return {
         "level": float(drawn["entropy"].mean()),
         "slope": float(np.polyfit(drawn["tokens"], drawn["entropy"], 1)[0]),
         "length": explained(drawn, ["tokens"]),
-        "length_kind": explained(drawn, ["tokens", "kind"]),
-        "length_form": explained(drawn, ["tokens", "form"]),
+        **{f"length_{name}": explained(drawn, ["tokens", name]) for name in known},
         **{f"spearman_{n}": float(rho) for n, rho in enumerate(correlations, 1)},
         "spearman_equal": float(ranks["attractors"].corr(ranks["entropy"])),
         **{f"change_{n}": float(changes[n]) for n in range(1, 5)},

@@ -29,6 +29,7 @@ from semijax.experiments.agreement import (
     branch_values,
     encodable,
     margin,
+    padded,
     untrained_like,
 )
 from semijax.experiments.branches import ALL, branch_table
@@ -142,10 +143,7 @@ def encoded_batch(sentences: Sequence[zoo.AgreementSentence], grammar: zoo.Gramm
     """Encode sentences of the language as one batch, padded to ``LENGTH``."""
     _, encoded, _ = encodable(sentences, grammar.tokenizer())
     (batch,) = batches(encoded, len(encoded), buckets=[LENGTH])
-    missing = LENGTH - batch.ids.shape[1]
-    return jax.tree.map(
-        lambda array: np.pad(array, ((0, 0), (0, missing))) if array.ndim == 2 else array, batch
-    )
+    return padded(batch, LENGTH)
 
 
 def masked_verb_loss(model: zoo.BertForMaskedLM, batch: Batch) -> jax.Array:

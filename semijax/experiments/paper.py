@@ -14,7 +14,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from semijax.experiments import difficulty, entropy, features, first_token, generated
+from semijax.experiments import (
+    difficulty,
+    entropy,
+    features,
+    first_token,
+    generated,
+    pretrained,
+)
 from semijax.experiments.claims import Claim, as_markdown
 from semijax.experiments.results import ResultTable
 
@@ -31,6 +38,7 @@ SECTIONS: tuple[tuple[str, str, Claims], ...] = (
     ("Fig. 5", difficulty.FILE, difficulty.claims),
     ("Fig. 6a and 7, on a generated language", entropy.FILE, entropy.claims),
     ("Fig. 6b", features.FILE, features.claims),
+    ("Fig. 4, 6a and 7, in a pretrained encoder", pretrained.FILE, pretrained.claims),
 )
 """Titles, the tables they are about, and what they claim, in the paper's order."""
 
