@@ -392,7 +392,7 @@ print(sj.top_paths(output)(jnp.ones(4)))
 # | 04_difficulty | is the gradient spread over more paths where a task is harder? |
 # | 05_entropy | what does the entropy of the paths measure, and what not? |
 # | 06_gradient_tracing | where does a single path go, and which components matter to it? |
-# | 07_your_own | a semiring and a primitive of your own; what goes wrong without the axioms |
+# | 07_your_own | a semiring of your own; what goes wrong without the axioms |
 # | 08_is_it_true | are the tokens and layers that it finds the ones that matter? |
 # | 09_training_with_entropy | can one train with a statistic of the paths in the loss? |
 # | 10_any_model | other people's models, unmodified |

@@ -54,8 +54,11 @@ short, long = (f"{length} words" for length in tracing.LENGTHS)
 gates = ("input_gate", "forget_gate", "output_gate")
 
 
-def edges(part, model, group="embedding"):
-    return over_seeds(f"edges of {group}", part, model)
+def edges(*parts, model="trained"):
+    """Of a path from the embedding, how many lie in these parts."""
+    rows = table[(table["measure"] == "edges of embedding") & (table["model"] == model)]
+    by_seed = rows[rows["part"].isin(parts)].groupby("seed")["value"].sum()
+    return estimate(by_seed.reindex(seeds, fill_value=0))
 
 
 Markdown(
@@ -68,12 +71,14 @@ Over {len(seeds)} trained models (and untrained ones):
   ({over_seeds("found", long, "untrained", 100):.0f}%). Its path has
   {over_seeds("kept", long, scale=100):.0f}% of the strongest one's |weight|, in the longer
   sentences.
-- The strongest path is {over_seeds("mass 1", scale=100):.1f}% of the mass of all paths from its
-  parameter, the {max(tracing.BEST):,} strongest are
+- In sentences with {short} before the verb, the strongest path is
+  {over_seeds("mass 1", scale=100):.1f}% of the mass of all paths from its parameter (a median over
+  sentences), the {max(tracing.BEST):,} strongest are
   {over_seeds(f"mass {max(tracing.BEST)}", scale=100):.0f}%.
-- Training sends paths from the embedding through the cell rather than through the candidate: per
-  path, {edges("cell", "trained"):.1f} edges in the cell ({edges("cell", "untrained"):.1f}), and
-  {edges("candidate", "trained"):.1f} in the candidate ({edges("candidate", "untrained"):.1f}).
+- Training sends paths from the embedding through the gates rather than through the candidate: per
+  path, {edges(*gates):.1f} edges in the three gates ({edges(*gates, model="untrained"):.1f}), and
+  {edges("candidate"):.1f} in the candidate ({edges("candidate", model="untrained"):.1f}). In the
+  cell there are {edges("cell"):.1f} ({edges("cell", model="untrained"):.1f}).
 """
 )
 

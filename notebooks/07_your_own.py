@@ -9,19 +9,17 @@
 # ---
 
 # %% [markdown]
-# # A semiring and a primitive of your own
+# # A semiring of your own
 #
 # **Which statistics of the paths can one sweep compute, and how do I add mine?** A statistic is a
 # semiring: five short methods. Here are four new ones, each compared with all paths, one by one:
 # the widest path, how many paths attain a maximum, how many have no narrow edge, the gradient by
 # path length. `check_semiring` tries the axioms on yours; we then do without one of them, and
-# measure how often the signed maximum is wrong. At the end a primitive of your own gets its local
-# Jacobian.
+# measure how often the signed maximum is wrong. (For a primitive of your own, see the guide.)
 
 # %%
 import dataclasses
 import os
-import re
 import time
 from typing import NamedTuple
 
@@ -29,8 +27,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, mlir
 from scipy.stats import binomtest
 
 import semijax as sj
@@ -650,167 +646,6 @@ for plain_max, true in results.values():  # it is some path's weight, so it can'
     assert (plain_max <= true + 1e-5 * np.abs(true)).all()
 
 # %% [markdown]
-# ## A primitive of your own
-#
-# A kernel of yours, written in C++ or for a GPU, may come as a JAX primitive: one node, and JAX
-# knows neither what is inside nor its derivative. As an example a fused log Σ exp over the last
-# axis:
-
-
-# %%
-def logsumexp(x):
-    largest = x.max(-1, keepdims=True)
-    return jnp.log(jnp.exp(x - largest).sum(-1)) + largest[..., 0]
-
-
-logsumexp_p = Primitive("fused_logsumexp")
-logsumexp_p.def_impl(logsumexp)
-logsumexp_p.def_abstract_eval(lambda x: x.update(shape=x.shape[:-1]))
-mlir.register_lowering(logsumexp_p, mlir.lower_fun(logsumexp, multiple_results=False))
-
-rows = jax.random.normal(jax.random.key(6), (5, 7))
-
-
-def fused(x):
-    return logsumexp_p.bind(jnp.tanh(x) * rows).sum()
-
-
-x7 = jax.random.normal(jax.random.key(7), (7,))
-
-
-def shown(fun):
-    """What semijax makes of a function: primitive, kind of local Jacobian, edges."""
-    for row in sj.explain(fun)(x7):
-        fallback = " (fallback)" if row.dense else ""
-        print(f"{row.primitive:17} {row.kind + fallback:20} {row.edges:4} edges")
-
-
-shown(fused)
-
-# %% [markdown]
-# Nobody knows its derivative, and a sweep says so, with the line it was written in and the ways
-# out:
-
-# %%
-try:
-    sj.semiring_grad(fused, sj.Entropy())(x7)
-except NotImplementedError as error:
-    print(re.sub(r"\S*/", "…/", str(error)))
-else:
-    raise AssertionError("There is no derivative yet.")
-
-# %% [markdown]
-# **If JAX can differentiate it, so can semijax.** With JAX's own rule it works, but as a dense
-# matrix from all 35 inputs to all 5 outputs: nobody has said that the rows don't mix.
-
-# %%
-ad.defjvp(logsumexp_p, lambda tangent, x: (tangent * jax.nn.softmax(x)).sum(-1))
-questions = {"gradient": sj.SumProduct(), "max": sj.MaxProduct(), "entropy": sj.Entropy()}
-
-
-def masked(x):
-    return -logsumexp_p.bind(x + jnp.array([0, 0, -jnp.inf]))
-
-
-shown(fused)
-dense = jax.jit(sj.semiring_grad(fused, questions))(x7)
-dense_masked = sj.semiring_grad(masked, sj.MaxProduct())(jnp.ones(3))
-np.testing.assert_allclose(dense["gradient"], jax.grad(fused)(x7), atol=1e-6)
-
-# %% [markdown]
-# **A rule says how it is.** It is called with the equation and the values of the inputs, and
-# returns a local Jacobian for each input, built from the kinds in `sj.jacobians`. Here every input
-# feeds the one output of its row: a `Reduction`, whose weights are the softmax. (An elementwise
-# primitive is a `Diagonal`; see the README.)
-
-
-# %%
-@sj.register_jacobian(logsumexp_p)
-def logsumexp_jacobian(equation, x):
-    """∂ log Σ exp(x) / ∂x = softmax(x)."""
-    return [sj.jacobians.Reduction(jax.nn.softmax(x), x.shape, x.shape[:-1], (x.ndim - 1,))]
-
-
-shown(fused)
-structured = jax.jit(sj.semiring_grad(fused, questions))(x7)
-jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), structured, dense)
-
-all_paths = enumerate_paths(fused, x7, argnums=0)
-print(f"\n{len(all_paths)} paths, listed with JAX's derivatives and not with the rule")
-for i in range(len(x7)):
-    own = all_paths.weights(0, (i,))
-    p = abs(own) / abs(own).sum()
-    for name, expected in (("max", own.max()), ("entropy", -(p * np.log(p)).sum())):
-        np.testing.assert_allclose(structured[name][i], expected, rtol=1e-5)
-
-# %% [markdown]
-# Fewer edges are faster. A rule also knows something that numbers don't: a masked element has a
-# softmax of exactly 0, and that is an edge of weight 0. In a dense Jacobian 0 is no edge, as in a
-# triangular matrix. The signed maximum tells them apart, see notebook 01:
-
-# %%
-structured_masked = sj.semiring_grad(masked, sj.MaxProduct())(jnp.ones(3))
-print("largest path weight, the third element masked:")
-print(f"  dense {dense_masked}, with the rule {structured_masked}")
-assert dense_masked[2] == -jnp.inf and structured_masked[2] == 0
-
-# %% [markdown]
-# ## A function as one node
-#
-# The graph is the program as it is written, down to the exponentials in a softmax. That is a
-# choice, and `sj.atomic` makes another: it turns a function into one node, with the derivative of
-# the whole for edges.
-
-
-# %%
-def attention(weigh):
-    return lambda x: weigh(x) @ jnp.array([1.0, -2.0, 3.0])
-
-
-scores = jnp.array([0.5, -1.0, 0.2])
-statistics = {"gradient": sj.SumProduct(), "mass": sj.AbsSumProduct(), "log count": sj.PathCount()}
-for name, weigh in {"as written": jax.nn.softmax, "one node": sj.atomic(jax.nn.softmax)}.items():
-    numbers = jax.jit(sj.semiring_grad(attention(weigh), statistics))(scores)
-    listed = enumerate_paths(attention(weigh), scores, argnums=0)
-    print(f"{name}: {len(listed)} paths, for instance {listed[0]}")
-    print(f"  gradient {numbers['gradient']}, mass {numbers['mass']}")
-    for i in range(len(scores)):
-        own = listed.weights(0, (i,))
-        np.testing.assert_allclose(numbers["gradient"][i], own.sum(), rtol=1e-5)
-        np.testing.assert_allclose(numbers["mass"][i], abs(own).sum(), rtol=1e-5)
-        np.testing.assert_allclose(numbers["log count"][i], np.log(len(own)), rtol=1e-5)
-    gradient = jax.grad(attention(jax.nn.softmax))(scores)
-    np.testing.assert_allclose(numbers["gradient"], gradient, rtol=1e-5)
-
-# %% [markdown]
-# The gradient is the same, as it must be. The paths are others, and so are their mass and their
-# number: say which graph your numbers are about.
-#
-# A function with a derivative of its own (`jax.custom_vjp`, `jax.custom_jvp`) is one node too,
-# with its own rule for edges. A straight-through estimator is seen as its author meant it:
-
-
-# %%
-@jax.custom_vjp
-def binarise(x):
-    return jnp.sign(x)
-
-
-binarise.defvjp(lambda x: (jnp.sign(x), None), lambda _, cotangent: (cotangent,))
-
-
-def straight_through(x):
-    return binarise(x) @ jnp.array([2.0, -1.0, 4.0])
-
-
-print(enumerate_paths(straight_through, scores))
-print("largest path weight:", sj.semiring_grad(straight_through, sj.MaxProduct())(scores))
-np.testing.assert_array_equal(
-    sj.semiring_grad(straight_through, sj.SumProduct())(scores), jax.grad(straight_through)(scores)
-)
-np.testing.assert_array_equal(jax.grad(lambda x: jnp.sign(x).sum())(scores), [0, 0, 0])  # without
-
-# %% [markdown]
 # ## In short
 #
 # | you want | you write | check with |
@@ -818,5 +653,3 @@ np.testing.assert_array_equal(jax.grad(lambda x: jnp.sign(x).sum())(scores), [0,
 # | another statistic | `zero`, `one`, `lift`, `add`, `mul` | `check_semiring`, all paths |
 # | several numbers | elements that are pytrees, trailing axes | the same |
 # | speed | `sum`, `scale`, `pass_through`, `contract`, `segment_sum` | `check_semiring` |
-# | a primitive | its JVP, or `sj.register_jacobian` | `sj.explain`, `jax.grad`, all paths |
-# | a coarser graph | `sj.atomic`, `jax.custom_vjp` | `sj.explain` |

@@ -14,7 +14,6 @@
 # A semiring gradient is a JAX function of the parameters like any other, and `jax.grad` goes
 # through it: what it says about the paths can be a term of the loss. **What becomes of a model,
 # and of the paths its gradient takes, when their entropy is pushed up or down while it learns?**
-# Du et al. (2023) name semirings "for control during training" as a use, and leave it open.
 #
 # A small attention model learns a task as usual, with its path entropy pushed up, and with it
 # pushed down, gently and hard. You will see the curves, what each did to the paths and to the
@@ -325,16 +324,17 @@ Markdown(
     f"""
 Pushed down hard, the entropy ends at {H[DOWN]:.0f} nats instead of {H[USUAL]:.0f}.
 {means["share of Z on the 10 strongest"][DOWN]:.0%} of Z is on ten out of
-{np.exp(means["log number of paths, nats"][DOWN]):.1g} paths, and
+{np.exp(means["log number of paths, nats"][DOWN]) / 1e6:.0f} million paths, and
 {means["share of weights below 0.01"][DOWN]:.0%} of the weights are as good as zero; their paths are
-still there, as the number of paths says, but carry nothing. How the model got there, three lines
-tell: {scores[DOWN]:.0%} of Z flows through the scores ({scores[USUAL]:.0%} as usual), the paths are
+still there, as the number of paths says, but carry little. Three lines go with that:
+{scores[DOWN]:.0%} of Z flows through the scores ({scores[USUAL]:.0%} as usual), the paths are
 shorter by what the softmax has, and {means["share of Z from tokens 1 and 2"][DOWN]:.0%} of Z comes
 from tokens 1 and 2, which are {means["share of tokens 1 and 2"][DOWN]:.0%} of all tokens, though
 {means["share of Z from tokens 1 and 2"][USUAL]:.0%} does in a model trained as usual. The attention
-is off, every token has the same weight, and {1 - accuracy[DOWN]:.0%} of the answers are wrong.
-Pushed up, {scores[UP]:.0%} of Z goes through the scores, no weight is near zero, and
-{accuracy[UP]:.1%} of the answers are right, of {accuracy[USUAL]:.1%} as usual.
+carries hardly anything, and {1 - accuracy[DOWN]:.0%} of the answers are wrong. Pushed up,
+{scores[UP]:.0%} of Z goes through the scores, {means["share of weights below 0.01"][UP]:.1%} of the
+weights are near zero, and {accuracy[UP]:.1%} of the answers are right, against
+{accuracy[USUAL]:.1%} as usual.
 """
 )
 

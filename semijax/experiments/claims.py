@@ -129,10 +129,32 @@ class Claim:
 
         assert self.control is not None
         values, control = np.asarray(self.values), np.asarray(self.control)
-        if np.ptp(control) <= 1e-9 * np.abs(control).max():  # one number, as far as it goes
+        if _is_constant(control):
             return estimate(values - control.mean()).low > 0
         difference = stats.ttest_ind(values, control, equal_var=False).confidence_interval(0.95)
         return bool(difference.low > 0)
+
+    @property
+    def p(self) -> float:
+        """The p-value of the verdict, two-sided: the larger one where it rests on two tests.
+
+        These are Student's, of the mean against 0, and where the mean is positive Welch's, of its
+        difference from the control's. 1 for fewer than two models.
+        """
+        from scipy import stats
+
+        values = np.asarray(self.values, np.float64)
+        if len(values) < 2:
+            return 1.0
+        found = [_p_of_mean(values)]
+        if self.control is not None and values.mean() > 0:
+            control = np.asarray(self.control, np.float64)
+            if _is_constant(control):
+                found.append(_p_of_mean(values - control.mean()))
+            else:
+                test: Any = stats.ttest_ind(values, control, equal_var=False)
+                found.append(float(test.pvalue))
+        return max(found)
 
     def record(self) -> dict[str, str]:
         """Return the claim as a row of a table of texts."""
@@ -147,6 +169,35 @@ class Claim:
             "control": "" if self.control is None else f"{estimate(self.control):{spec}}",
             "verdict": self.verdict,
         }
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
+
+
+def _p_of_mean(values: np.ndarray) -> float:
+    from scipy import stats
+
+    if _is_constant(values):
+        return float(not values.any())
+    test: Any = stats.ttest_1samp(values, 0)
+    return float(test.pvalue)
+
+
+def overturned(claims: Sequence[Claim]) -> list[Claim]:
+    """Return the claims whose verdict does not survive a correction for the number of claims.
+
+    They are those that are confirmed or found to be the opposite, and no longer at a false
+    discovery rate of 5% (Benjamini and Yekutieli 2001).
+    """
+    from scipy import stats
+
+    corrected = stats.false_discovery_control([claim.p for claim in claims], method="by")
+    return [
+        claim
+        for claim, q in zip(claims, corrected, strict=True)
+        if claim.verdict in (CONFIRMED, REVERSED) and q >= 0.05
+    ]
 
 
 def claims_table(claims: Iterable[Claim]) -> Any:

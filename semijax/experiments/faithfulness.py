@@ -328,7 +328,7 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
             found.append(
                 Claim(
                     data,
-                    f"By the {ranking}, the flow finds what the model needs.",
+                    f"By the {ranking}, the flow finds what the model needs better than chance.",
                     "area gained over chance, mean of both curves and all replacements",
                     "",
                     over_chance.loc[ranking].to_numpy(),

@@ -44,7 +44,7 @@ FILE = "features.csv"
 KEY = ("hidden", "seed", "points")
 """The columns that tell its runs apart."""
 
-WIDE = 32
+WIDE = 16
 """The least width of a network at which the paper's difference shows."""
 
 

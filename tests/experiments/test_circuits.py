@@ -311,3 +311,17 @@ def test_the_contest_names_the_better_one_or_a_tie():
     np.testing.assert_allclose(found["half"]["edge_auroc"], 4.302653 * 0.1 / 3)
     rows[-1] |= dict.fromkeys(benchmark.MEASURES, 0.2)
     assert (summary.contest(pandas.DataFrame(rows))["verdict"] == "tie").all()
+
+
+def test_the_contest_leaves_out_seeds_without_a_number():
+    import pandas
+
+    values = {"EAP": (0.5, 0.6, 0.7, 0.5), "Contrast · sum": (0.5, 0.7, 0.65, np.nan)}
+    rows = [
+        {"model": "m", "seed": seed, "method": method, **dict.fromkeys(benchmark.MEASURES, value)}
+        for method, own in values.items()
+        for seed, value in enumerate(own)
+    ]
+    found = summary.contest(pandas.DataFrame(rows)).set_index("measure").loc["edge_auroc"]
+    assert found["verdict"] == "tie"
+    np.testing.assert_allclose(found["p"], 0.741801, rtol=1e-4)  # of 0, 0.1 and -0.05

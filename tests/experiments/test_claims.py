@@ -49,6 +49,28 @@ def test_verdicts(values, control, verdict):
     assert claim(values, control).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("values", "control", "p"),
+    [
+        ([1, 1.1, 0.9], None, scipy.stats.ttest_1samp([1, 1.1, 0.9], 0).pvalue),
+        ([1, 1.1, 0.9], [1, 1.2, 0.9], scipy.stats.ttest_ind([1, 1.1, 0.9], [1, 1.2, 0.9]).pvalue),
+        ([-1, -1.1, -0.9], [0, 9, 1], scipy.stats.ttest_1samp([1, 1.1, 0.9], 0).pvalue),
+        ([1, 1, 1], [0, 0, 0], 0),
+        ([1, 1, 1], [1, 1, 1], 1),
+        ([3], None, 1),
+    ],
+)
+def test_the_p_value_is_that_of_the_weaker_test(values, control, p):
+    assert claim(values, control).p == pytest.approx(p, rel=0.05)
+
+
+def test_a_verdict_may_not_survive_among_many():
+    weak, strong = claim([1.0, 2.0, 1.5, 0.2]), claim([1.0, 1.1, 0.9, 1.0])
+    assert weak.verdict == strong.verdict == claims.CONFIRMED
+    assert claims.overturned([weak, strong]) == [weak] and not claims.overturned([strong])
+    assert claims.overturned([strong] + [claim([-1.0, 1.0, 0.5])] * 20) == []
+
+
 def test_a_table_of_claims_says_all_of_each():
     table = claims.claims_table([claim([1.0, 2.0, -0.5], [0.0, 0.1, 0.2])])
     (row,) = table.to_dict("records")

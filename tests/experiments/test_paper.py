@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from semijax.experiments import paper
+from semijax.experiments.claims import overturned
 
 RESULTS = pathlib.Path(__file__).parents[2] / "notebooks" / "results"
 
@@ -13,11 +14,15 @@ def test_every_stored_table_is_quoted():
     text = paper.markdown(RESULTS)
     stored = [section for section in paper.SECTIONS if (RESULTS / section[1]).exists()]
     assert len(stored) >= 6
+    whole = []
     for title, file, claims in stored:
         found = claims(paper.ResultTable(RESULTS / file, ()).read())
+        whole += found
         assert f"### {title}\n" in text and found
         for claim in found:
             assert claim.statement in text and claim.verdict in text
+    assert f"over all {len(whole)} (Benjamini" in text
+    assert all(f"“{claim.statement}”" in text for claim in overturned(whole))
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):

@@ -56,10 +56,12 @@ def contest(table: Any) -> Any:
     measure the effects, and chance, do not take part.
 
     Returns:
-        A ``pandas.DataFrame``: for each model and measure the two methods, their means, the mean
-        difference on the same seeds, in favour of semijax, half the width of its 95% interval, its
-        ``p`` by a paired t-test, and the ``verdict``: ``"ours"``, ``"others"``, or ``"tie"`` if
-        they cannot be told apart at 5% after Benjamini and Yekutieli's correction for all rows.
+        A ``pandas.DataFrame``: for each model and measure the two methods, the numbers of methods
+        that they are the best of, their means, the mean difference on the same seeds, in favour of
+        semijax, half the width of its 95% interval, its ``p`` by a paired t-test, and the
+        ``verdict``: ``"ours"``, ``"others"``, or ``"tie"`` if they cannot be told apart at 5% after
+        Benjamini and Yekutieli's correction for all rows. Seeds for which a measure is not defined
+        are left out.
     """
     import pandas
     from scipy import stats
@@ -74,7 +76,7 @@ def contest(table: Any) -> Any:
             averages = sign * by_seed.mean()
             is_ours = np.array([OURS in method for method in by_seed.columns])
             best, other = (averages[chosen].idxmax() for chosen in (is_ours, ~is_ours))
-            leads = sign * (by_seed[best] - by_seed[other]).to_numpy()
+            leads = (sign * (by_seed[best] - by_seed[other])).dropna().to_numpy()
             lead, half = interval(leads)
             if np.ptp(leads) > 1e-12:
                 test: Any = stats.ttest_1samp(leads, 0)
@@ -87,6 +89,8 @@ def contest(table: Any) -> Any:
                     "measure": measure,
                     "ours": best,
                     "other": other,
+                    "candidates of ours": is_ours.sum(),
+                    "candidates of others": (~is_ours).sum(),
                     "mean of ours": by_seed[best].mean(),
                     "mean of other": by_seed[other].mean(),
                     "lead": lead,
