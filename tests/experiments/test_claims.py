@@ -65,7 +65,7 @@ def test_the_p_value_is_that_of_the_weaker_test(values, control, p):
 
 
 def test_a_verdict_may_not_survive_among_many():
-    weak, strong = claim([1.0, 2.0, 1.5, 0.2]), claim([1.0, 1.1, 0.9, 1.0])
+    weak, strong = claim([1.0, 2.0, 1.5, 0.3]), claim([1.0, 1.1, 0.9, 1.0])
     assert weak.verdict == strong.verdict == claims.CONFIRMED
     assert claims.overturned([weak, strong]) == [weak] and not claims.overturned([strong])
     assert claims.overturned([strong] + [claim([-1.0, 1.0, 0.5])] * 20) == []
