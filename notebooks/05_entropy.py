@@ -11,10 +11,10 @@
 # %% [markdown]
 # # Entropy: what does it measure, and what not?
 #
-# **Is a gradient made of a few strong paths, or of many weak ones?** The entropy of its paths says
-# so. Figures 6 and 7 of Du et al. (2023) ask what makes it larger: a feature that matters (6b),
-# a longer sentence (6a), more attractors (7). Here is each over many trainings, beside networks
-# that have learned nothing. All numbers come from two tables, and each table from one command:
+# **Is a gradient made of a few strong paths, or of many weak ones?** The entropy of its paths tells
+# us. Figures 6 and 7 of Du et al. (2023) ask what makes it larger: a feature that matters (6b), a
+# longer sentence (6a), more attractors (7). We repeat each over many trainings, beside networks
+# that have learned nothing. All numbers come from two tables, each made by one command:
 #
 # ```sh
 # python -m semijax.experiments.features --out results   # 6b: results/features.csv
@@ -80,14 +80,14 @@ Markdown(
 #
 # ## Fig. 6b: a feature that matters
 #
-# Points of four uniform features; the label is whether the first is above ½. An MLP of H hidden
-# units is trained for one epoch; the entropies are of the paths from a feature to the loss. The
-# control is the same network before training.
+# Each point has four uniform features, and its label says whether the first is above ½. An MLP of H
+# hidden units is trained for one epoch; the entropies are those of the paths from a feature to the
+# loss. The control is the same network before training.
 #
-# How many paths are there? Each of the H hidden units leads to two logits, and from these two
-# there are 6 ways through the cross-entropy as the paper's code writes it, so there are 6H. JAX's
-# own cuts the paths through the largest logit, whose gradients cancel, and has 3H: a gradient
-# doesn't depend on how a function is written, but its paths do.
+# How many paths are there? Each of the H hidden units leads to two logits, and from these two there
+# are 6 ways through the cross-entropy as the paper's code writes it, so there are 6H paths. JAX's
+# own cross-entropy cuts the paths through the largest logit, whose gradients cancel, which leaves
+# 3H: a gradient doesn't depend on how a function is written, but its paths do.
 
 # %%
 points, labels = (jnp.asarray(array) for array in features.sample(7))
@@ -126,7 +126,7 @@ pandas.DataFrame(
 
 # %% [markdown]
 # *Entropies in nats, mean and 95% interval over seeds, beside those read off the paper's figure.*
-# Most of what they show is the bound's: a network twice as wide has log 2 nats more to spread over.
+# Most of what they show is the bound: a network twice as wide has log 2 nats more to spread over.
 
 
 # %%
@@ -153,10 +153,11 @@ sj.pictures.curves(
 #
 # ## A language model and two controls
 #
-# Now BERTs that fill in masked verbs of a generated language (notebook 03). The **untrained**
-# control has the same architecture and random weights, of the size that training starts from.
-# Trained weights are larger. So the **shuffled** control has the trained weights, each array's
-# entries in random order: of the right sizes, and in no relation to each other.
+# Now we use BERTs that fill in masked verbs of a generated language (notebook 03). The
+# **untrained** control has the same architecture and random weights, of the size that training
+# starts from. Trained weights are larger, so the **shuffled** control keeps the trained weights but
+# puts each array's entries in random order: they have the right sizes, but no relation to each
+# other.
 #
 # The quantity is the margin: the logit of the verb's right form minus that of the wrong one. The
 # entropy of a sentence is that of the paths from a token's embedding to the margin, averaged over
@@ -229,10 +230,10 @@ untrained ones {level["untrained"]:.0f}, and the trained weights in random order
 #
 # ## Fig. 7: attractors
 #
-# The paper compares sentences in bins of about the same length. Within a bin, sentences with more
-# attractors are still the longer ones. So we also correlate what remains of the ranks when those of
-# equal length are centred. And in a second set of sentences attractors are all that changes: of
-# four nouns between subject and verb, none to all four have the other number.
+# The paper compares sentences in bins of about the same length. But within a bin, sentences with
+# more attractors are still the longer ones. So we also correlate the ranks after centring them
+# among sentences of equal length. And in a second set of sentences only the attractors change: of
+# the four nouns between subject and verb, between none and all four have the other number.
 
 # %% tags=["picture"]
 names = [f"spearman_{n}" for n in range(1, entropy.BINS + 1)]
@@ -269,7 +270,7 @@ sj.pictures.curves(
 )
 
 # %% [markdown]
-# *What attractors change where all else in a sentence stays.*
+# *What attractors change when all else in a sentence stays the same.*
 #
 # ## The paper's claims, over seeds
 
@@ -279,8 +280,8 @@ Markdown(as_markdown(claims))
 # %% [markdown]
 # ## In a pretrained encoder
 #
-# The same of all-MiniLM-L6-v2 (notebook 03), and of the margin of its probe. The intervals are over
-# draws of sentences.
+# The same analyses for all-MiniLM-L6-v2 (notebook 03), with the margin of its probe. The intervals
+# are over draws of sentences.
 
 # %% tags=["prose"]
 encoder = entropy.claims(of_encoder)
@@ -299,6 +300,6 @@ one {levels["untrained"]:.0f}, and with the pretrained weights in random order
 )
 
 # %% [markdown]
-# So compare entropies where the architecture, the length and the quantity are the same, and beside
-# a model that has learned nothing. And an entropy does not say whether the paths matter to what the
-# model does: notebook 08 asks that.
+# So compare entropies only for the same architecture, length and quantity, and beside a model that
+# has learned nothing. Nor does an entropy say whether the paths matter to what the model does;
+# notebook 08 asks that.

@@ -12,10 +12,11 @@
 # # Gradient tracing in an LSTM language model
 #
 # *The keys to the cabinet …* — *are* or *is*? A language model must remember the number of *keys*
-# past *cabinet*. **Where in an LSTM does the gradient go that connects the two words?** DuSell's
-# gradient tracing follows one path: from a parameter always on to where the gradient is largest. It
-# is set beside the path that *is* the strongest, and beside all paths, in ten trained models and
-# ten untrained ones. The numbers come from `results/tracing.csv`, which one command makes:
+# past *cabinet*. **Through which parts of an LSTM does the gradient flow that connects the two
+# words?** DuSell's gradient tracing follows one path: starting at a parameter, it always moves on
+# to where the gradient is largest. We compare it with the path that *is* the strongest, and with
+# all paths, in ten trained and ten untrained models. The numbers come from `results/tracing.csv`,
+# which one command makes:
 #
 # ```sh
 # python -m semijax.experiments.tracing --out results
@@ -85,8 +86,8 @@ Over {len(seeds)} trained models (and untrained ones):
 # %% [markdown]
 # ## The text and a model
 #
-# A small grammar generates sentences in which verbs agree with their subjects across other nouns,
-# the attractors among which have the other number. *Key*, *cabinet* and *to* are added to it.
+# A small grammar generates sentences in which verbs agree with their subjects across other nouns;
+# those of the other number are the attractors. *Key*, *cabinet* and *to* are added to the grammar.
 
 # %%
 print(*(" ".join(sentence.words) for sentence in tracing.text(4, 0)), sep="\n")
@@ -118,8 +119,8 @@ best = sj.top_paths(tracing.margin, k=6, source=source)(trained, *inputs)
 assert abs(greedy.weight) <= abs(best[0].weight) * (1 + 1e-6) and best[0].verify() < 1e-4
 
 # %% [markdown]
-# Side by side: the greedy trace and the best paths, as a person would tell them. Each stage is a
-# component and the word at which the path is there; `×4` says for how many words it stays.
+# The greedy trace and the best paths, side by side, in readable form. Each stage is a component and
+# the word at which the path is there; `×4` says for how many words it stays.
 
 # %%
 paths = {"greedy": greedy} | {f"best {n}": path for n, path in enumerate(best, 1)}
@@ -171,12 +172,13 @@ def draw(paths, words, title):
 draw(paths, words, "From one unit of the embedding of 'keys' to the margin")
 
 # %% [markdown]
-# *The greedy trace and the six best paths from one parameter to the margin, in one model. They
-# can't show how much of the gradient that is.*
+# *The greedy trace and the six best paths from one parameter to the margin, in one model. The
+# picture can't show how much of the gradient they account for.*
 #
 # A path that enters the cell at *keys* and stays there until the verb is what LSTMs were made for
-# (Hochreiter and Schmidhuber 1997). In a large one, Lakretz et al. (2019) found single cells that
-# carry the number of a noun, by taking them away. How much of the gradient do the best paths tell?
+# (Hochreiter and Schmidhuber 1997). By ablation, Lakretz et al. (2019) found single cells in a
+# large LSTM that carry the number of a noun. How much of the gradient do the best paths account
+# for?
 
 # %%
 rows = {
@@ -195,8 +197,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # *Percent, for the median sentence, mean and 95% interval over seeds.* The mass is a sum of sizes,
-# and its share can only grow with more paths. A signed sum is not a share: where the best paths'
-# weights add up to the gradient, the rest of them cancel, and how nearly they do is chance.
+# so its share can only grow with more paths. A signed sum is not a share: if the best paths'
+# weights add up to the gradient, the other paths cancel, and how nearly they do so is a matter of
+# chance.
 #
 # ## How often does the greedy trace miss?
 
@@ -215,8 +218,8 @@ pd.DataFrame(
 
 # %% [markdown]
 # *In how many new sentences with attractors, by the number of words before the verb; mean and 95%
-# interval over seeds.* Here is where the two part, in the sentence of several in which the trace
-# of this model loses most:
+# interval over seeds.* Here is where the two paths diverge, in the sentence (out of several) in
+# which this model's trace loses most:
 
 # %%
 n = 2 if SMALL else 20
@@ -227,14 +230,14 @@ draw({"greedy": trace, "best": top}, before, f"From '{before[sentence.subject]}'
 print("greedy:", tracing.story(trace, before), "\nbest:  ", tracing.story(top, before))
 
 # %% [markdown]
-# The trace compares gradients, which are sums over all paths from there on. Where many weak paths
-# agree in sign, it follows them, and not the strong one that goes alone.
+# The trace compares gradients, which are sums over all paths from there on. If many weak paths
+# agree in sign, it follows them instead of a single strong path.
 #
 # ## Which components does the gradient go through?
 #
-# To DuSell a component is important when many edges of the path lie in it; how to count over many
-# samples and groups of parameters is an open question there. Here, `sample_paths` draws paths with
-# probability |weight| / Σ|weight|, so that their mean is that of *all* paths, and
+# For DuSell, a component is important if many edges of the path lie in it; how to count over many
+# samples and groups of parameters is left as an open question. Here, `sample_paths` draws paths
+# with probability |weight| / Σ|weight|, so their mean estimates that of *all* paths, and
 # `component_counts` counts their edges by component.
 
 # %%
@@ -248,7 +251,7 @@ pd.DataFrame(
 
 # %% [markdown]
 # *Edges of a path in each component (rows), by the group of parameters it starts from (columns);
-# mean and 95% interval over seeds. Signs are dropped, so that it can't show which paths carry the
+# mean and 95% interval over seeds. Signs are dropped, so the table can't show which paths carry the
 # gradient and which cancel.*
 
 # %%
@@ -266,8 +269,8 @@ sj.pictures.grouped_bars(
 )
 
 # %% [markdown]
-# Where only the mean is asked for, samples are not needed: `sj.Expectation` is a semiring that has
-# it exactly, in one sweep. For *keys to the cabinet*:
+# If you only need the mean, you don't need samples: the semiring `sj.Expectation` computes it
+# exactly, in one sweep. For *keys to the cabinet*:
 
 # %%
 in_cell = sj.Expectation(lambda equation: "cell" in equation.scope.split("/"))
@@ -280,6 +283,6 @@ print(f"edges in the cell: {exact:.2f}; by {len(samples)} samples {mean:.2f} ± 
 assert abs(mean - exact) < 4 * error
 
 # %% [markdown]
-# A single path, greedy or best, says: the gradient stays in the cell. Most of the mass does
-# something else, but much of it cancels. To know what the model depends on, take components away
-# and see: notebook 08.
+# A single path, greedy or best, says that the gradient stays in the cell. Most of the mass goes
+# elsewhere, but much of it cancels. To find out what the model depends on, ablate its components,
+# as in notebook 08.

@@ -12,10 +12,10 @@
 # # A semiring of your own
 #
 # **Which statistics of the paths can one sweep compute, and how do I add mine?** A statistic is a
-# semiring: five short methods. Here are four new ones, each compared with all paths, one by one:
-# the widest path, how many paths attain a maximum, how many have no narrow edge, the gradient by
-# path length. `check_semiring` tries the axioms on yours; we then do without one of them, and
-# measure how often the signed maximum is wrong. (For a primitive of your own, see the guide.)
+# semiring: five short methods. Here are four new ones, each checked against a list of all paths:
+# the widest path, how many paths attain a maximum, how many have no narrow edge, and the gradient
+# by path length. `check_semiring` tests whether yours satisfies the axioms. Then we break one axiom
+# and measure how often the signed maximum is wrong. (For a primitive of your own, see the guide.)
 
 # %%
 import dataclasses
@@ -38,9 +38,9 @@ SMALL = bool(os.environ.get("SEMIJAX_SMALL"))  # as the tests run it
 # ## The widest path
 #
 # A semiring says how paths are combined. ⊗ extends a path by an edge, ⊕ joins the paths that meet,
-# 1̄ is the path without edges, 0̄ is no path, and `lift` makes an element of a local derivative.
-# Say that a path is as wide as its narrowest edge, |derivative| being the width: then ⊗ is the
-# minimum, ⊕ the maximum, and the sweep finds the widest path.
+# 1̄ is the path without edges, 0̄ is no path, and `lift` turns a local derivative into an element.
+# Let an edge be as wide as its |derivative|, and a path as wide as its narrowest edge. Then ⊗ is
+# the minimum, ⊕ the maximum, and the sweep finds the widest path.
 
 
 # %%
@@ -103,8 +103,8 @@ paths = enumerate_paths(small, x, argnums=0)
 print(len(paths), "paths from", len(x), "inputs")
 
 # %% [markdown]
-# Three ways to the same numbers: the definition, on the list of paths; the semiring, folded over
-# the list; and the sweep, which has no list.
+# We compute the same numbers in three ways: by the definition, from the list of paths; by folding
+# the semiring over the list; and by the sweep, which needs no list.
 
 
 # %%
@@ -127,8 +127,8 @@ print(f"the strongest, width {width_of(strongest):.4f}:\n  {strongest}")
 assert width_of(strongest) < width_of(widest)
 
 # %% [markdown]
-# What is it good for? Where a gradient vanishes with depth, is there an edge that all paths must
-# squeeze through, or do many factors below 1 multiply? The bottleneck tells.
+# What is it good for? If a gradient vanishes with depth, the bottleneck shows whether all paths
+# must squeeze through one narrow edge, or whether many factors below 1 multiply.
 
 # %%
 depths = (1, 3) if SMALL else (1, 2, 4, 8, 16)
@@ -169,9 +169,9 @@ plt.show()
 # %% [markdown]
 # *The widest and the strongest path from the first input of 200 random networks of width 8, as
 # sizes without sign, not normalised; bands (thin) are 95% confidence intervals of the geometric
-# mean. Without skips the strongest path fades by a constant factor per block while the widest
-# stays as wide as it was: nothing is narrow, everything multiplies; what training makes of it the
-# picture can't show.*
+# mean. Without skips, the strongest path fades by a constant factor per block, while the widest
+# stays as wide as it was: no edge is narrow, but the factors multiply. The picture can't show what
+# training would change.*
 
 # %%
 lost = means["strongest path", False][-1] / means["strongest path", False][0]
@@ -183,10 +183,10 @@ assert lost < 0.5 < kept
 # %% [markdown]
 # ## An element may be several numbers
 #
-# How many paths are as wide as the widest? An element can be any pytree of arrays, so why not
-# carry the value and the number of paths that attain it? ⊕ keeps the larger value and adds the
-# numbers where both are equal, ⊗ multiplies the numbers. (A method `readout` would choose what to
-# report of an element; by default it is all of it.) Here it is, for any semiring whose ⊕ is a
+# How many paths are as wide as the widest? An element can be any pytree of arrays, so why not carry
+# the value and the number of paths that attain it? ⊕ keeps the larger value and adds the numbers
+# where both are equal; ⊗ multiplies the numbers. (A method `readout` would choose which part of an
+# element to report; by default, it is all of it.) Here it is, for any semiring whose ⊕ is a
 # maximum:
 
 
@@ -234,11 +234,11 @@ print(complaint(HowMany(sj.AbsMaxProduct())), end="\n\n")
 print(complaint(HowMany(Bottleneck())))
 
 # %% [markdown]
-# For products it is a semiring, for the bottleneck it is not, and the check shows the three
-# elements for which the law fails. Two paths of different width become equally wide when the same
-# narrow edge is put in front of both; a sweep that has dropped the narrower one by then counts one
-# where there are two. A product with the same factor leaves the larger one larger (unless the
-# factor is 0, which is why `lift` says that an edge of weight 0 is no way at all).
+# For products this is a semiring; for the bottleneck it is not, and the check shows three elements
+# for which a law fails. Two paths of different width become equally wide if the same narrow edge is
+# put in front of both, but a sweep that has already dropped the narrower one counts one path
+# instead of two. In a product with the same factor, the larger one stays larger (unless the factor
+# is 0, which is why `lift` says that an edge of weight 0 counts as no path).
 #
 # So the count of the strongest is right. Here weights are ±1 and ±½, so that many paths are
 # equally strong and their products exact:
@@ -262,7 +262,7 @@ for i, (value, ways) in enumerate(zip(*best, strict=True)):
     assert value == sizes.max() and ways == (sizes == sizes.max()).sum()
 
 # %% [markdown]
-# and that of the widest is not:
+# The count of the widest paths, however, is wrong:
 
 # %%
 claimed = sj.semiring_grad(small, HowMany(Bottleneck()))(x)
@@ -272,10 +272,10 @@ print(f"paths from input 0 as wide as the widest: {really}; claimed: {int(claime
 assert claimed.ways[0] != really
 
 # %% [markdown]
-# The way out is two sweeps: the first finds the width, the second counts the paths that are as
-# wide, which is a semiring of its own. It also says what the bottleneck *means*: cut every edge
-# below a threshold, and the input still reaches the output if and only if the threshold is at most
-# its bottleneck.
+# The solution is two sweeps: the first finds the width, and the second, with a semiring of its own,
+# counts the paths that are as wide. The second also shows what the bottleneck *means*: if you cut
+# every edge below a threshold, the input still reaches the output if and only if the threshold is
+# at most its bottleneck.
 
 
 # %%
@@ -374,13 +374,13 @@ np.testing.assert_allclose(
 np.testing.assert_allclose(polynomials["gradient"].sum(-1), jax.grad(small)(x), atol=1e-6)
 
 # %% [markdown]
-# ## Faster, and the same
+# ## Faster, with the same result
 #
-# The five methods are enough for every function. What follows from them may be overridden where
-# you know a faster way: `scale` (an edge ⊗ an element), `pass_through` (an edge of weight 1),
-# `sum` (⊕ over axes) and `contract` (a matrix product). An edge only shifts a polynomial by one
-# power, so that a product of two polynomials is never needed, and a matrix product is an ordinary
-# one and a shift:
+# The five methods are enough for every function. Other methods are derived from them, and you can
+# override these where you know a faster way: `scale` (an edge ⊗ an element), `pass_through` (an
+# edge of weight 1), `sum` (⊕ over axes) and `contract` (a matrix product). An edge only shifts a
+# polynomial by one power, so a product of two polynomials is never needed, and a matrix product is
+# an ordinary one and a shift:
 
 
 # %%
@@ -419,7 +419,7 @@ np.testing.assert_allclose(results[ByLength], results[FastByLength], rtol=1e-4)
 print(f"defaults {1e3 * seconds[ByLength]:.2f} ms, overridden {1e3 * seconds[FastByLength]:.2f} ms")
 
 # %% [markdown]
-# An override may not mean something else, and `check_semiring` compares it with the default:
+# An override must give the same result, and `check_semiring` compares it with the default:
 
 
 # %%
@@ -431,8 +431,8 @@ class Wrong(ByLength):
 print(complaint(Wrong(longest=2, what="mass")))
 
 # %% [markdown]
-# Now the question, on deep networks: which paths are there, which have the mass, and which make
-# the gradient?
+# Now the question, on deep networks: through how many blocks do most paths go, which paths have the
+# mass, and which make up the gradient?
 
 # %%
 networks = 5 if SMALL else 50
@@ -472,10 +472,10 @@ plt.show()
 
 # %% [markdown]
 # *Shares of the paths, of their mass and of the gradient by the number of blocks that a path does
-# not skip, all ≥ 0; 50 random networks of 12 blocks and width 16, error bars are 95% confidence
+# not skip, all ≥ 0; 50 random networks of 12 blocks and width 16; error bars are 95% confidence
 # intervals of the mean. Nearly all paths go through every block, but the gradient comes from those
-# through few, because the many long ones cancel; networks without training can't show what
-# training changes.*
+# through few, because the many long ones cancel. Untrained networks can't show what training
+# changes.*
 
 # %%
 mean_blocks = {
@@ -515,9 +515,9 @@ class PlainMax(sj.Semiring):
 print(complaint(PlainMax()))
 
 # %% [markdown]
-# A negative factor turns the larger into the smaller. A sweep relies on a ⊗ (b ⊕ c) = (a ⊗ b) ⊕ (a
-# ⊗ c) whenever paths meet: it joins b and c first, and knows only their maximum when a comes. Two
-# layers are enough:
+# A negative factor turns the larger into the smaller. Whenever paths meet, a sweep relies on
+# a ⊗ (b ⊕ c) = (a ⊗ b) ⊕ (a ⊗ c): it joins b and c first, and knows only their maximum by the time
+# it reaches a. Two layers are enough to go wrong:
 
 # %%
 first, second = jnp.array([[-1.0]]), jnp.array([[2.0, -3.0]])
@@ -562,13 +562,13 @@ print(f"times −1:           max {at_input.max[0]}, min {at_input.min[0]}")
 check_semiring(sj.MaxProduct())
 
 # %% [markdown]
-# **How often does it matter?** In a network of L tanh layers, its weights independent and
-# symmetric about 0, plain max is wrong with probability 1 − 2^(1−L), whatever the width, if it is
-# at least 2. It keeps the best path only if at each unit of the path where suffixes compete the
-# part *before* that unit has a positive weight, so that the largest suffix is the right one. Flip
-# the signs of all weights into and out of such a unit: tanh is odd, no path's weight changes, and
-# that sign flips. So it is a fair coin, one for each of L − 1 layers (behind the last there is but
-# one suffix).
+# **How often does it matter?** In a network of L tanh layers whose weights are independent and
+# symmetric about 0, plain max is wrong with probability 1 − 2^(1−L), for every width of at least 2.
+# It keeps the best path only if, at each unit of that path where suffixes compete, the part of the
+# path *before* the unit has a positive weight, so that the largest suffix is the right one. Now
+# flip the signs of all weights into and out of such a unit: since tanh is odd, no path's weight
+# changes, but the sign of that part does. So it is a fair coin, one for each of L − 1 layers (after
+# the last, there is only one suffix).
 
 # %%
 layer_counts = (1, 3) if SMALL else (1, 2, 3, 4, 5, 6, 7, 8)
@@ -629,10 +629,10 @@ plt.show()
 
 # %% [markdown]
 # *Left: how often the naive sweep misses the largest path weight from the first input (2,000
-# networks each, bars are 95% Wilson intervals), and the prediction. Right: what it reports over
-# the true weight, with its sign; lines are medians, bands quartiles, the dashed line is right.
-# Random tanh networks; weights mostly of one sign, as training may make them, would give other
-# numbers.*
+# networks each; bars are 95% Wilson intervals), and the prediction. Right: its result divided by
+# the true weight, with sign; lines are medians, bands are quartiles, and the dashed line is the
+# correct value. Random tanh networks; if weights were mostly of one sign, as training may make
+# them, the numbers would differ.*
 
 # %%
 deviation = np.sqrt(predicted * (1 - predicted) / networks)

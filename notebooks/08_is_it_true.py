@@ -12,10 +12,10 @@
 # # Is it true?
 #
 # **Are the components that a flow calls important the ones that a model needs?** A statistic of
-# paths speaks of derivatives at one point. What a model needs has a test of its own: take
-# components away, and see what is left. Here are the ten classifiers of notebook 02 and the ten
-# language models of notebook 03, with rankings by paths against the usual ones by the gradient, and
-# against chance. All numbers come from `results/faithfulness_*.csv`, which one command makes:
+# paths describes derivatives at one point. To test what a model needs, remove components and see
+# what is left. We do this for the ten classifiers of notebook 02 and the ten language models of
+# notebook 03, and compare rankings by paths with the usual ones by the gradient, and with chance.
+# All numbers come from `results/faithfulness_*.csv`, which one command makes:
 #
 # ```sh
 # python -m semijax.experiments.faithfulness --out results
@@ -105,7 +105,7 @@ agree.
 {listed(WORSE, BY_PATHS, ("|grad|",))}
 - **And one replacement at a time?** Of {2 * len(DATA) * len(REPLACEMENTS)} comparisons with |grad|
   each, {"; ".join(f"{ranking}: {tally(ranking, '|grad|')}" for ranking in BY_PATHS)}. The remaining
-  ones cannot be told.
+  ones are inconclusive.
 - **|grad| or gradient × activation?** Better than the other:
 {listed(BETTER, GRADIENTS, GRADIENTS)}
 - **Is a share how much it matters?** In True examples the value of the repeated token has
@@ -157,29 +157,29 @@ sj.pictures.heat_map(
 )
 
 # %% [markdown]
-# *What flows through the query, key and value of each token of one example; whether the model
-# needs them, a share can't show.*
+# *What flows through the query, key and value of each token of one example. A share can't show
+# whether the model needs them.*
 #
-# `sj.faithfulness` takes the components away one by one, the most important first (deletion); or it
-# takes all away and gives them back, the most important first (insertion). If a ranking is right,
-# the logit falls fast in one and rises fast in the other. `.plot()` draws the curves; a number for
-# each is the area under it:
+# `sj.faithfulness` removes the components one by one, the most important first (deletion); or it
+# removes all of them and gives them back, the most important first (insertion). If a ranking is
+# right, the logit falls fast under deletion and rises fast under insertion. `.plot()` draws the
+# curves; the area under each sums it up in one number:
 
 # %%
 sj.faithfulness(correct_logit, shares, steps=30)(example)
 
 # %% [markdown]
-# Whether such differences are more than chance, one example of one model can't show. And the random
-# curve flatters the others: there is one layer and only position 0 is read, so that the queries of
-# the other nine tokens have no path to the logit. To rank them last is to know the architecture,
-# not the model. Below, only components with a path are ranked.
+# One example of one model can't show whether such differences are more than chance. And the random
+# curve flatters the others: there is one layer and only position 0 is read, so the queries of the
+# other nine tokens have no path to the logit. To rank them last, it is enough to know the
+# architecture. So below, only components with a path are ranked.
 #
 # ## Many examples, many models
 #
 # A component is a token at a site: a query, key or value of the classifier, or the state at the
 # input of a layer of the language model, whose quantity is the margin between the right and the
-# wrong verb. (`[MASK]`, where the verb is read, is no candidate: to put it first is to know where
-# the output is.) The rankings of `semijax.experiments.rankings`:
+# wrong verb. (`[MASK]`, where the verb is read, is excluded: to rank it first, it is enough to know
+# where the output is.) The rankings of `semijax.experiments.rankings`:
 #
 # | ranking | score of a component |
 # |---|---|
@@ -194,24 +194,26 @@ sj.faithfulness(correct_logit, shares, steps=30)(example)
 # | untrained | the mass in the same model with random weights: what the architecture says |
 # | random | drawn anew for each example |
 #
-# Two more are no rivals, for they have looked at the answer: they are told what a component will be
-# replaced with.
+# Two more rankings do not compete, because they have seen the answer: they know what a component
+# will be replaced with.
 #
 # | ranking | score of a component |
 # |---|---|
 # | first order | gradient · (value − replacement): its effect, if the model were linear |
 # | each alone | its effect, measured: how far the quantity falls when it alone is replaced |
 #
-# What to put in a component's place? Zero is simple, but no key in this model is zero: the model is
-# asked about what it has never met. The mean over other examples and all tokens lies amid what it
-# knows. The value from another example is something it knows, but may say something else. What
-# holds with one of them and not with the others is no fact about the ranking. (With zeros, gradient
-# × activation is first order: it is told as well.)
+# What should take a component's place? Zero is simple, but no key in this model is zero, so the
+# model is tested on inputs that it has never met. The mean over other examples and all tokens lies
+# within the range that it knows. The value from another example is familiar, but may carry other
+# information. If a result holds with one replacement and not with the others, it is not a fact
+# about the ranking. (With zeros, gradient × activation is the same as first order, so it knows the
+# replacement as well.)
 #
-# A curve's area is the mean value on its way, over 200 examples; the *gain* of a ranking over a
-# rival is the difference of their areas, positive where the ranking is better. One trained model is
-# one draw, so intervals and tests are over seeds, paired, and false discoveries are controlled over
-# all data, curves, replacements, rankings and rivals at once (Benjamini and Yekutieli 2001).
+# The area of a curve is the mean value along it, over 200 examples; the *gain* of a ranking over a
+# rival is the difference of their areas, positive where the ranking is better. Each trained model
+# is one draw, so intervals and tests are over seeds and paired, and the false discovery rate is
+# controlled over all data, curves, replacements, rankings and rivals at once (Benjamini and
+# Yekutieli 2001).
 #
 # ## The classifiers
 
@@ -243,11 +245,11 @@ gains(TRUE, "insertion", "random", "logit")
 
 # %% [markdown]
 # *How much more area the curve of each ranking has than that of a random one, by insertion, on True
-# examples: above 0 it is better than chance. All rankings are tested on the same models, so which
-# of two close bars is the higher can't be seen from their intervals.*
+# examples: above 0 it is better than chance. All rankings are tested on the same models, so their
+# intervals don't show which of two close bars is higher.*
 #
-# All verdicts over chance, with a sign for each replacement (zero, mean, another example): +
-# better, − worse, · cannot be told:
+# All verdicts against chance, with a sign for each replacement (zero, mean, another example): +
+# better, − worse, · inconclusive:
 
 # %%
 signs("random")
@@ -260,8 +262,8 @@ CLOSE = [name for name in RANKINGS if name not in ("entropy", "untrained", "rand
 gains(TRUE, "insertion", "|grad|", "logit", CLOSE)
 
 # %% [markdown]
-# *The same over |grad|, without the entropy and the untrained models' mass, which the tables have.
-# `first order` and `each alone` know the replacement.*
+# *The same over |grad|, without the entropy and the untrained models' mass, which are in the
+# tables. `first order` and `each alone` know the replacement.*
 #
 # All verdicts over |grad|:
 
@@ -281,9 +283,10 @@ signs("gradient × activation")
 gains(SENTENCES, "insertion", "random", "nats")
 
 # %% [markdown]
-# *The same for the margin of the verb, while the states of all tokens but `[MASK]` at the inputs of
-# the layers are given back. The layer of a state counts, too: a ranking that prefers early layers
-# may do well without knowing the tokens, and what an untrained model gains is of that kind.*
+# *The same for the margin of the verb, when the states of all tokens but `[MASK]` at the inputs of
+# the layers are given back. The layer of a state matters, too: a ranking that prefers early layers
+# may do well without knowing anything about the tokens. The gain of an untrained model is of that
+# kind.*
 
 
 # %% tags=["prose"]
@@ -308,9 +311,9 @@ trained models' own mass is {gain(TRUE, "insertion", "mass")} and
 # %% [markdown]
 # ## What a share does not say
 #
-# Rankings know only the order. Here are the numbers themselves, per token of a kind: the share of
-# the mass, and by how much the quantity falls when one such token is replaced by the mean at one
-# site, as the gradient expects it and as measured.
+# Rankings use only the order. Here are the numbers themselves, per token of a kind: its share of
+# the mass, and how far the quantity falls if one such token is replaced by the mean at one site, as
+# predicted by the gradient and as measured.
 
 
 # %%
@@ -388,11 +391,12 @@ Markdown(
 )
 
 # %% [markdown]
-# ## What has it learned?
+# ## What has the model learned?
 #
-# A ranking may be right by the architecture alone. `sj.randomization_test` shuffles the weights,
-# module after module from the output to the input, and says how much of the analysis is left:
-# Spearman's correlation over all components and examples; near 1, these weights do not matter.
+# The architecture alone may make a ranking right. `sj.randomization_test` shuffles the weights,
+# module by module from the output to the input, and says how much of the analysis is left, as
+# Spearman's correlation over all components and examples. A value near 1 means that these weights
+# do not matter.
 
 # %%
 tables["shuffled"].groupby(["data", "group", "ranking"], sort=False)["correlation"].agg(
@@ -413,10 +417,10 @@ what the architecture and the sizes of the weights give.
 # %% [markdown]
 # ## The claims, over seeds
 #
-# Each claim is a number per model that is positive where it holds. The control of a ranking is an
-# untrained model's mass in its place; that of a fall or a share is the untrained model. These few
-# were fixed before the tables were made, but an earlier version of this notebook had suggested
-# them; their intervals, of 95%, are not corrected.
+# Each claim is a number per model that is positive if the claim holds. For a ranking, the control
+# is the mass in an untrained model, used as a ranking; for a fall or a share, it is the same number
+# in the untrained model. These few claims were fixed before the tables were made, but an earlier
+# version of this notebook had suggested them; their 95% intervals are not corrected.
 
 # %% tags=["prose"]
 Markdown(as_markdown(claims))
@@ -424,13 +428,14 @@ Markdown(as_markdown(claims))
 # %% [markdown]
 # ## What such tests can't show
 #
-# - **The model as it is.** A sentence some states of which are zeros, means or another sentence's
-#   is none that it ever met. This is why there are three replacements: wherever the signs above
-#   differ within a cell, one of them alone would have told another story.
-# - **Interactions.** One order is one way through all sets of components. `each alone` is no upper
-#   bound, and effects do not add up.
-# - **Use.** What can be replaced without loss may be used all the same, and be made up for. What
-#   can't be replaced may hold but a constant.
+# - **The unmodified model.** A sentence in which some states are zeros, means or those of another
+#   sentence is unlike anything the model has met. This is why there are three replacements:
+#   wherever the signs above differ within a cell, one replacement alone would have told another
+#   story.
+# - **Interactions.** One order is one way through all sets of components. `each alone` is not an
+#   upper bound, and effects do not add up.
+# - **Use.** A component that can be replaced without loss may still be used, if others make up for
+#   it. One that can't be replaced may hold only a constant.
 # - **Size.** A verdict says that a difference is there over seeds, not that it is large; the
 #   pictures have the sizes.
 # - **Other models.** These are small, and their languages are generated.

@@ -11,13 +11,15 @@
 # %% [markdown]
 # # Training with path entropy
 #
-# A semiring gradient is a JAX function of the parameters like any other, and `jax.grad` goes
-# through it: what it says about the paths can be a term of the loss. **What becomes of a model,
-# and of the paths its gradient takes, when their entropy is pushed up or down while it learns?**
+# A semiring gradient is a JAX function of the parameters like any other, so `jax.grad` can
+# differentiate it, and what it says about the paths can be a term of the loss. **What happens to a
+# model, and to the paths its gradient takes, if their entropy is pushed up or down during
+# training?**
 #
 # A small attention model learns a task as usual, with its path entropy pushed up, and with it
-# pushed down, gently and hard. You will see the curves, what each did to the paths and to the
-# weights, the strongest paths, and ablations that say which parts the models need.
+# pushed down, gently and hard. You will see the learning curves, what each training did to the
+# paths and to the weights, the strongest paths, and ablations that show which parts the models
+# need.
 
 # %%
 import os
@@ -89,11 +91,11 @@ train, validation, test = jax.tree.map(jnp.asarray, zoo.split(task.sample(EXAMPL
 # %% [markdown]
 # ## The entropy as a term of the loss
 #
-# The quantity is the margin: the logit of the right class less that of the wrong one. The paths
-# of one example start at all units of all its embeddings; each has the probability |weight|/Z,
-# and the entropy says, in nats, over how many they are spread. Examples don't interact, so in the
-# graph of the batch's summed margin each has its own paths, and one sweep finds the entropies of
-# all.
+# The quantity is the margin: the logit of the right class minus that of the wrong one. The paths of
+# one example start at all units of all its embeddings; each path has the probability |weight|/Z,
+# and the entropy, in nats, says over how many paths this is spread. Examples don't interact, so in
+# the graph of the batch's summed margin each example has its own paths, and one sweep finds all
+# their entropies.
 
 
 # %%
@@ -130,11 +132,10 @@ assert jnp.allclose(of_three[0], of_one[0], rtol=1e-5)
 print("nats, of three examples:", of_three)
 
 # %% [markdown]
-# For one model, `zoo.train(model, lambda model, batch: loss(model, batch, 0.1), train,
-# epochs=30)` is all there is to do. To compare many with error bars, we make all of them one
-# compiled program: a training is a `scan` over epochs of a `scan` over steps, and trainings side
-# by side are a `vmap`, over rates and over seeds. After each epoch, three numbers on held-out
-# examples are kept.
+# For one model, `zoo.train(model, lambda model, batch: loss(model, batch, 0.1), train, epochs=30)`
+# is all you need. To compare many models with error bars, we make all trainings one compiled
+# program: each is a `scan` over epochs of a `scan` over steps, and a `vmap` over rates and seeds
+# runs them side by side. After each epoch, we keep three numbers on held-out examples.
 
 # %%
 BATCH_SIZE = 32
@@ -209,16 +210,16 @@ def curves(measure, unit):
 curves("entropy", "path entropy of the margin, nats")
 
 # %% [markdown]
-# *The term moves the entropy in both directions, down much further than up; the scale in nats is
-# that of this program: another program for the same function has other paths.*
+# *The term moves the entropy in both directions, down much further than up. The scale in nats
+# belongs to this program: another program for the same function has other paths.*
 
 # %%
 curves("cross-entropy", "cross-entropy, nats")
 
 # %% [markdown]
-# *The loss goes down with every rate, but later than without the term, and pushed down hard most
-# models don't get all the way; the bands are symmetric, and so reach below 0 where trainings
-# differ much, some having solved the task and some not.*
+# *The loss goes down with every rate, but later than without the term. If the entropy is pushed
+# down hard, most models don't get all the way. The bands are symmetric, so they reach below 0 where
+# trainings differ much, because some have solved the task and some have not.*
 #
 # ## What it did to the paths
 #
@@ -312,8 +313,8 @@ if not SMALL:
     assert np.allclose(from_them[DOWN], are_them[DOWN], atol=0.01)
 
 # %% [markdown]
-# *Means over the trainings, ± half of the 95% confidence interval; what is cause and what is
-# effect a table does not say.*
+# *Means over the trainings, ± half of the 95% confidence interval. The table does not say what is
+# cause and what is effect.*
 #
 # What does the table say?
 
@@ -376,14 +377,16 @@ strongest(USUAL)
 strongest(DOWN)
 
 # %% [markdown]
-# *The five strongest paths of one example; the titles say how much of Z they are. As usual, they
-# start at a token that matters, but speak for few others; pushed down, they are a large part of Z,
-# and start at any token: which part of the model decides, no path can say.*
+# *The five strongest paths of one example; the titles say how much of Z they are. In the model
+# trained as usual, they start at a token that matters, but stand for few of the other paths. In the
+# one pushed down hard, they are a large part of Z and start at any token. No path can say which
+# part of the model decides.*
 #
 # ## Does the model use fewer parts?
 #
-# Where the paths lead is one thing, what the model needs another. We replace the scores, and then
-# what the hidden layer adds, by their means over the test examples, and look at the accuracy.
+# Where the paths lead is one thing; what the model needs is another. We replace first the scores,
+# and then what the hidden layer adds, by their means over the test examples, and look at the
+# accuracy.
 
 
 # %% tags=["picture"]
@@ -418,12 +421,12 @@ if not SMALL:
     assert without_scores.mean(-1)[UP] > 0.7 and through_them[UP] > through_them[USUAL]
 
 # %% [markdown]
-# *Which parts a model needs: as usual both, pushed down hard not the scores; only these two were
-# tried, one at a time, and how much the parts are worth together bars don't say.*
+# *Which parts a model needs: trained as usual, both; pushed down hard, not the scores. Only these
+# two were tried, one at a time, and the bars don't say how much the parts are worth together.*
 #
-# Pushed down hard, almost nothing flows through the scores, and without them each of the models
-# answers as before; gently pushed, some have given up attention and some have not, hence the long
-# bar. But more flow is not more need:
+# In the models pushed down hard, almost nothing flows through the scores, and without them every
+# model answers as before. Of those pushed gently, some have given up attention and some have not,
+# hence the long error bar. But a part that carries more flow is not needed more:
 
 # %%
 without_scores = accuracies["no scores"].mean(-1)
@@ -437,12 +440,13 @@ questions.
 )
 
 # %% [markdown]
-# ## What it shows, and what not
+# ## What it shows, and what it doesn't
 #
-# A statistic of all paths can be trained on, in a few lines. It is a lever on the model, not on
-# its explanation: training met the demand for few strong paths by giving up attention, at the
-# price of accuracy, and with attention went the preference for the tokens that matter. Few strong
-# paths are easier to look at, and no truer.
+# A statistic of all paths can be trained on, in a few lines. It is a lever on the model, not on its
+# explanation: training met the demand for few strong paths by giving up attention, at the price of
+# accuracy. With attention went the preference for the tokens that matter. Few strong paths are
+# easier to look at, but no truer.
 #
-# One task and one small model are no rule. Whether a penalty on the weights would have done the
-# same was not tried, and rates don't carry over: the entropy is of the program as it is written.
+# One task and one small model prove no rule. We did not try whether a penalty on the weights would
+# have done the same. And rates don't carry over to other programs, because the entropy is that of
+# the program as written.

@@ -12,12 +12,12 @@
 # # Any model
 #
 # Does semijax work on *my* model? Here are four that it knows nothing about: Hugging Face's GPT-2
-# and ViT, an MLP-Mixer in Equinox, an LSTM in `lax.scan`. One function asks all of them the same
-# four questions, and no line of a model is edited.
+# and ViT, an MLP-Mixer in Equinox, and an LSTM in `lax.scan`. We ask all of them the same four
+# questions, without editing a line of any model.
 #
 # **All weights are random.** The pictures show what an *architecture* does with a gradient before
 # anything is learned: means over several initialisations, with 95% confidence intervals. They say
-# nothing about trained models; they are what to compare a trained model with.
+# nothing about trained models, but are a baseline for them.
 
 # %%
 import fnmatch
@@ -57,9 +57,9 @@ keys = jax.random.split(jax.random.key(0), INITIALISATIONS)
 #
 # 1. *By which branch does the gradient leave a layer's input?* `branch_flow` finds the branches
 #    itself: they are the modules that read the array.
-# 2. *Which way do complete paths take?* `site_flow`, from the embeddings to the output. Past the
-#    attention of a transformer's layer a path has exactly four ways: through the query, the key or
-#    the value, or by the skip connection. So four shares sum to 1.
+# 2. *Which way do complete paths take?* `site_flow`, from the embeddings to the output. A path has
+#    exactly four ways past the attention of a transformer's layer: through the query, the key or
+#    the value, or along the skip connection. So the four shares sum to 1.
 # 3. *What comes from each token?* `site_grads`, several semirings in one sweep.
 # 4. *Which modules do the paths pass?* `component_flow`, at the end.
 
@@ -180,11 +180,12 @@ sj.pictures.curves(
 )
 
 # %% [markdown]
-# *The strongest path from each token. The last token alone has one by skip connections only; all
-# others must go through an attention. Signs are dropped, and how many paths there are can't be
-# seen.*
+# *The strongest path from each token. Only the last token has one along skip connections alone; the
+# paths of all others must go through an attention. Signs are dropped, and the number of paths is
+# not shown.*
 #
-# That is what the entropy says: each layer multiplies the ways there are.
+# The entropy says over how many paths the gradient is spread: each layer multiplies the number of
+# ways.
 
 # %%
 for name, own in gpt2_found["statistics"]["entropy"].items():
@@ -241,8 +242,8 @@ ways["skip"] = 1 - attention
 picture_of_ways(ways, layers, "layer", "ViT, random weights: past the attention")
 
 # %% [markdown]
-# *The same shares for ViT; they can't show that in the last layer no token but `[CLS]`, the only
-# one that is read, has any path by its query or its skip connection.*
+# *The same shares for ViT. They can't show that in the last layer only `[CLS]`, the one token that
+# is read, has a path through its query or its skip connection.*
 
 # %% tags=["picture"]
 at_embeddings = {
@@ -262,8 +263,8 @@ plt.show()
 
 # %% [markdown]
 # *One random model: the strongest path from each patch's embedding to the logit, and the entropy of
-# all its paths, without sign or normalisation. The disc is there, and nothing has been learned:
-# whether a model knows anything of an image, such a map can't show.*
+# all its paths, without sign or normalisation. The disc is visible although nothing has been
+# learned, so such a map can't show whether a model knows anything about an image.*
 #
 # Where does the disc come from? The first layer norm divides by the size of a patch's embedding, so
 # the derivative by a small embedding is large. Over all initialisations the two go together:
@@ -295,8 +296,8 @@ assert ahead > interval  # it alone has a path by skip connections only
 # ## An MLP-Mixer in Equinox
 #
 # A model without attention, put together from `eqx.nn`: one MLP mixes the tokens, another the
-# channels. Equinox names classes only; within `sj.scopes(model)` modules have the names of their
-# attributes.
+# channels. Equinox supplies only the names of classes; within `sj.scopes(model)`, modules are named
+# after their attributes.
 
 
 # %%
@@ -364,8 +365,8 @@ ways = {"MLP": mixed, "skip": 1 - mixed}
 picture_of_ways(ways, groups, "block and what it mixes", "MLP-Mixer, random weights")
 
 # %% [markdown]
-# *How many of all paths, by weight, each MLP of the Mixer mixes and how many go around it; it can't
-# show which tokens are mixed with which.*
+# *The share of all paths, by weight, that goes through each MLP of the Mixer, and the share that
+# goes around it. It can't show which tokens are mixed with which.*
 
 # %% [markdown]
 # ## An LSTM in `lax.scan`
@@ -435,8 +436,9 @@ sj.pictures.curves(
 )
 
 # %% [markdown]
-# *The strongest path from each time step on: going back it loses the same factor at every step,
-# about that of a forget gate which is half open; it can't show how many weaker paths there are.*
+# *The strongest path from each time step on. Going back in time, it loses the same factor at every
+# step, about that of a half-open forget gate. The picture can't show how many weaker paths there
+# are.*
 
 # %%
 (slope, _) = np.polyfit(range(steps - 1), curves["from the cell c"][0][:-1], 1)

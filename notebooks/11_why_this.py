@@ -11,14 +11,14 @@
 # %% [markdown]
 # # Why this and not that?
 #
-# **Two sentences differ in one word, and a model fills in *are* in the one and *is* in the other.
-# Which way did the difference take from that word to the answer?** A gradient knows one sentence
-# only. `sj.Contrast` averages every local derivative between the two, so that each path from the
-# word to the answer carries a part of the difference, and together they carry all of it.
+# **Two sentences differ in one word, and a model fills in *are* in one and *is* in the other. Along
+# which paths did the difference travel from that word to the answer?** A gradient sees only one
+# sentence. `sj.Contrast` averages every local derivative between the two, so that each path from
+# the word to the answer carries a part of the difference, and together they carry all of it.
 #
-# You will see the difference by token, layer and branch, the ten paths that carry most of it, what
-# no path carries (nothing), and the same by gradient. Where the two disagree, patching decides: an
-# activation of one sentence is put into the other.
+# You will see the difference by token, layer and branch, the ten paths that carry the most, what no
+# path carries (nothing), and the same by gradient. Where the two methods disagree, patching
+# decides: it puts an activation of one sentence into the other.
 
 # %%
 import os
@@ -41,8 +41,9 @@ SENTENCES = 6 if SMALL else 100
 # %% [markdown]
 # ## Models, and pairs of sentences
 #
-# Masked language models of the generated language of notebook 03, one for each of a few seeds. A
-# pair is a sentence and the same with its subject in the other number.
+# We use masked language models of the generated language of notebook 03, one for each of a few
+# seeds. A pair is a sentence (the *point*) and the same sentence with its subject in the other
+# number (the *reference*).
 
 
 # %%
@@ -110,8 +111,8 @@ pandas.DataFrame(
 # %% [markdown]
 # ## One pair, token by token and layer by layer
 #
-# What passes each token in each layer, of all paths from the embeddings to the preference. Every
-# row adds up to the same number: the difference between the two preferences.
+# How much of the difference passes each token in each layer, over all paths from the embeddings to
+# the preference? Every row adds up to the same number: the difference between the two preferences.
 
 # %%
 model, example, tokens = models[0], jax.tree.map(lambda x: x[0], points), references[0]
@@ -139,8 +140,8 @@ sj.pictures.heat_map(
 )
 
 # %% [markdown]
-# *Where the difference is, layer by layer: at the subject first, at the mask in the end; by which
-# branch it went from the one to the other, this picture can't show.*
+# *Where the difference is, layer by layer: at the subject first, at the mask in the end. The
+# picture can't show which branch it took from one to the other.*
 #
 # ## By branch
 #
@@ -165,8 +166,8 @@ table.round(3)
 # %% [markdown]
 # ## Ten paths
 #
-# The ten paths that carry most, each told by the modules it goes through, and how much of the
-# difference they explain together.
+# Here are the ten paths that carry the most, each described by the modules it goes through, and how
+# much of the difference they explain together.
 
 # %%
 STOPS = re.compile(r"layer/(\d+)/(?:attention/self/)?(query|key|value|intermediate)")
@@ -199,10 +200,10 @@ effective = np.exp(
 print(f"the contributions are as spread as those of {effective:,.0f} equal paths")
 
 # %% [markdown]
-# Single paths through single units are too many, and they cancel: that is what the effective number
-# of paths says. All ten tell one story, from the subject through the values of layer 1 to the mask,
-# and the table of branches says how much of the difference went that way. Sums over tokens, layers
-# and branches are where a story is short.
+# There are too many single paths through single units, and they cancel, as the effective number of
+# paths shows. All ten tell one story, from the subject through the values of layer 1 to the mask,
+# and the table of branches says how much of the difference went that way. Only sums over tokens,
+# layers and branches make the story short.
 #
 # ## What no path carries
 
@@ -212,9 +213,9 @@ print(sj.residuals(quantity, (example.ids,), (tokens,), source="*/embeddings"))
 # %% [markdown]
 # ## By gradient, and what patching says
 #
-# The usual stand-in for the difference is gradient × difference: the same sum with every derivative
-# at one of the two sentences. Which is right? For every token in every layer of every pair, its
-# activation in the point is replaced by that of the reference, and the preference is computed anew.
+# The usual approximation is gradient × difference: the same sum, with every derivative at one of
+# the two sentences. Which is right? For every token in every layer of every pair, we replace its
+# activation at the point by that in the reference, and compute the preference anew.
 
 
 # %%
@@ -291,8 +292,8 @@ summary.sort_index()
 # %% [markdown]
 # *`error`: Σ|prediction − effect of patching| over Σ|effect|, per sentence, over its tokens; `r`:
 # their correlation. Means over the sentences and 95% intervals, sentences drawn anew; a row for
-# each model and layer. Out of the last layer only the mask is read, and it carries all of the
-# difference: there the two agree because nothing else can be.*
+# each model and layer. After the last layer, only the mask is read, and it carries all of the
+# difference: there, Contrast agrees with patching by construction.*
 
 # %% tags=["picture"]
 METHODS = "Contrast", "gradient × difference"
@@ -307,9 +308,9 @@ sj.pictures.grouped_bars(
 )
 
 # %% [markdown]
-# *How far each prediction is from what patching does; a prediction of 0 everywhere has an error of
-# 1. Why the rest remains, it can't show: patching one token leaves the others as they are in the
-# point, so its effects need not add up, and contributions do.*
+# *How far each prediction is from what patching does. Predicting 0 everywhere would give an error
+# of 1; the picture can't show why an error remains: patching one token leaves the others as they
+# are at the point, so its effects need not add up, whereas contributions do.*
 
 # %%
 print(results.groupby(["method", "seed"])["error"].mean().unstack().round(3))

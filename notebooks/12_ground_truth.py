@@ -61,14 +61,15 @@ Markdown(
 # %% [markdown]
 # ## The models, and what is true of them
 #
-# By hand: an induction head behind a previous-token head, a head that copies the first token, and a
-# lookup in two hops, each among distractors that attend by random weights to everything; half of
-# these leak a little into what the mechanism reads. The truth is the set of heads and edges that
-# carry something the answer depends on. In "own axes" each token has an element of the residual
-# stream to itself; otherwise its basis is random, as nothing in a transformer prefers one.
+# By hand: an induction head behind a previous-token head; a head that copies the first token; and a
+# lookup in two hops. Each stands among distractors that attend to everything with random weights;
+# half of these leak a little into what the mechanism reads. The truth is the set of heads and edges
+# that carry something the answer depends on. In "own axes", each token has an element of the
+# residual stream to itself; otherwise the basis is random, since nothing in a transformer prefers
+# one.
 #
-# Trained: two layers with MLPs and norms, on two tasks. True are the components that lose a certain
-# part of the difference between a clean and a corrupted prompt when they alone are corrupted.
+# Trained: two layers with MLPs and norms, on two tasks. A component is true if corrupting it alone
+# loses a certain part of the difference between a clean and a corrupted prompt.
 
 # %%
 shared = results.groupby("model", sort=False)
@@ -121,12 +122,13 @@ sj.pictures.heat_map(
 )
 
 # %% [markdown]
-# *How well each method ranks the edges of each model; which lead is more than chance, this picture
-# can't show.*
+# *How well each method ranks the edges of each model. The picture can't show which leads are more
+# than chance.*
 #
 # ## Who leads, and by how much
 #
-# Both are the best by their means over these seeds, so both look a little better than they are.
+# Each side is represented by its best method on these seeds, so both look a little better than they
+# are.
 
 # %%
 with pandas.option_context("display.max_rows", None, "display.max_colwidth", None):
@@ -140,8 +142,8 @@ with pandas.option_context("display.max_rows", None, "display.max_colwidth", Non
 # %% [markdown]
 # ## What a basis does to single paths
 #
-# A path leads through single elements, and in a random basis what one direction carries is spread
-# over all of them. The same mechanisms in their own axes:
+# A path leads through single elements, and in a random basis, what one direction carries is spread
+# over all of them. Here are the same mechanisms in their own axes:
 
 # %%
 by_hand = [mechanism.task.name for mechanism in handset.MECHANISMS]
@@ -167,11 +169,11 @@ pandas.DataFrame(rows, columns=["edges, AUROC", "random basis", "own axes", "dif
 # %% [markdown]
 # ## All methods
 #
-# Means over seeds ± half of the 95% interval (Student's t), the best AUROC of edges first.
-# Correlations are those of absolute scores with absolute effects. `cpr` and `cmd` are the areas of
-# the Mechanistic Interpretability Benchmark (Mueller et al. 2025): under the faithfulness of
-# circuits of the largest scores (higher is better), and between it and 1 for the largest absolute
-# scores (0 is best).
+# Means over seeds ± half of the 95% interval (Student's t), sorted by the AUROC of edges, best
+# first. Correlations are those of absolute scores with absolute effects. `cpr` and `cmd` are the
+# areas of the Mechanistic Interpretability Benchmark (Mueller et al. 2025). `cpr` is the area under
+# the faithfulness of circuits made of the largest scores (higher is better); `cmd` is the area
+# between that curve and 1 for the largest absolute scores (0 is best).
 
 # %%
 with pandas.option_context("display.max_rows", None):
@@ -182,6 +184,6 @@ with pandas.option_context("display.max_rows", None):
 # ## What this does not show
 #
 # The models are small, their prompts synthetic, and each seed is one model. The truth is what
-# carries a difference between two prompts: a part that is the same in both is not in it. Paths
+# carries a difference between two prompts; a part that is the same in both is not counted. Paths
 # lead through single elements of the residual stream here; paths through whole components, whose
 # weights are sums over elements, were not tried.

@@ -17,7 +17,7 @@ import numpy as np
 CONFIRMED = "confirmed"
 ARCHITECTURE = "the control shows it too"
 REVERSED = "the opposite"
-OPEN = "cannot be told"
+OPEN = "inconclusive"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Claim:
             ``"confirmed"`` if the interval is above 0, and above the control's mean by Welch's
             interval of the difference; ``"the control shows it too"`` if it is above 0 and the
             control's interval is, too, and not clearly below; ``"the opposite"`` if the interval is
-            below 0; else ``"cannot be told"``.
+            below 0; else ``"inconclusive"``.
         """
         ours = self.ours
         if ours.high < 0:

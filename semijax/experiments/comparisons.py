@@ -53,7 +53,7 @@ def comparisons(areas: Any) -> Any:
         A ``pandas.DataFrame`` with a row per comparison: ``data``, ``rival``, ``curve``,
         ``replacement``, ``ranking``, the ``mean`` gain, the ``half_width`` of its 95% interval by
         Student's t (not corrected), the number of ``seeds``, ``p``, the corrected ``q``, and the
-        ``verdict``: ``"better"``, ``"worse"``, or ``"cannot be told"`` where q ≥ 0.05.
+        ``verdict``: ``"better"``, ``"worse"``, or ``"inconclusive"`` where q ≥ 0.05.
     """
     import pandas
     from scipy import stats

@@ -271,7 +271,7 @@ def claims(table: Any, *, dropout: float = 0.0) -> list[Claim]:
             share(key, others),
         ),
         claim(
-            "The first token goes by its queries rather than by its keys, values or skip.",
+            "The first token's paths take its queries rather than its keys, values or skip.",
             "queries / (queries + largest other branch) − ½, first token",
             published(query, ("first", "key"), ("first", "skip")),
             share(query, [("first", name) for name in ("key", "value", "skip")]),

@@ -266,13 +266,13 @@ def claims(table: Any) -> list[Claim]:
 
     return [
         claim(
-            "In the last layer, the subject goes by the keys rather than by the values.",
+            "In the last layer, the subject's paths take the keys rather than the values.",
             "keys / (keys + values) − ½, subject, last layer",
             f"{last_keys / (last_keys + PAPER_SUBJECT_VALUE) - 0.5:.2f}",
             share(cells["subject", last, "key"], cells["subject", last, "value"]),
         ),
         claim(
-            "By the keys, subjects carry more than attractors.",
+            "Through the keys, subjects carry more than attractors.",
             "subject / (subject + attractor) − ½, keys of all layers",
             f"{sum(PAPER_KEYS['subject']) / sum(map(sum, PAPER_KEYS.values())) - 0.5:.2f}; below 0 "
             f"in layers {', '.join(map(str, attractors_lead))}",

@@ -166,7 +166,7 @@ def made_up():
 def test_comparisons_are_paired_and_corrected(made_up):
     compared = comparisons.comparisons(made_up)
     table = comparisons.verdicts(compared, "made up", "|grad|")
-    assert {*table.loc["a"]} == {"better"} and {*table.loc["b"]} == {"cannot be told"}
+    assert {*table.loc["a"]} == {"better"} and {*table.loc["b"]} == {"inconclusive"}
     assert {*comparisons.verdicts(compared, "made up", "random").loc["|grad|"]} == {"better"}
     assert (compared["q"] >= compared["p"]).all() and (compared["q"] > compared["p"]).any()
     assert "random" not in {*compared["ranking"]}
@@ -192,7 +192,7 @@ def test_a_deletion_curve_is_better_where_it_is_lower(made_up):
 def test_no_difference_at_all_is_none(made_up):
     same = made_up.assign(area=1.0)
     compared = comparisons.comparisons(same)
-    assert {*compared["verdict"]} == {"cannot be told"} and (compared["q"] == 1).all()
+    assert {*compared["verdict"]} == {"inconclusive"} and (compared["q"] == 1).all()
 
 
 def test_only_models_that_learned_count():
