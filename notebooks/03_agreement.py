@@ -163,8 +163,8 @@ curves("subject", granularity="element")
 Markdown(as_markdown(claims))
 
 # %% [markdown]
-# The layer in which a subject's paths take its keys differs from model to model. Keys / (keys + values),
-# in percent, at the subject, for each seed:
+# The layer in which a subject's paths take its keys differs from model to model. Keys / (keys +
+# values), in percent, at the subject, for each seed:
 
 
 # %%

@@ -132,6 +132,11 @@ def explained(table: Any, columns: Sequence[str]) -> float:
     return float(1 - np.sum(rest**2) / freedom / np.var(values, ddof=1))
 
 
+def correlation(a: Any, b: Any) -> float:
+    """Return Spearman's correlation of two ``pandas.Series``, NaN if one of them is constant."""
+    return a.corr(b, method="spearman") if min(a.nunique(), b.nunique()) > 1 else np.nan
+
+
 def summary(drawn: Any, paired: Any = None) -> dict[str, float]:
     """Summarise the entropies of one model's sentences, in nats per token.
 
@@ -152,9 +157,7 @@ def summary(drawn: Any, paired: Any = None) -> dict[str, float]:
     ranks = drawn[["attractors", "entropy"]].rank()
     ranks -= ranks.groupby(drawn["tokens"]).transform("mean")
     quarters = drawn.groupby(pandas.qcut(drawn["tokens"].rank(method="first"), BINS))
-    correlations = [
-        own["attractors"].corr(own["entropy"], method="spearman") for _, own in quarters
-    ]
+    correlations = [correlation(own["attractors"], own["entropy"]) for _, own in quarters]
     changes = np.full(5, np.nan)
     if paired is not None:
         versions = paired["entropy"].to_numpy().reshape(5, -1)

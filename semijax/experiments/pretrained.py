@@ -560,7 +560,7 @@ def correlations(table: Any, kind: str, effect: str = "change") -> dict[str, np.
     own = own[(own["kind"] == kind) & own["branch"].isin(ABLATED)]
     own = own[(own["branch"] != "query") | (own["layer"] != own["layer"].max())]
     found = own.groupby(["model", "seed"])[["mean", effect]].apply(
-        lambda each: each["mean"].corr(each[effect], method="spearman")
+        lambda each: entropy.correlation(each["mean"], each[effect])
     )
     return {model: found.loc[model].to_numpy() for model in entropy.MODELS}
 
