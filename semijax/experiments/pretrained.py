@@ -88,8 +88,8 @@ class NumberProbe(nnx.Module):
 
     def __init__(self, config: zoo.BertConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.bert = zoo.BertModel(config, add_pooling_layer=False, rngs=rngs)
-        self.probe = nnx.Linear(config.hidden_size, 2, rngs=rngs)
+        self.bert: zoo.BertModel = zoo.BertModel(config, add_pooling_layer=False, rngs=rngs)
+        self.probe: nnx.Linear = nnx.Linear(config.hidden_size, 2, rngs=rngs)
 
     def predict(self, hidden: jax.Array) -> jax.Array:
         """Map hidden states to the scores of singular and plural."""
