@@ -17,6 +17,10 @@ from semijax.trace import scope_names
 BLOCK = 65_536
 """The number of edges that are followed at once."""
 
+GATHER = jax.lax.GatherDimensionNumbers((), (0,), (0,))
+SCATTER = jax.lax.ScatterDimensionNumbers((), (0,), (0,))
+"""How an array of nodes is read and added to at indices of shape ``[edges, 1]``."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightedGraph:
@@ -194,10 +198,11 @@ class WeightedGraph:
                     f"Expected a number for each of {len(self.nodes)} nodes, got shape "
                     f"{state.shape}."
                 )
+            # Not jnp's indexing, whose checks of indices would be most of the time of a search.
             for sources, targets, weights in blocks:
-                read = state.at[sources].get(mode="promise_in_bounds")
+                read = jax.lax.gather(state, sources, GATHER, (1,), mode="promise_in_bounds")
                 along = read * jnp.asarray(weights, state.dtype)
-                state = state.at[targets].add(along, mode="drop")
+                state = jax.lax.scatter_add(state, targets, along, SCATTER, mode="drop")
             if isinstance(target, Mapping):
                 return state[ends] @ jnp.asarray(shares, state.dtype)
             return state[ends[0]]
@@ -221,7 +226,8 @@ class WeightedGraph:
                 ends = self.sources[block], self.targets[block]
                 sources, targets = np.pad(ends[0], rest), np.pad(ends[1], rest)
                 targets[len(block) :] = len(self.nodes)
-                found.append((sources, targets, np.pad(self.weights[block], rest)))
+                rows = sources[:, None], targets[:, None]
+                found.append((*rows, np.pad(self.weights[block], rest)))
         return found
 
     def along(self, path: Path) -> list[Hashable]:

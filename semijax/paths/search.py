@@ -307,15 +307,16 @@ def best_storytellers(
         of_all: the semiring of these elements.
     """
     assert search.scores is not None
-    call, order = search.call, search.scores.order
-    where = search.scores.run, search.scores.end
+    call, scores = search.call, search.scores
     how = told, search.sources, call.passes
-    suffixes, everything = (Suffixes(*where, own, *how) for own in (order.semiring, of_all))
+    suffixes = Suffixes(scores.run, scores.end, scores.order, of_all, *how)
     labels, paths = Labels(call), []
-    for story in best_stories(suffixes, order, k):
-        (path,) = labels.paths(best_path(suffixes, order, story))
+    for story in best_stories(suffixes, k):
+        (path,) = labels.paths(best_path(suffixes, story))
         said = tuple(told.labels[number] for number in story)
-        paths.append((dataclasses.replace(path, story=said), everything.whole(story)))
+        whole = suffixes.whole(story)
+        assert whole is not None  # this path tells it
+        paths.append((dataclasses.replace(path, story=said), whole[1]))
     return paths
 
 

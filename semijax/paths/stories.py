@@ -38,7 +38,7 @@ from semijax.paths.sweeps import (
     started,
     total,
 )
-from semijax.semirings import Semiring
+from semijax.semirings import Semiring, as_semiring
 from semijax.semirings.logarithmic import ZERO
 
 Suffix = tuple[int, ...]
@@ -70,12 +70,15 @@ class Part:
 
 
 class Suffixes:
-    """The paths of a run by the ends of their stories, in a semiring, every suffix swept once.
+    """The paths of a run by the ends of their stories, every suffix swept once.
+
+    They are swept in two semirings together: that of an order, and any other.
 
     Args:
         run: the run.
         end: where paths end.
-        semiring: any.
+        order: what is best.
+        of_all: the other semiring.
         told: what is told of every node.
         sources: where paths start.
         passes: whether a path has passed where it has to, once it is at a node of an array; None if
@@ -86,14 +89,16 @@ class Suffixes:
         self,
         run: Run,
         end: Array,
-        semiring: Semiring,
+        order: Order,
+        of_all: Semiring,
         told: Labelling,
         sources: Sources,
         passes: Callable[[Array], bool] | None,
     ) -> None:
         self.run: Run = run
         self.end: Array = end
-        self.semiring: Semiring = semiring
+        self.order: Order = order
+        self.semiring: Semiring = as_semiring((order.semiring, of_all))
         self.told: Labelling = told
         self.sources: Sources = sources
         self.passes = passes
@@ -117,8 +122,8 @@ class Suffixes:
                 self._parts[suffix] = self._swept((), {}, {True: finished(self.semiring, self.end)})
         return self._parts[suffix]
 
-    def whole(self, story: Suffix) -> Elements | None:
-        """Return the ⊕ over all paths that tell a story; None if there are none."""
+    def whole(self, story: Suffix) -> tuple[Elements, Elements] | None:
+        """Return the ⊕ over all paths that tell a story, in both semirings; None for no path."""
         found = [*self._starts(self.part(story), {story[0] if story else UNTOLD, UNTOLD})]
         if story:
             found += self._starts(self.part(story[1:]), {story[0]})
@@ -223,18 +228,18 @@ def _positions(told: Any, labels: set[int], array: Array) -> np.ndarray:
     return np.flatnonzero(functools.reduce(np.logical_or, (told == label for label in labels)))
 
 
-def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:
+def best_stories(suffixes: Suffixes, k: int) -> list[Suffix]:
     """Find the k stories whose best paths are best, best first.
 
     Args:
-        suffixes: the paths of the run, in the semiring of the order.
-        order: what is best.
+        suffixes: the paths of the run.
         k: how many; there may be fewer.
 
     Raises:
         ValueError: if there are too many ways on to remember.
     """
-    before = forward_by_state(suffixes.run, suffixes.semiring, suffixes.sources, suffixes.passes)
+    order = suffixes.order
+    before = forward_by_state(suffixes.run, order.semiring, suffixes.sources, suffixes.passes)
     count = itertools.count()
     pending: list[tuple[float, float, bool, int, Suffix]] = []
 
@@ -248,8 +253,8 @@ def best_stories(suffixes: Suffixes, order: Order, k: int) -> list[Suffix]:
         part = suffixes.part(story)
         whole = suffixes.whole(story)
         if whole is not None:
-            remember(float(order.score(whole, slice(None), False)[0]), story, complete=True)
-        for label, score in _promises(suffixes, order, part, before).items():
+            remember(float(order.score(whole[0], slice(None), False)[0]), story, complete=True)
+        for label, score in _promises(suffixes, part, before).items():
             remember(score, (label, *story), complete=False)
         if len(pending) > MAX_PENDING:
             raise ValueError(
@@ -272,11 +277,10 @@ MAX_PENDING = 1_000_000
 """The most suffixes of stories to remember that have not been looked into."""
 
 
-def _promises(
-    suffixes: Suffixes, order: Order, part: Part, before: Mapping[bool, Kept]
-) -> dict[int, float]:
+def _promises(suffixes: Suffixes, part: Part, before: Mapping[bool, Kept]) -> dict[int, float]:
     """Return, by label, how good the best path is that tells this label and then a suffix."""
     found: dict[int, float] = {}
+    order = suffixes.order
     dead = ZERO if order.logarithmic else 0.0
 
     def add(told: Any, scores: np.ndarray) -> None:
@@ -293,9 +297,9 @@ def _promises(
                 found[label] = max(found.get(label, -np.inf), score)
 
     for state, kept in part.arrived.items():
-        for array, elements in kept.items():
+        for array, (elements, _) in kept.items():
             if array in before[state]:
-                both = multiplied(suffixes.semiring, before[state][array], elements)
+                both = multiplied(order.semiring, before[state][array], elements)
                 if not order.logarithmic:
                     _check_range(before[state][array], elements)
                 add(suffixes.told.at(array), order.score(both, slice(None), False))
@@ -304,7 +308,7 @@ def _promises(
         if elements is not None:
             index = array.positions if positions is None else positions
             told = np.broadcast_to(suffixes.told.at_start(array), array.positions.shape)
-            add(told[index], order.score(elements, index, False))
+            add(told[index], order.score(elements[0], index, False))
     return found
 
 
@@ -328,9 +332,9 @@ def _check_range(before: Elements, ahead: Elements) -> None:
         )
 
 
-def best_path(suffixes: Suffixes, order: Order, story: Suffix) -> Found:
+def best_path(suffixes: Suffixes, story: Suffix) -> Found:
     """Find the best path that tells a story."""
-    return k_best(StoryScores(suffixes, order, story), 1, suffixes.sources)
+    return k_best(StoryScores(suffixes, story), 1, suffixes.sources)
 
 
 class StoryScores:
@@ -341,14 +345,13 @@ class StoryScores:
 
     Args:
         suffixes: the paths of the run.
-        order: the order that the scores are for; ``suffixes`` are in its semiring.
         story: what they tell.
     """
 
-    def __init__(self, suffixes: Suffixes, order: Order, story: Suffix) -> None:
+    def __init__(self, suffixes: Suffixes, story: Suffix) -> None:
         self.run: Run = suffixes.run
         self.end: Array = suffixes.end
-        self.order: Order = order
+        self.order: Order = suffixes.order
         self._suffixes, self._story = suffixes, story
         self._parts = [suffixes.part(story[n:]) for n in range(len(story) + 1)]
         self._nowhere = len(self._parts)  # a place in the story from which nothing leads on
@@ -389,7 +392,7 @@ class StoryScores:
             kept = (part.arrived if starts else part.kept)[passed].get(array)
             if kept is None:
                 continue
-            score = self.order.score(kept, index, negative)
+            score = self.order.score(kept[0], index, negative)
             if not starts:  # a node that tells nothing may still lead on to either
                 own = self._story[place] if part is ahead[0] and place >= 0 else UNTOLD
                 score = np.where((told == own) | (told == UNTOLD), score, -np.inf)
