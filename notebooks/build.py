@@ -41,11 +41,11 @@ def picture(notebook: nbformat.NotebookNode) -> tuple[str, bytes]:
         if "picture" in cell.metadata.get("tags", []):
             for output in cell.outputs:
                 data = output.get("data", {})
-                if "image/png" in data:
-                    return ".png", base64.b64decode(data["image/png"])
                 found = re.search(r"data:image/svg\+xml;base64,([^\"]*)", data.get("text/html", ""))
                 if found:
                     return ".svg", base64.b64decode(found[1])
+                if "image/png" in data:
+                    return ".png", base64.b64decode(data["image/png"])
     raise ValueError('No cell with the tag "picture" shows one.')
 
 

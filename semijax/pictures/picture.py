@@ -86,15 +86,19 @@ class Picture:
         else:
             path.write_bytes(self._render(suffix[1:]))
 
-    def _render(self, format: str) -> bytes:
+    def _render(self, format: str, dpi: int = 200) -> bytes:
         date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
         buffer = io.BytesIO()
         with drawing():
             warn_of_undrawn(self.figure)  # it may have been changed
             self.figure.savefig(
-                buffer, format=format, metadata=date, dpi=200, bbox_inches="tight", pad_inches=0.05
+                buffer, format=format, metadata=date, dpi=dpi, bbox_inches="tight", pad_inches=0.05
             )
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """For those who show no SVG, stored beside it."""
+        return self._render("png", dpi=100)
 
     def _repr_html_(self) -> str:
         # As an image, a drawing shares no names with the page or with the page's other drawings.

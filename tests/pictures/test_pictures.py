@@ -14,6 +14,7 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
+from IPython.core.formatters import DisplayFormatter
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, QuadMesh
@@ -421,6 +422,14 @@ def all_pictures(name="[CLS] $x$ <b>&\"'"):
 def svg(picture):
     (data,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', picture._repr_html_())
     return base64.b64decode(data).decode()
+
+
+def test_a_notebook_stores_it_as_svg_and_as_png():
+    """For viewers that show no SVG, such as GitHub's."""
+    (picture, *_) = all_pictures("a")
+    formats, _ = DisplayFormatter().format(picture)
+    assert formats["image/png"].startswith(b"\x89PNG") and "svg" in formats["text/html"]
+    assert len(formats["image/png"]) < len(picture._render("png"))
 
 
 @pytest.mark.parametrize("n", range(5))
