@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from semijax import elements as el
 from semijax.elements import Elements
-from semijax.jacobians import Contraction, EquationJacobian, Table
+from semijax.jacobians import EquationJacobian
 from semijax.jacobians.base import Structure
 from semijax.jacobians.edges import is_static
 from semijax.paths.run import Array, Run, Step
@@ -144,82 +143,9 @@ def accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) ->
 
 
 def pulled(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-    """Pull the elements at a step's outputs, by position, to its inputs.
-
-    Many are 0̄, where only some nodes are looked at. A large matrix product is computed of those
-    rows alone that have anything: of 32 tokens, often of one.
-    """
+    """Pull the elements at a step's outputs, by position, to its inputs."""
     with jax.enable_x64(True):
-        product = _large_product(step, given)
-        if product is None:
-            return _swept("pull", semiring, step, given)
-        (i, o), jacobian = product
-        axis, of_input = _rows_of(jacobian)
-        elements, rank = given[o], len(jacobian.out_shape)
-        others = tuple(a for a in range(rank) if a != axis)
-        rows = np.flatnonzero(~np.asarray(semiring.is_zero(elements)).all(others))
-        count = 1 << (len(rows) - 1).bit_length() if len(rows) else 0  # few sizes are compiled
-        if 2 * count > jacobian.out_shape[axis]:
-            return _swept("pull", semiring, step, given)
-        result = semiring.zero(jacobian.in_shape, jnp.float64)
-        if count:
-            index = np.pad(rows, (0, count - len(rows)), mode="edge")
-            few = {o: jax.tree.map(lambda leaf: np.asarray(leaf).take(index, axis), elements)}
-            smaller = dataclasses.replace(step, jacobian=_of_rows(i, o, jacobian, count))
-            found = _swept("pull", semiring, smaller, few)[i]
-            result = jax.tree.map(
-                lambda whole, part: _with_rows(whole, part, rows, of_input), result, found
-            )
-        return {i: result}
-
-
-LARGE = 1 << 20
-"""The number of edges from which on the rows of a matrix product are looked at."""
-
-
-def _large_product(
-    step: Step, given: Mapping[int, Elements]
-) -> tuple[tuple[int, int], Contraction] | None:
-    """Return the step's product, if it is one, of rows with a matrix that paths don't lead to."""
-    if step.equation is None or not isinstance(step.jacobian, Table):
-        return None
-    entries = [
-        (where, jacobian)
-        for where, jacobian in step.jacobian.entries.items()
-        if where[0] in step.inputs and where[1] in given
-    ]
-    if len(entries) != 1 or not isinstance(entries[0][1], Contraction):
-        return None
-    jacobian = entries[0][1]
-    has_rows = jacobian.in_dims[2] and jacobian.edges >= LARGE
-    return (entries[0][0], jacobian) if has_rows else None
-
-
-def _rows_of(jacobian: Contraction) -> tuple[int, int]:
-    """Return the longest axis that a product keeps: of its output and of its input."""
-    pairs = zip(jacobian.out_free[0], jacobian.in_dims[2], strict=True)
-    return max(pairs, key=lambda pair: jacobian.out_shape[pair[0]])
-
-
-def _of_rows(i: int, o: int, jacobian: Contraction, count: int) -> Table:
-    """Return the same product of so many rows."""
-
-    def with_count(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-        return (*shape[:axis], count, *shape[axis + 1 :])
-
-    axis, of_input = _rows_of(jacobian)
-    shapes = {
-        "in_shape": with_count(jacobian.in_shape, of_input),
-        "out_shape": with_count(jacobian.out_shape, axis),
-    }
-    return Table({(i, o): dataclasses.replace(jacobian, **shapes)})
-
-
-def _with_rows(whole: Any, part: Any, rows: np.ndarray, axis: int) -> np.ndarray:
-    """Put rows of one array into another; what only fills the former up is left out."""
-    found = np.array(whole)
-    np.moveaxis(found, axis, 0)[rows] = np.moveaxis(np.asarray(part), axis, 0)[: len(rows)]
-    return found
+        return _swept("pull", semiring, step, given)
 
 
 def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:

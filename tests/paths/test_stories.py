@@ -10,7 +10,6 @@ import pytest
 from jax import lax
 
 import semijax as sj
-from semijax.paths import sweeps
 from semijax.trace import scope_names
 
 from ..weightings.programs import draw
@@ -37,10 +36,6 @@ def primitive(node):
     return node.primitive if node.primitive in ("add", "mul", "dot_general", "tanh") else None
 
 
-def pair_of_rows(node):
-    return node.index[0] // 2 if len(node.index) == 2 else None
-
-
 def everything(node):
     return node.variable, node.index
 
@@ -51,7 +46,6 @@ LEVELS = {
     "primitive": (primitive, primitive),
     "parity": (parity, parity),
     "both": (("module", parity), lambda node: (by_module()(node), parity(node))),
-    "pair of rows": (pair_of_rows, pair_of_rows),
     "nothing": (lambda node: None, lambda node: None),
     "every node": (everything, everything),
 }
@@ -168,24 +162,6 @@ def check_random(seed, level, by):
 @pytest.mark.parametrize("seed", range(12))
 def test_random_programs(seed):
     check_random(seed, [*LEVELS][seed % len(LEVELS)], ORDERS[seed % 3])
-
-
-@pytest.mark.parametrize("by", ORDERS)
-def test_a_large_product_is_computed_of_the_rows_that_have_paths(by, monkeypatch):
-    counts, of_rows = [], sweeps._of_rows
-    monkeypatch.setattr(sweeps, "LARGE", 0)
-    monkeypatch.setattr(sweeps, "_of_rows", lambda *args: counts.append(args[-1]) or of_rows(*args))
-
-    def rows(x):
-        rng = np.random.default_rng(0)
-        h = jnp.tanh(x @ small_numbers(rng, 2, 3))
-        turned = jnp.einsum("tu,uv->vt", h[:6] + h[1:], small_numbers(rng, 3, 2))
-        return turned[0, 2:5].sum() * turned[1, 3]
-
-    x = small_numbers(np.random.default_rng(1), 7, 2)
-    for level in ("pair of rows", "every node"):
-        check(rows, x, level=level, by=by)
-    assert {*counts} == {1, 2}
 
 
 @pytest.mark.slow
