@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import semijax as sj
+from semijax import native
+from semijax.semirings import blocks, real
+from semijax.semirings.blocks import ACCELERATOR_BYTES, LIFTED_BYTES
 
 SEMIRINGS = {
     "sum": sj.SumProduct(),
@@ -228,7 +232,67 @@ def test_on_many_devices(check):
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+PLATFORMS = ["cuda", "rocm", "tpu"]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
 def test_lowers_for_other_platforms(platform):
     lowered = jax.export.export(jax.jit(gradients(SEMIRINGS)), platforms=[platform])(*arguments())
     assert lowered.platforms == (platform,)
+
+
+def contraction_for(platform, semiring, columns=300):
+    """A contraction of so many terms, lowered for a platform."""
+    weights = jax.ShapeDtypeStruct((1, 40, columns), jnp.float32)
+    elements = jax.eval_shape(lambda: semiring.one((1, columns, 50), jnp.float32))
+    with native.off():
+        lowered = jax.export.export(jax.jit(semiring.contract), platforms=[platform])
+        return lowered(weights, elements).mlir_module()
+
+
+@pytest.mark.parametrize("semiring", [sj.AbsMaxProduct(), sj.MaxProduct()], ids=repr)
+def test_a_contraction_is_one_reduction_but_on_a_cpu(semiring):
+    """No loop with a pass over the results for every few terms: that is the CPU's form."""
+    assert "stablehlo.while" in contraction_for("cpu", semiring)
+    for platform in PLATFORMS:
+        assert "stablehlo.while" not in contraction_for(platform, semiring)
+
+
+@pytest.mark.parametrize("semiring", [sj.AbsSumProduct(), sj.Entropy()], ids=repr)
+def test_a_matrix_of_weights_is_lifted_whole_but_on_a_cpu(semiring):
+    """What is left is the loop that repeats what underflowed, if anything has."""
+    columns = 4 * LIFTED_BYTES // (4 * 40)
+    loops = {
+        platform: contraction_for(platform, semiring, columns).count("stablehlo.while")
+        for platform in ("cpu", *PLATFORMS)
+    }
+    assert loops.pop("cpu") > max(loops.values())
+
+
+@pytest.mark.parametrize("limit", [1, 40 * 50 * 4 * 100, ACCELERATOR_BYTES])
+def test_the_form_of_other_platforms_computes_the_same(limit, monkeypatch):
+    """Run on the CPU: in blocks of all sizes."""
+    random = np.random.default_rng(0)
+    weights = jnp.asarray(random.normal(size=(1, 40, 300)), jnp.float32)
+    elements = jnp.asarray(random.normal(size=(1, 300, 50)), jnp.float32)
+    semirings = {
+        "strongest": sj.AbsMaxProduct(),
+        "max": sj.MaxProduct(),
+        "mass": sj.AbsSumProduct(),
+    }
+    lifted = {name: semiring.lift(elements) for name, semiring in semirings.items()}
+    expected = {name: s.contract(weights, lifted[name]) for name, s in semirings.items()}
+
+    def default(*operands, default, **branches):
+        assert {*branches} == {"cpu"}
+        return default(*operands)
+
+    monkeypatch.setattr(lax, "platform_dependent", default)
+    monkeypatch.setattr(blocks, "ACCELERATOR_BYTES", limit)
+    monkeypatch.setattr(real, "LIFTED_BYTES", 2**10)
+    for name, semiring in semirings.items():
+        for a, b in zip(
+            *map(jax.tree.leaves, (semiring.contract(weights, lifted[name]), expected[name])),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, 1e-5, err_msg=name)

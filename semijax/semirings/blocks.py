@@ -22,6 +22,13 @@ DERIVATIVE_BLOCK = 4
 BLOCK_BYTES = 2**24
 """The rough limit on the size of a block's terms, which may be stored."""
 
+ACCELERATOR_BYTES = 2**30
+"""The rough limit on the size of the terms that a GPU or TPU combines at once.
+
+There XLA makes one kernel of a reduction and what it reads, and each further block is one more pass
+over the results.
+"""
+
 LIFTED_BYTES = 2**18
 """The rough limit on the size of a block's lifted weights.
 
@@ -35,6 +42,7 @@ def fold(
     add: Callable[[Any, Any], Any],
     zero: Any,
     block: int = BLOCK,
+    index_bytes: int | None = None,
 ) -> Any:
     """Compute ``term(0, n₀) ⊕ term(n₀, n₁) ⊕ …``: ``depth`` indices, a block of them at a time.
 
@@ -44,7 +52,16 @@ def fold(
         add: ⊕ of two terms.
         zero: the identity of ⊕; the result where there are no indices.
         block: how many indices a term has: all of them if there are no more than two blocks.
+        index_bytes: the size of what is combined for one index. If given, a term has more indices
+            where this does not run on a CPU: as many as ``ACCELERATOR_BYTES`` allows.
     """
+    larger = ACCELERATOR_BYTES // max(1, index_bytes or ACCELERATOR_BYTES)
+    if larger > block and depth > 2 * block:
+
+        def in_blocks_of(block: int) -> Callable[[], Any]:
+            return lambda: fold(depth, term, add, zero, block)
+
+        return lax.platform_dependent(cpu=in_blocks_of(block), default=in_blocks_of(larger))
     if depth == 0:
         return zero
     if depth <= 2 * block:
@@ -59,8 +76,13 @@ def fold(
     return lax.fori_loop(0, blocks, jax.checkpoint(step, prevent_cse=False), total)
 
 
-def fold_sum(depth: int, term: Callable[[Any, int], Any], block: int = BLOCK) -> Any:
+def fold_sum(
+    depth: int,
+    term: Callable[[Any, int], Any],
+    block: int = BLOCK,
+    index_bytes: int | None = None,
+) -> Any:
     """Apply ``fold`` with the ordinary sum of arrays, or of pytrees of them."""
     shapes = jax.eval_shape(lambda: term(0, min(depth, block)))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return fold(depth, term, lambda a, b: jax.tree.map(jnp.add, a, b), zero, block)
+    return fold(depth, term, lambda a, b: jax.tree.map(jnp.add, a, b), zero, block, index_bytes)

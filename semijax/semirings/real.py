@@ -40,13 +40,14 @@ def sum_over_blocks(
         elements: a pytree of arrays of shape ``[B, K, N]``.
     """
     batch, rows, depth = weights.shape
-    block = max(BLOCK, LIFTED_BYTES // max(1, batch * rows * weights.dtype.itemsize))
+    column_bytes = max(1, batch * rows * weights.dtype.itemsize)
+    block = max(BLOCK, LIFTED_BYTES // column_bytes)
 
     def term(start: Any, size: int) -> Any:
         w = lax.dynamic_slice_in_dim(weights, start, size, 2)
         return product(w, el.slice_axis(elements, start, size, 1))
 
-    return fold_sum(depth, term, block)
+    return fold_sum(depth, term, block, column_bytes)
 
 
 @dataclasses.dataclass(frozen=True)

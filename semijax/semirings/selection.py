@@ -186,7 +186,8 @@ def _largest_by_blocks(nothing: float, weights: jax.Array, planes: Arrays) -> Ar
 
     batch, rows, depth = weights.shape
     none = jnp.full((batch, rows, planes[0].shape[2]), -1.0, planes[0].dtype)
-    state = fold(depth, of_block, _merged, (_signed_bits(none),) * k)
+    at_once = none.nbytes if k == 1 else None  # lists are merged number by number
+    state = fold(depth, of_block, _merged, (_signed_bits(none),) * k, index_bytes=at_once)
     found = [jnp.where(bits < 0, nothing, _from_bits(bits)) for bits in state]
     # Where one is not a number, the places of the others are unknown.
     unknown = jnp.isnan(found[0])
@@ -254,7 +255,7 @@ def _hull_by_blocks(weights: jax.Array, planes: Arrays) -> Arrays:
     batch, rows, depth = weights.shape
     zeros = jnp.zeros((batch, rows, high.shape[2]), high.dtype)
     start = (_signed_bits(zeros), _unsigned_bits(zeros), _unsigned_bits(zeros + jnp.inf))
-    state = fold(depth, of_block, merge, start)
+    state = fold(depth, of_block, merge, start, index_bytes=3 * zeros.nbytes)
     largest, lowest, smallest = map(_from_bits, state)
     unknown = jnp.isnan(largest) | jnp.isnan(lowest)
     # Bits of the other sign say that there is none of this one; and ∞ · 0 is no path's size.
