@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -87,19 +85,12 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="the file whose table to replace")
     options = parser.parse_args()
     found = machine()
-    print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
-    measured: list[table.Figure] = []
     if options.only:
         parts = [PARTS[part] for part in options.only]
         figures = chain.from_iterable(part(options.repeats) for part in parts)
     else:
         figures = (quick if options.quick else everything)(options.repeats)
-    for figure in figures:
-        print(figure, flush=True)
-        measured.append(figure)
-        rows = [dataclasses.asdict(each) for each in measured]
-        options.output.write_text(json.dumps({"machine": found, "figures": rows}, indent=1) + "\n")
-    print(f"wrote {options.output}")
+    measured = report.collect(figures, found, options.output)
     if options.page:
         report.write(options.page, found, measured)
         print(f"wrote the table of {options.page}")

@@ -1,15 +1,31 @@
-"""The table in docs/costs.md, from what was measured."""
+"""What was measured: printed, as JSON, and as the table in docs/costs.md."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.table import Figure
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 COSTS = ("", "compile ", "trace ", "memory ")
 """The prefix of a semiring's name, for each column after it."""
+
+
+def collect(figures: Iterable[Figure], machine: Mapping[str, Any], output: Path) -> list[Figure]:
+    """Print each figure as soon as it is measured, and write all so far as JSON."""
+    print("  ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
+    measured: list[Figure] = []
+    for figure in figures:
+        print(figure, flush=True)
+        measured.append(figure)
+        rows = [dataclasses.asdict(each) for each in measured]
+        output.write_text(json.dumps({"machine": dict(machine), "figures": rows}, indent=1) + "\n")
+    print(f"wrote {output}")
+    return measured
 
 
 def write(page: Path, machine: dict[str, str | int], figures: Sequence[Figure]) -> None:

@@ -50,11 +50,13 @@ class Workload:
     tokens: int = 16
     batch: int = 1
     width: int = WIDTH
+    dtype: str = "float32"
 
     @property
     def name(self) -> str:
         width = "" if self.width == WIDTH else f", width {self.width}"
-        return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}{width}"
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}{width}{dtype}"
 
     def function(self, embeddings: jax.Array, params: Any) -> jax.Array:
         """Return the difference of two words' log-probabilities at the middle position."""
@@ -66,7 +68,8 @@ class Workload:
         keys = jax.random.split(jax.random.key(0))
         one = (self.tokens, self.width)
         embeddings = jax.random.normal(keys[0], one if self.batch == 1 else (self.batch, *one))
-        return embeddings, jax.jit(self._model().init)(keys[1], jnp.zeros((1, *one)))
+        found = embeddings, jax.jit(self._model().init)(keys[1], jnp.zeros((1, *one)))
+        return jax.tree.map(lambda leaf: leaf.astype(self.dtype), found)
 
     def _model(self) -> MaskedWord:
         return MaskedWord(self.layers, self.width)
