@@ -1,4 +1,4 @@
-"""Measure on a GPU: ``python -m benchmarks.gpu``, in less than eight minutes and offline.
+"""Measure on a GPU, offline: ``python -m benchmarks.gpu``.
 
 Every semiring is compared with the CPU; its costs are those of ``make bench``, in float32 and in
 bfloat16; and contractions of cubes are timed over ``jnp.matmul``, which is cuBLAS there, and over
