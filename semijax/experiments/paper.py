@@ -53,19 +53,20 @@ def markdown(folder: str | os.PathLike[str]) -> str:
         FileNotFoundError: if there is none of them.
     """
     folder = pathlib.Path(folder)
-    parts, whole = [], []
+    parts, titled = [], []
     for title, file, claims in SECTIONS:
         if (folder / file).exists():
             found = claims(ResultTable(folder / file, ()).read())
             parts.append(f"### {title}\n\n{as_markdown(found)}\n")
-            whole += found
+            titled += [(title, claim) for claim in found]
     if not parts:
         names = ", ".join(sorted({file for _, file, _ in SECTIONS}))
         raise FileNotFoundError(f"{folder} has none of the tables {names}.")
-    lost = [f"{claim.where}, “{claim.statement}”" for claim in overturned(whole)]
+    gone = {id(claim) for claim in overturned([claim for _, claim in titled])}
+    lost = [f"“{claim.statement}” ({title})" for title, claim in titled if id(claim) in gone]
     parts.append(
         "The intervals are not corrected for the number of claims. At a false discovery rate of 5% "
-        f"over all {len(whole)} (Benjamini and Yekutieli 2001), "
+        f"over all {len(titled)} (Benjamini and Yekutieli 2001), "
         + (f"these verdicts are lost: {'; '.join(lost)}." if lost else "all verdicts stay.")
         + "\n"
     )
