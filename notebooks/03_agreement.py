@@ -67,7 +67,8 @@ right, beside untrained ones, which get {estimate(100 * right["untrained"]):.1f}
 - Skip connections carry most, in every layer: **{skip.verdict}**.
 - In the last layer only `[MASK]` is read, so no other token has a path through its skip connection
   or its queries, whatever the model has learned.
-- And in a pretrained encoder of English? Keys rather than values in the last layer:
+- And in a pretrained encoder of English? (These verdicts are not corrected for their number, see
+  the page on the paper.) Keys rather than values in the last layer:
   **{by_keys.verdict}**; subjects above attractors, through the keys:
   **{above_attractors.verdict}**.
   Branches with larger values matter more to the margin, by ablation: **{of_subject.verdict}** for
