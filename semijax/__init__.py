@@ -14,7 +14,7 @@ computes another statistic of these paths. A map of the package:
 ``Relevance``; ``Weighting`` to write one; ``residuals`` (``Residuals``) tells what no path carries,
 and ``freeze`` closes arrays to paths.
 
-*The graph*: ``explain`` prints it, ``atomic`` makes a function one node, ``register_jacobian``
+*The graph*: ``explain`` prints it, ``atomic`` makes a function one equation, ``register_jacobian``
 gives a primitive its edges, ``dense_budget`` allows larger ones; ``Equation`` is what rules and
 features are called with.
 

@@ -341,7 +341,7 @@ def aggregate(elements: Any, semiring: Any, axes: int | Sequence[int] | None = N
 
 
 def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function one node of the graph: paths pass through it by its own Jacobian.
+    """Make a function one equation of the graph: paths pass through it by its own Jacobian.
 
     The paths inside it are summed, as in an ordinary gradient; outside, it is one equation. This
     makes the graph coarser on purpose: a softmax as one step, a whole layer as one step.

@@ -316,15 +316,15 @@ def _check_can_repeat(equation: Equation, pullback: Any) -> None:
     """Refuse a function whose edges cannot be found by running it repeatedly, by itself."""
     if equation.has_effects:
         raise NotImplementedError(
-            f"'{equation.name}' is one node, whose derivative is computed by running it many "
+            f"'{equation.name}' is one equation, whose derivative is computed by running it many "
             f"times, and it has side effects; {equation.where()}. Leave them out, or do without "
             "the custom derivative or semijax.atomic."
         )
     if exchanged := dict(compat.collectives(pullback)):
         raise NotImplementedError(
-            f"'{equation.name}' is one node, and exchanges data with other members of an axis that "
-            f"is mapped outside (by {', '.join(exchanged)}): its Jacobian within one member is not "
-            f"all of it; {equation.where()}. Map the axis inside of the function that is "
+            f"'{equation.name}' is one equation, and exchanges data with other members of an axis "
+            f"that is mapped outside (by {', '.join(exchanged)}): its Jacobian within one member "
+            f"is not all of it; {equation.where()}. Map the axis inside of the function that is "
             "differentiated, or do without the custom derivative or semijax.atomic."
         )
 

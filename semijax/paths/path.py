@@ -33,8 +33,8 @@ class Variable:
             among the arguments, as in ``"[0]['w']"``, of another the site's; of any other array
             ``"v"`` and a number that counts the arrays on paths.
         shape, dtype: the array's; the parts of a complex number are a last axis of the shape.
-        primitive: what made it; for a called function that is one node, the function's name; ``""``
-            where the path starts: no edge of it leads there.
+        primitive: what made it; for a called function that is one equation, the function's name;
+            ``""`` where the path starts: no edge of it leads there.
         scope: the modules it was made in, joined by ``/``, each with its iteration if it lies in a
             loop: ``"layers[3]/attention"``.
         source: the user's line, ``file:line (function)``.

@@ -72,7 +72,7 @@ def as_vmap(equation: Any) -> Any:
         raise ValueError(
             "Paths through a shard_map or pmap are those through the vmap that it stands for, and "
             f"this one has none, at {line} ({type(error).__name__}: {reason}). Map with jax.vmap "
-            "instead, or wrap the function in semijax.atomic, which makes it one node."
+            "instead, or wrap the function in semijax.atomic, which makes it one equation."
         ) from error
     _DONE[params["jaxpr"]] = params, found
     return found
