@@ -37,6 +37,8 @@ claims = {dropout: first_token.claims(table, dropout=dropout) for dropout in fir
 
 # %% [markdown]
 # ## In short
+#
+# Words in bold are verdicts over seeds, beside a control; `docs/paper.md` defines them.
 
 # %% tags=["prose"]
 arrivals = table.groupby(["dropout", "seed"])["arrived"].first().groupby("dropout")

@@ -48,6 +48,8 @@ seeds = sorted(set(table["seed"]))
 
 # %% [markdown]
 # ## In short
+#
+# Words in bold are verdicts over seeds, beside a control; `docs/paper.md` defines them.
 
 # %% tags=["prose"]
 right = table.groupby(["model", "seed"])["right"].first()

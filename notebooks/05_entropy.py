@@ -47,6 +47,8 @@ def over_seeds(column, model="trained", table=of_sentences):
 
 # %% [markdown]
 # ## In short
+#
+# Words in bold are verdicts over seeds, beside a control; `docs/paper.md` defines them.
 
 # %% tags=["prose"]
 feature, width, length, bins, equal, versions = claims

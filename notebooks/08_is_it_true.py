@@ -62,6 +62,8 @@ def trained(data, kind, site):
 
 # %% [markdown]
 # ## In short
+#
+# Words in bold are verdicts over seeds, beside a control; `docs/paper.md` defines them.
 
 
 # %% tags=["prose"]
