@@ -396,3 +396,9 @@ print(sj.top_paths(output)(jnp.ones(4)))
 # | 08_is_it_true | are the tokens and layers that it finds the ones that matter? |
 # | 09_training_with_entropy | can one train with a statistic of the paths in the loss? |
 # | 10_any_model | other people's models, unmodified |
+# | 11_why_this | which paths carry the difference between two answers? |
+# | 12_ground_truth | which methods find a mechanism that is known? |
+#
+# One warning before you go. A flow is made of derivatives, and tells which way a gradient takes.
+# What a model *needs* is another question. Notebook 08 answers it by taking parts away, and 12
+# where the mechanism is known: read their first paragraphs before you call a part important.
