@@ -272,8 +272,8 @@ noisy_with_a_derivative.defjvp(lambda p, t: (jnp.sin(p[0]), jnp.cos(p[0]) * t[0]
 
 
 @pytest.mark.parametrize("function", [sj.atomic(noisy), noisy_with_a_derivative])
-def test_one_node_with_side_effects_is_refused(function):
+def test_one_equation_with_side_effects_is_refused(function):
     """Its derivative is computed by running it."""
-    with pytest.raises(NotImplementedError, match=r"one node.*side effects.*test_side_effects"):
+    with pytest.raises(NotImplementedError, match=r"one equation.*side effects.*test_side_effects"):
         sj.semiring_grad(lambda x: function(x).sum(), sj.AbsMaxProduct())(X)
     noted()
