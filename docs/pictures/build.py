@@ -15,6 +15,8 @@ import semijax as sj
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
+FOLDERS = re.compile(r"/[\w./-]*/(?=site-packages/|docs/pictures/)")
+"""What lies above a file that is named in a picture: this machine's."""
 
 
 def f(x, y):
@@ -41,6 +43,9 @@ def main():
         )
         page = explored(names["tokens"])
     page.save(HERE / "explorer.html", tokens=[str(token) for token in names["tokens"].tolist()])
+    for name in ("paths.svg", "explorer.html"):
+        drawn = HERE / name
+        drawn.write_text(FOLDERS.sub("", drawn.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
