@@ -144,13 +144,11 @@ class Claim:
         from scipy import stats
 
         values = np.asarray(self.values, np.float64)
-        if len(values) < 2:
-            return 1.0
-        found = [_p_of_mean(values)]
-        if self.control is not None and values.mean() > 0:
+        found = [p_of_mean(values)]
+        if self.control is not None and len(values) > 1 and values.mean() > 0:
             control = np.asarray(self.control, np.float64)
             if _is_constant(control):
-                found.append(_p_of_mean(values - control.mean()))
+                found.append(p_of_mean(values - control.mean()))
             else:
                 test: Any = stats.ttest_ind(values, control, equal_var=False)
                 found.append(float(test.pvalue))
@@ -175,9 +173,19 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
-def _p_of_mean(values: np.ndarray) -> float:
+def p_of_mean(values: np.ndarray) -> float:
+    """Return the two-sided p of Student's t-test that a mean is 0.
+
+    Args:
+        values: float ``[seeds]``.
+
+    Returns:
+        The p-value; 1 for fewer than two values; of one number over and over, 1 if it is 0, else 0.
+    """
     from scipy import stats
 
+    if len(values) < 2:
+        return 1.0
     if _is_constant(values):
         return float(not values.any())
     test: Any = stats.ttest_1samp(values, 0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from semijax.experiments.circuits.benchmark import EXACT, MEASURES, OURS, RANDOM
 from semijax.experiments.circuits.measures import interval
+from semijax.experiments.claims import p_of_mean
 
 
 def means(table: Any) -> Any:
@@ -78,11 +79,6 @@ def contest(table: Any) -> Any:
             best, other = (averages[chosen].idxmax() for chosen in (is_ours, ~is_ours))
             leads = (sign * (by_seed[best] - by_seed[other])).dropna().to_numpy()
             lead, half = interval(leads)
-            if np.ptp(leads) > 1e-12:
-                test: Any = stats.ttest_1samp(leads, 0)
-                p = float(test.pvalue)
-            else:  # the same lead in every seed, or one seed
-                p = float(len(leads) == 1 or abs(lead) <= 1e-12)
             rows.append(
                 {
                     "model": model,
@@ -95,7 +91,7 @@ def contest(table: Any) -> Any:
                     "mean of other": by_seed[other].mean(),
                     "lead": lead,
                     "half": half,
-                    "p": p,
+                    "p": p_of_mean(leads),
                 }
             )
     found = pandas.DataFrame(rows)
