@@ -68,15 +68,8 @@ def against_cpu(workload: Workload, names: list[str]) -> Iterator[Figure]:
         )
 
 
-def cubes(sizes: tuple[int, ...], repeats: int) -> Iterator[Figure]:
-    """Time contractions of cubes over matmul, and over the issue of as many comparisons."""
-    limit = comparisons_per_second()
-    for size in sizes:
-        for dtype in DTYPES:
-            yield from _cube(size, dtype, repeats, limit)
-
-
-def _cube(size: int, dtype: str, repeats: int, limit: float | None) -> Iterator[Figure]:
+def cube(size: int, dtype: str, repeats: int, limit: float | None) -> Iterator[Figure]:
+    """Time contractions of a cube over matmul, and over the issue of as many comparisons."""
     w, g = (jnp.asarray(x, dtype) for x in table.operands(size, size, size))
     functions: dict[str, Any] = {"matmul": jnp.matmul}
     elements = {"matmul": g}
@@ -101,9 +94,11 @@ def everything(*, quick: bool, repeats: int, seconds: float) -> Iterator[Figure]
     for dtype in DTYPES:
         sizes = {"layers": 1, "tokens": 8, "width": 64} if quick else {"layers": 6, "tokens": 64}
         yield from table.cost(Workload(**sizes, dtype=dtype), names, repeats)
+    limit = comparisons_per_second()
     for size in (16,) if quick else CUBES:
-        if time.monotonic() - begin < seconds:
-            yield from cubes((size,), repeats)
+        for dtype in DTYPES:
+            if time.monotonic() - begin < seconds:
+                yield from cube(size, dtype, repeats, limit)
 
 
 def main() -> None:
