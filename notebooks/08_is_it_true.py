@@ -45,14 +45,6 @@ compared = comparisons(tables["areas"])
 claims = faithfulness.claims(tables)
 tokens = tables["tokens"].set_index(["data", "model", "kind", "site"]).sort_index()
 GRADIENTS = ("|grad|", "gradient × activation")
-SIGNS = {BETTER: "+", WORSE: "−", OPEN: "·"}
-
-
-def signs(rival):
-    """By ranking, data and curve, a sign for each replacement."""
-    own = compared[compared["rival"] == rival].assign(sign=compared["verdict"].map(SIGNS))
-    keys = ["ranking", "data", "curve"]
-    return own.groupby(keys, sort=False)["sign"].agg(" ".join).unstack(["data", "curve"])
 
 
 def trained(data, kind, site):
@@ -254,6 +246,16 @@ gains(TRUE, "insertion", "random", "logit")
 # better, − worse, · inconclusive:
 
 # %%
+SIGNS = {BETTER: "+", WORSE: "−", OPEN: "·"}
+
+
+def signs(rival):
+    """By ranking, data and curve, a sign for each replacement."""
+    own = compared[compared["rival"] == rival].assign(sign=compared["verdict"].map(SIGNS))
+    keys = ["ranking", "data", "curve"]
+    return own.groupby(keys, sort=False)["sign"].agg(" ".join).unstack(["data", "curve"])
+
+
 signs("random")
 
 # %% [markdown]

@@ -31,17 +31,15 @@ import optax
 import pandas as pd
 from flax import nnx
 from IPython.display import Markdown
-from scipy import stats
 
 import semijax as sj
 from semijax import zoo
+from semijax.experiments.claims import estimate
 
 SMALL = bool(os.environ.get("SEMIJAX_SMALL"))  # as the tests run it
 EXAMPLES, EPOCHS, SEEDS = (700, 3, 2) if SMALL else (4000, 30, 10)
 RATES = [-0.1, 0.0, 0.1] if SMALL else [-0.1, 0.0, 0.03, 0.1]
-UP, USUAL, DOWN = 0, 1, -1  # the places of three of them
-# What runs for moments takes longer to compile than to run.
-jax.config.update("jax_disable_most_optimizations", SMALL)
+jax.config.update("jax_disable_most_optimizations", SMALL)  # it mostly compiles then
 
 # %% [markdown]
 # ## The task and the model
@@ -54,8 +52,8 @@ jax.config.update("jax_disable_most_optimizations", SMALL)
 
 # %%
 class Pool(nnx.Module):
-    def __init__(self, width, *, rngs):
-        self.score = nnx.Linear(width, 1, rngs=rngs)
+    def __init__(self, rngs):
+        self.score = nnx.Linear(16, 1, rngs=rngs)
 
     def __call__(self, x):
         weights = jax.nn.softmax(self.score(x)[..., 0])
@@ -63,20 +61,20 @@ class Pool(nnx.Module):
 
 
 class Block(nnx.Module):
-    def __init__(self, width, *, rngs):
-        self.up = nnx.Linear(width, 2 * width, rngs=rngs)
-        self.down = nnx.Linear(2 * width, width, rngs=rngs)
+    def __init__(self, rngs):
+        self.up = nnx.Linear(16, 32, rngs=rngs)
+        self.down = nnx.Linear(32, 16, rngs=rngs)
 
     def __call__(self, x):
         return x + self.down(jnp.tanh(self.up(x)))
 
 
 class Reader(nnx.Module):
-    def __init__(self, vocabulary=20, width=16, *, rngs):
-        self.embed = nnx.Embed(vocabulary, width, rngs=rngs)
-        self.pool = Pool(width, rngs=rngs)
-        self.block = Block(width, rngs=rngs)
-        self.head = nnx.Linear(width, 2, rngs=rngs)
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(20, 16, rngs=rngs)
+        self.pool = Pool(rngs)
+        self.block = Block(rngs)
+        self.head = nnx.Linear(16, 2, rngs=rngs)
 
     def read(self, x):
         return self.head(self.block(self.pool(x)))
@@ -123,11 +121,9 @@ def loss(model, batch, rate):
     return zoo.cross_entropy(model, batch) + rate * entropy(model, batch)
 
 
-untrained = Reader(rngs=nnx.Rngs(0))
-together, alone = (zoo.Dataset(train.tokens[:n], train.labels[:n]) for n in (3, 1))
-of_three, of_one = jax.jit(
-    lambda: [statistic(untrained, few, sj.Entropy()) for few in (together, alone)]
-)()
+untrained = Reader(nnx.Rngs(0))
+few = [zoo.Dataset(train.tokens[:n], train.labels[:n]) for n in (3, 1)]
+of_three, of_one = jax.jit(lambda: [statistic(untrained, own, sj.Entropy()) for own in few])()
 assert jnp.allclose(of_three[0], of_one[0], rtol=1e-5)
 print("nats, of three examples:", of_three)
 
@@ -135,7 +131,7 @@ print("nats, of three examples:", of_three)
 # For one model, `zoo.train(model, lambda model, batch: loss(model, batch, 0.1), train, epochs=30)`
 # is all you need. To compare many models with error bars, we make all trainings one compiled
 # program: each is a `scan` over epochs of a `scan` over steps, and a `vmap` over rates and seeds
-# runs them side by side. After each epoch, we keep three numbers on held-out examples.
+# runs them side by side. After each epoch, we keep two numbers on held-out examples.
 
 # %%
 BATCH_SIZE = 32
@@ -145,7 +141,7 @@ structure = nnx.graphdef(untrained)
 
 def run(rate, key):
     """One training: the parameters at its end, and what was measured after each epoch."""
-    params = nnx.state(Reader(rngs=nnx.Rngs(key)))
+    params = nnx.state(Reader(nnx.Rngs(key)))
 
     def step(state, batch):
         params, moments = state
@@ -159,11 +155,7 @@ def run(rate, key):
         batches = jax.tree.map(lambda leaf: leaf[order.reshape(count, BATCH_SIZE)], train)
         state, _ = jax.lax.scan(step, state, batches)
         model = nnx.merge(structure, state[0])
-        measures = {
-            "cross-entropy": zoo.cross_entropy,
-            "entropy": entropy,
-            "accuracy": zoo.accuracy,
-        }
+        measures = {"cross-entropy": zoo.cross_entropy, "entropy": entropy}
         return state, {name: measure(model, validation) for name, measure in measures.items()}
 
     start = params, optimizer.init(params)
@@ -179,11 +171,9 @@ trained, history = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(jnp.ar
 
 
 # %%
-def half_interval(samples):
-    """Half of the 95% confidence interval of a mean over the last axis, by Student's t."""
-    samples = np.asarray(samples)
-    quantile = stats.t.ppf(0.975, samples.shape[-1] - 1)
-    return quantile * samples.std(-1, ddof=1) / np.sqrt(samples.shape[-1])
+def half_widths(samples):
+    """Half of the 95% confidence interval of each row's mean, by Student's t."""
+    return np.array([estimate(row).half_width for row in samples])
 
 
 def name_of(rate):
@@ -199,7 +189,7 @@ def curves(measure, unit):
     return sj.pictures.curves(
         np.arange(1, EPOCHS + 1),
         {name: each.mean(-1) for name, each in samples.items()},
-        errors={name: half_interval(each) for name, each in samples.items()},
+        errors={name: half_widths(each) for name, each in samples.items()},
         x_label="epoch",
         unit=unit,
         normalisation=f"mean of {len(validation.labels)} held-out examples; "
@@ -291,16 +281,14 @@ NAMES = (
 found = dict(zip(NAMES, np.moveaxis(of_all_runs(paths_and_weights), -1, 0), strict=True))
 pd.DataFrame(
     {
-        name_of(rate): [
-            f"{mean:.3f} ± {half:.3f}"
-            for mean, half in ((each[n].mean(), half_interval(each[n])) for each in found.values())
-        ]
+        name_of(rate): [f"{estimate(each[n]):.3f}" for each in found.values()]
         for n, rate in enumerate(RATES)
     },
     index=NAMES,
 )
 
 # %%
+UP, USUAL, DOWN = 0, 1, -1  # the places of three rates
 means = {name: of_runs.mean(-1) for name, of_runs in found.items()}
 assert means["H, nats"][DOWN] < means["H, nats"][USUAL] < means["H, nats"][UP]
 if not SMALL:
@@ -406,7 +394,7 @@ parts = {"intact": None, "no scores": "*/pool/score", "no hidden layer": "*/bloc
 accuracies = {name: without(site) for name, site in parts.items()}
 sj.pictures.grouped_bars(
     {name: each.mean(-1) for name, each in accuracies.items()},
-    errors={name: half_interval(each) for name, each in accuracies.items()},
+    errors={name: half_widths(each) for name, each in accuracies.items()},
     groups=[name_of(rate) for rate in RATES],
     group_label="training",
     unit="test accuracy",

@@ -80,31 +80,6 @@ def first(tree):
     return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
-def total(numbers, glob):
-    """The arrays whose name matches, each summed over its elements: [initialisations, arrays]."""
-    found = [np.asarray(numbers[name]) for name in fnmatch.filter(numbers, glob)]
-    return np.stack([array.reshape(len(array), -1).sum(1) for array in found], 1)
-
-
-def mean_and_interval(samples):
-    """The mean over initialisations, and half of its 95% confidence interval."""
-    return samples.mean(0), 1.96 * samples.std(0, ddof=1) / np.sqrt(len(samples))
-
-
-def picture_of_ways(shares, groups, group_label, title):
-    """Shares by way, each [initialisations, groups], as stacked bars."""
-    means = {name: mean_and_interval(own) for name, own in shares.items()}
-    return sj.pictures.stacked_bars(
-        {name: mean.clip(0) for name, (mean, _) in means.items()},
-        errors={name: half for name, (_, half) in means.items()},
-        groups=groups,
-        group_label=group_label,
-        unit="share of Σ |path weight|",
-        normalisation=f"all paths sum to 1; mean, 95% CI of {INITIALISATIONS} random models",
-        title=title,
-    )
-
-
 def print_names(fun, x, *globs):
     """Some of the names by which arrays can be asked for."""
     names = sj.list_sites(fun)(x).names
@@ -149,7 +124,33 @@ def ask_gpt2(params):
 gpt2_found = ask_gpt2(gpt2_params)
 print(first(gpt2_found["branches"]))
 
+
 # %%
+def total(numbers, glob):
+    """The arrays whose name matches, each summed over its elements: [initialisations, arrays]."""
+    found = [np.asarray(numbers[name]) for name in fnmatch.filter(numbers, glob)]
+    return np.stack([array.reshape(len(array), -1).sum(1) for array in found], 1)
+
+
+def mean_and_interval(samples):
+    """The mean over initialisations, and half of its 95% confidence interval."""
+    return samples.mean(0), 1.96 * samples.std(0, ddof=1) / np.sqrt(len(samples))
+
+
+def picture_of_ways(shares, groups, group_label, title):
+    """Shares by way, each [initialisations, groups], as stacked bars."""
+    means = {name: mean_and_interval(own) for name, own in shares.items()}
+    return sj.pictures.stacked_bars(
+        {name: mean.clip(0) for name, (mean, _) in means.items()},
+        errors={name: half for name, (_, half) in means.items()},
+        groups=groups,
+        group_label=group_label,
+        unit="share of Σ |path weight|",
+        normalisation=f"all paths sum to 1; mean, 95% CI of {INITIALISATIONS} random models",
+        title=title,
+    )
+
+
 shares = gpt2_found["ways"].share()
 parts = {"query": "*/split#1", "key": "*/split#2", "value": "*/split#3"}
 ways = {name: total(shares, glob) for name, glob in parts.items()}
