@@ -97,6 +97,55 @@ Markdown(
 )
 
 # %% [markdown]
+# ## The methods and the measures
+#
+# An edge leads from a writer (embeddings, a head or an MLP) to a reader. The writer writes v in the
+# clean run and v′ in the corrupted one; d is the derivative of the preference for the right answer
+# by what the reader reads. Σ is over elements and tokens, or over all complete paths through the
+# edge, whose weights are w. A node is scored likewise, by all its edges together.
+#
+# | method | score of an edge | source |
+# |---|---|---|
+# | patching | fall of the preference if this edge alone carries v′ | Goldowsky-Dill et al. 2023 |
+# | restoring | its rise if in the corrupted run this edge alone carries v | Meng et al. 2022 |
+# | random | a random number | |
+# | \|grad\| | Σ\|d\|, the same for all writers | Simonyan et al. 2013 |
+# | gradient × activation | Σ d · v | Shrikumar et al. 2016 |
+# | attribution patching (EAP) | Σ d · (v − v′) | Nanda 2023, Syed et al. 2023 |
+# | EAP-IG | the same, d averaged between the prompts' embeddings | Hanna et al. 2024 |
+# | integrated gradients | nodes only: so, d averaged from v′ to v | Sundararajan et al. 2017 |
+# | attention rollout | heads only: attention that passes through it | Abnar and Zuidema 2020 |
+# | information-flow routes | nearness of v to all that is read there | Ferrando and Voita 2024 |
+# | … · sum | Σ w, not for Derivative | Bauer 1974 |
+# | … · mass | Σ\|w\|, as a share of all paths | Du et al. 2023 |
+# | … · entropy share | share of −Σ p log p, with p = \|w\| / mass of all | Du et al. 2023 |
+# | … · largest path | max w | Du et al. 2023 |
+# | … · strongest path, top 8 | max \|w\|; Σ of the 8 largest \|w\| | Lu et al. 2021 |
+# | Derivative · … | w: product of the derivatives along the path | Du et al. 2023 |
+# | Contrast · … | derivatives averaged between the runs, by equation | Aumann and Shapley 1974 |
+# | Relevance · … | derivatives averaged from 0, by equation | Bach et al. 2015 |
+# | …, frozen · … | no path through patterns and scales of norms | Achtibat et al. 2024 |
+# | **measure** | | |
+# | AUROC | probability that a true one scores above a false one | Hanley and McNeil 1982 |
+# | CPR | area under the faithfulness of circuits of the largest scores | Mueller et al. 2025 |
+# | CMD | area between that and 1, for the largest absolute scores | Mueller et al. 2025 |
+#
+# Patching is the oracle; with restoring, it measures what the others predict. In CPR higher is
+# better, in CMD 0 is best.
+#
+# *Sources.* Abnar and Zuidema 2020 `arXiv:2005.00928`; Achtibat et al. 2024 `arXiv:2402.05602`;
+# Aumann and Shapley 1974, Values of non-atomic games; Bach et al. 2015, On pixel-wise explanations
+# for non-linear classifier decisions by layer-wise relevance propagation; Bauer 1974, Computational
+# graphs and rounding error; Du et al. 2023 `arXiv:2307.03056`; Ferrando and Voita 2024
+# `arXiv:2403.00824`; Goldowsky-Dill et al. 2023 `arXiv:2304.05969`; Hanley and McNeil 1982, The
+# meaning and use of the area under a receiver operating characteristic (ROC) curve; Hanna et al.
+# 2024 `arXiv:2403.17806`; Lu et al. 2021, Influence patterns for explaining information flow in
+# BERT; Meng et al. 2022 `arXiv:2202.05262`; Mueller et al. 2025 `arXiv:2504.13151`; Nanda 2023,
+# Attribution patching: activation patching at industrial scale; Shrikumar et al. 2016
+# `arXiv:1605.01713`; Simonyan et al. 2013 `arXiv:1312.6034`; Sundararajan et al. 2017
+# `arXiv:1703.01365`, at each node as in Marks et al. 2025 `arXiv:2403.19647`; Syed et al. 2023
+# `arXiv:2310.10348`.
+#
 # ## Which edges are true
 #
 # The probability that a true edge scores higher than a false one. Methods that score no edges
@@ -170,10 +219,7 @@ pandas.DataFrame(rows, columns=["edges, AUROC", "random basis", "own axes", "dif
 # ## All methods
 #
 # Means over seeds ± half of the 95% interval (Student's t), sorted by the AUROC of edges, best
-# first. Correlations are those of absolute scores with absolute effects. `cpr` and `cmd` are the
-# areas of the Mechanistic Interpretability Benchmark (Mueller et al. 2025). `cpr` is the area under
-# the faithfulness of circuits made of the largest scores (higher is better); `cmd` is the area
-# between that curve and 1 for the largest absolute scores (0 is best).
+# first. Correlations are those of absolute scores with absolute effects.
 
 # %%
 with pandas.option_context("display.max_rows", None):
