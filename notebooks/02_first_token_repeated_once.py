@@ -11,9 +11,14 @@
 # %% [markdown]
 # # Keys, queries, values: which of them does a transformer use?
 #
-# **How does a transformer find out whether its first token comes back?** Figure 2 of Du et al.
-# (2023) shows one trained model. Here are ten, with and without dropout, each beside the same model
-# before training. All numbers come from `results/first_token.csv`, which one command makes:
+# **How does a transformer find out whether its first token comes back?** By the keys of the token
+# that comes back: they carry more than those of any other token, which they do only after training.
+# This is clear without dropout. Whether these keys also carry more than all other branches differs
+# from model to model.
+#
+# Figure 2 of Du et al. (2023) shows one trained model. Here are ten, with and without dropout, each
+# beside the same model before training. All numbers come from `results/first_token.csv`, which one
+# command makes:
 #
 # ```sh
 # python -m semijax.experiments.first_token --out results

@@ -12,11 +12,16 @@
 # # Agreement: through which branch does BERT look at the subject?
 #
 # **"The keys to the cabinet [MASK] on the table."** A masked language model that prefers *are* to
-# *is* knows which noun is the subject, past the *attractor* in between. Figure 4 of Du et al.
-# (2023) asks by which branch of the attention (key, query, value, or the skip connection around it)
-# the strongest paths of this preference leave the subject and the attractors, layer by layer, in
-# one BERT. Here are ten, trained on a generated language from different seeds, each beside an
-# untrained one. All numbers come from `results/agreement.csv`, which one command makes:
+# *is* knows which noun is the subject, past the *attractor* in between. By which branch of the
+# attention do the strongest paths of this preference leave the subject? In the last layer by its
+# keys rather than its values, and its keys carry more than those of attractors. Most flows through
+# the skip connections, but before training, too. A pretrained encoder of English confirms neither
+# of the two findings about keys.
+#
+# Figure 4 of Du et al. (2023) compares the branches (key, query, value, and the skip connection
+# around them) for subjects and attractors, layer by layer, in one BERT. Here are ten, trained on a
+# generated language from different seeds, each beside an untrained one. All numbers come from
+# `results/agreement.csv`, which one command makes:
 #
 # ```sh
 # python -m semijax.experiments.generated --out results

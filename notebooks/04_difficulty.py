@@ -11,9 +11,13 @@
 # %% [markdown]
 # # Difficulty: does a harder task take more paths?
 #
-# A gradient is a sum over paths. Its *entropy* says over how many of them it is spread. **Does a
-# model's gradient take more paths, or fewer, if its task is harder?** Du et al. (2023) plot
-# entropy against difficulty for 20 synthetic tasks, in their Figure 5.
+# **Does a model's gradient take more paths, or fewer, if its task is harder?** The stored
+# runs don't say: over the tasks that were learned, the correlation with difficulty may have either
+# sign, both on the published axis and with a true code length. What they do show is that training
+# spreads the gradient over more paths in every run, and that most of the entropy is there before.
+#
+# A gradient is a sum over paths, and its *entropy* says over how many of them it is spread. Du et
+# al. (2023) plot entropy against difficulty for 20 synthetic tasks, in their Figure 5.
 #
 # You will see why their measure of difficulty isn't the length of a code, and what changes with one
 # that is. Then comes the figure with both measures, from all stored runs, and two controls: the

@@ -12,7 +12,11 @@
 # # Entropy: what does it measure, and what not?
 #
 # **Is a gradient made of a few strong paths, or of many weak ones?** The entropy of its paths tells
-# us. Figures 6 and 7 of Du et al. (2023) ask what makes it larger: a feature that matters (6b), a
+# us, but it measures the architecture first: it grows with the width of a network and the length of
+# a sentence before training, too. What comes from training is that the feature that matters has
+# somewhat more entropy than others. Attractors don't raise it.
+#
+# Figures 6 and 7 of Du et al. (2023) ask what makes it larger: a feature that matters (6b), a
 # longer sentence (6a), more attractors (7). We repeat each over many trainings, beside networks
 # that have learned nothing. All numbers come from two tables, each made by one command:
 #

@@ -11,11 +11,16 @@
 # %% [markdown]
 # # Is it true?
 #
-# **Are the components that a flow calls important the ones that a model needs?** A statistic of
-# paths describes derivatives at one point. To test what a model needs, remove components and see
-# what is left. We do this for the ten classifiers of notebook 02 and the ten language models of
-# notebook 03, and compare rankings by paths with the usual ones by the gradient, and with chance.
-# All numbers come from `results/faithfulness_*.csv`, which one command makes:
+# **Are the components that a flow calls important the ones that a model needs?** Partly:
+# rankings by the mass and by the strongest path are better than chance for sentences, and by
+# insertion for the classifiers' True examples. But none is better than both usual rankings by the
+# gradient, whatever takes a component's place, and a share doesn't say how much a component
+# matters.
+#
+# A statistic of paths describes derivatives at one point. To test what a model needs, remove
+# components and see what is left. We do this for the ten classifiers of notebook 02 and the ten
+# language models of notebook 03, and compare rankings by paths with the usual ones by the gradient,
+# and with chance. All numbers come from `results/faithfulness_*.csv`, which one command makes:
 #
 # ```sh
 # python -m semijax.experiments.faithfulness --out results

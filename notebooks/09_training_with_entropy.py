@@ -11,15 +11,17 @@
 # %% [markdown]
 # # Training with path entropy
 #
-# A semiring gradient is a JAX function of the parameters like any other, so `jax.grad` can
-# differentiate it, and what it says about the paths can be a term of the loss. **What happens to a
-# model, and to the paths its gradient takes, if their entropy is pushed up or down during
-# training?**
+# **What happens to a model, and to the paths its gradient takes, if their entropy is pushed up or
+# down during training?** Pushed down hard, few strong paths carry much of the gradient: the model
+# gives up its attention, most of its weights shrink to almost nothing, and it makes more mistakes.
+# Pushed up, more of the gradient goes through the attention, and the model answers about as well as
+# usual.
 #
-# A small attention model learns a task as usual, with its path entropy pushed up, and with it
-# pushed down, gently and hard. You will see the learning curves, what each training did to the
-# paths and to the weights, the strongest paths, and ablations that show which parts the models
-# need.
+# A semiring gradient is a JAX function of the parameters like any other, so `jax.grad` can
+# differentiate it, and what it says about the paths can be a term of the loss. A small attention
+# model learns a task as usual, with its path entropy pushed up, and with it pushed down, gently and
+# hard. You will see the learning curves, what each training did to the paths and to the weights,
+# the strongest paths, and ablations that show which parts the models need.
 
 # %%
 import os

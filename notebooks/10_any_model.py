@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Any model
 #
-# Does semijax work on *my* model? Here are four that it knows nothing about: Hugging Face's GPT-2
-# and ViT, an MLP-Mixer in Equinox, and an LSTM in `lax.scan`. We ask all of them the same four
-# questions, without editing a line of any model.
+# **Does semijax work on *my* model?** If JAX can differentiate it, very likely. Here are four
+# that it knows nothing about: Hugging Face's GPT-2 and ViT, an MLP-Mixer in Equinox, and an LSTM in
+# `lax.scan`. It answers the same four questions about each, and no line of any model is edited.
 #
 # **All weights are random.** The pictures show what an *architecture* does with a gradient before
 # anything is learned: means over several initialisations, with 95% confidence intervals. They say

@@ -12,13 +12,17 @@
 # # Why this and not that?
 #
 # **Two sentences differ in one word, and a model fills in *are* in one and *is* in the other. Along
-# which paths did the difference travel from that word to the answer?** A gradient sees only one
-# sentence. `sj.Contrast` averages every local derivative between the two, so that each path from
-# the word to the answer carries a part of the difference, and together they carry all of it.
+# which paths did the difference travel from that word to the answer?** In the pair shown here, most
+# of it goes from the word through the values of one layer to the mask. It is spread over more
+# single paths than anyone could list, so only sums over tokens, layers and branches tell the story.
+#
+# A gradient sees only one sentence. `sj.Contrast` averages every local derivative between the two,
+# so that each path from the word to the answer carries a part of the difference, and together they
+# carry all of it.
 #
 # You will see the difference by token, layer and branch, the ten paths that carry the most, what no
 # path carries (nothing), and the same by gradient. Where the two methods disagree, patching
-# decides: it puts an activation of one sentence into the other.
+# decides: it puts an activation of one sentence into the other. Contrast comes nearer to it.
 
 # %%
 import os

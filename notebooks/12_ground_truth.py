@@ -11,9 +11,14 @@
 # %% [markdown]
 # # Ground truth
 #
-# **Do attribution methods find a mechanism that is known?** It is known in transformers whose
-# weights were set by hand, and in trained ones in which every component was patched in turn. Here
-# is the answer, computed from the stored results; the rest of the notebook explains it.
+# **Do attribution methods find a mechanism that is known?** The best do, those of semijax as well
+# as the others. Mostly the two can't be told apart; where they can, the others lead more often.
+# Sums over all paths find the mechanism. Single paths find it where each token has an axis of its
+# own, and less well in a random basis. The mass and the entropy of the paths are near chance in
+# models built by hand.
+#
+# The mechanism is known in transformers whose weights were set by hand, and in trained ones in
+# which every component was patched in turn. Here is the count, computed from the stored results.
 
 # %%
 import pathlib
