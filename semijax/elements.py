@@ -84,14 +84,16 @@ def where(mask: jax.Array, chosen: Elements, other: Elements) -> Elements:
 def pad(elements: Elements, zero: Elements, config: Sequence[tuple[int, int, int]]) -> Elements:
     """Pad the leading axes with the scalar elements ``zero``, like ``jax.lax.pad``.
 
-    Only leaves without trailing axes can be padded with one number; the others are padded with any
-    number and then filled where the padding is.
+    Only a leaf without trailing axes can be padded with one number, and only if it is alone: where
+    arrays are sharded, XLA pads one array with two numbers as with the first (jaxlib 0.10 to 0.12).
+    Otherwise all leaves are padded with 0, which is then replaced.
     """
+    alone = len(jax.tree.leaves(elements)) == 1
 
     def pad_leaf(leaf: jax.Array, fill: jax.Array) -> jax.Array:
         extra = leaf.ndim - len(config)
         full = [*config, *[(0, 0, 0)] * extra]
-        if extra == 0:
+        if alone and extra == 0:
             return lax.pad(leaf, fill.astype(leaf.dtype), full)
         shape = leaf.shape[: len(config)]
         inside = lax.pad(jnp.ones(shape, bool), jnp.zeros((), bool), config)

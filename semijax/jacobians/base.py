@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import elements as el
-from semijax import native
 from semijax.elements import Elements, Shape
 from semijax.jacobians.edges import Edges, probed
 from semijax.semirings.base import Semiring
@@ -382,38 +380,6 @@ def no_derivative(equation: Equation, error: Exception) -> NotImplementedError:
         "one with semijax.register_jacobian; if no gradient should pass here, use "
         "jax.lax.stop_gradient."
     )
-
-
-def contract(
-    semiring: Semiring,
-    weights: jax.Array,
-    elements: Elements,
-    layout: native.ColumnsFirst = native.ColumnsFirst(),  # noqa: B008, it is a tuple
-) -> Elements:
-    """Apply ``semiring.contract`` to operands in this layout, with a result in the same.
-
-    The elements get at least the weights' dtype. Traced once for each shape.
-    """
-    return _contract(semiring, layout, weights, elements)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _contract(
-    semiring: Semiring, layout: native.ColumnsFirst, weights: jax.Array, elements: Elements
-) -> Elements:
-    if weights.dtype.itemsize < 2 or not jnp.issubdtype(weights.dtype, jnp.inexact):
-        weights = accumulated(weights)  # JAX does not promote 8-bit numbers
-    dtype = jnp.promote_types(weights.dtype, semiring.dtype(elements))
-
-    def cast(leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    def swap(elements: Elements) -> Elements:
-        return el.transpose(elements, (0, 2, 1)) if layout.elements else elements
-
-    weights = weights.swapaxes(1, 2) if layout.weights else weights
-    with native.laid_out(layout):
-        return swap(semiring.contract(weights, swap(el.map_leaves(cast, elements))))
 
 
 def accumulated(weights: Any) -> jax.Array:

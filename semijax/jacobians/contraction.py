@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import string
 from typing import Any, ClassVar
 
 import jax
@@ -12,9 +13,9 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians import axis_labels
-from semijax.jacobians.base import LocalJacobian, arrays, contract, declare, rule_for
+from semijax.jacobians.base import LocalJacobian, arrays, declare, rule_for
 from semijax.jacobians.edges import NO_EDGES, Edges, spread, unravel
-from semijax.native import ColumnsFirst
+from semijax.jacobians.einsum import einsum
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
@@ -59,15 +60,12 @@ class Contraction(LocalJacobian):
         return el.size((*batch, *contracted, *free, *others))
 
     def pull(self, semiring: Semiring, cotangent: Elements) -> Elements:
-        cotangents = cotangent, self.out_shape, self._out_dims
-        return self._contract(semiring, self.weight_dims, *cotangents, self.in_shape, self.in_dims)
+        weights, inputs, outputs = self._letters
+        return einsum(semiring, f"{weights},{outputs}->{inputs}", self.weights, cotangent)
 
     def push(self, semiring: Semiring, tangent: Elements) -> Elements:
-        batch, contracted, free = self.weight_dims
-        tangents = tangent, self.in_shape, self.in_dims
-        return self._contract(
-            semiring, (batch, free, contracted), *tangents, self.out_shape, self._out_dims
-        )
+        weights, inputs, outputs = self._letters
+        return einsum(semiring, f"{weights},{inputs}->{outputs}", self.weights, tangent)
 
     def leaving(self, index: np.ndarray) -> Edges:
         indices = unravel(index, self.in_shape)
@@ -84,31 +82,27 @@ class Contraction(LocalJacobian):
         owner = np.arange(len(index)).repeat(targets.shape[1])
         return Edges(owner, targets.ravel(), met.ravel().astype(np.float64))
 
-    def _contract(
-        self,
-        semiring: Semiring,
-        of_weights: Groups,
-        elements: Elements,
-        shape: Shape,
-        of_elements: Groups,
-        out_shape: Shape,
-        of_result: Groups,
-    ) -> Elements:
-        """Contract, given the axes that form the three of each operand (see ``contract``).
-
-        An operand whose last axis would not be the last is read transposed instead.
-        """
-        layout = ColumnsFirst(
-            weights=self.weights.ndim - 1 in of_weights[1],
-            elements=len(shape) - 1 in of_elements[1],
+    @property
+    def _letters(self) -> tuple[str, str, str]:
+        """The letters of the axes of the weights, of the input and of the output."""
+        letters = iter(string.ascii_letters)
+        weights, inputs, outputs = (
+            [""] * len(shape) for shape in (self.weights.shape, self.in_shape, self.out_shape)
         )
-        if layout.weights:
-            of_weights = _swapped(of_weights)
-        if layout.elements:
-            of_elements, of_result = _swapped(of_elements), _swapped(of_result)
-        weights = _matrices(self.weights, self.weights.shape, of_weights)
-        found = contract(semiring, weights, _matrices(elements, shape, of_elements), layout)
-        return _restore(found, out_shape, of_result)
+        (in_batch, in_contracted, in_free), (batch, contracted, free) = (
+            self.in_dims,
+            self.weight_dims,
+        )
+        out_batch, out_of_weights, out_of_input = self._out_dims
+        for axes in zip(in_batch, batch, out_batch, strict=True):
+            inputs[axes[0]] = weights[axes[1]] = outputs[axes[2]] = next(letters)
+        for axes in zip(in_contracted, contracted, strict=True):
+            inputs[axes[0]] = weights[axes[1]] = next(letters)
+        for axes in zip(free, out_of_weights, strict=True):
+            weights[axes[0]] = outputs[axes[1]] = next(letters)
+        for axes in zip(in_free, out_of_input, strict=True):
+            inputs[axes[0]] = outputs[axes[1]] = next(letters)
+        return "".join(weights), "".join(inputs), "".join(outputs)
 
     @property
     def _out_dims(self) -> Groups:
@@ -117,26 +111,6 @@ class Contraction(LocalJacobian):
 
     def _sizes(self, shape: Shape, dims: tuple[int, ...]) -> Shape:
         return tuple(shape[d] for d in dims)
-
-
-def _swapped(groups: Groups) -> Groups:
-    return groups[0], groups[2], groups[1]
-
-
-def _matrices(elements: Elements, shape: Shape, groups: Groups) -> Elements:
-    """Transpose to the three groups of axes and merge each of them."""
-    order = tuple(axis for group in groups for axis in group)
-    transposed = tuple(shape[axis] for axis in order)
-    merged = tuple(el.size([shape[axis] for axis in group]) for group in groups)
-    return el.reshape(el.transpose(elements, order), transposed, merged)
-
-
-def _restore(elements: Elements, shape: Shape, groups: Groups) -> Elements:
-    """Undo ``_matrices``."""
-    order = tuple(axis for group in groups for axis in group)
-    merged = tuple(el.size([shape[axis] for axis in group]) for group in groups)
-    transposed = tuple(shape[axis] for axis in order)
-    return el.transpose(el.reshape(elements, merged, transposed), tuple(np.argsort(order)))
 
 
 @rule_for("dot_general", axes=axis_labels.contracted, bilinear=True)

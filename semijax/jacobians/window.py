@@ -19,17 +19,19 @@ from semijax.jacobians.base import (
     LocalJacobian,
     accumulated,
     arrays,
-    contract,
     declare,
     rule_for,
 )
 from semijax.jacobians.compiled import compiled_on_numbers
+from semijax.jacobians.einsum import einsum
 from semijax.jacobians.line import Line, shares_of_largest
 from semijax.jacobians.movement import positions
 from semijax.jacobians.reduction import sign_of_extremum
-from semijax.native import ColumnsFirst
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
+
+MATRICES = "bmk,bkn->bmn"
+"""The contraction of weights and elements, a matrix each for every group."""
 
 PATCHES_BYTES = 2**26
 """The size up to which all that a convolution's taps read is stored for one contraction."""
@@ -317,7 +319,7 @@ class Convolution(LocalJacobian):
             merged = el.reshape(g, out.canonical, (groups, outs, n * el.size(y)))
 
             def to_lhs(padded: Elements, tap: Any) -> Elements:
-                parts = contract(semiring, kernels[tap], merged)
+                parts = einsum(semiring, MATRICES, kernels[tap], merged)
                 parts = el.reshape(parts, (groups, channels, n * el.size(y)), (*lead, *y))
                 return self.geometry.accumulate(semiring, padded, parts, tap, lead)
 
@@ -339,7 +341,7 @@ class Convolution(LocalJacobian):
                 jnp.broadcast_to(mask, (groups, n, *mask.shape[:1], outs)), columns, zero
             )
             kept = el.reshape(kept, (groups, n, el.size(y), outs), (groups, n * el.size(y), outs))
-            return contract(semiring, seen.mT, kept)  # [groups, channels, out]
+            return einsum(semiring, "bkm,bkn->bmn", seen, kept)  # [groups, channels, out]
 
         pulled = lax.map(to_rhs, jnp.arange(taps))  # [taps, groups, channels, out]
         pulled = el.transpose(pulled, (1, 3, 2, 0))
@@ -366,7 +368,7 @@ class Convolution(LocalJacobian):
             def part(tap: Any) -> Elements:
                 read = self.geometry.read(padded, tap, lead)
                 read = el.reshape(read, (*lead, *y), (groups, channels, n * el.size(y)))
-                return contract(semiring, kernels[tap], read)
+                return einsum(semiring, MATRICES, kernels[tap], read)
         else:
             weights, inside = self._padded_lhs()
             t = el.reshape(rhs.apply(tangent), rhs.canonical, (groups, outs, channels, taps))
@@ -374,7 +376,7 @@ class Convolution(LocalJacobian):
 
             def part(tap: Any) -> Elements:
                 kernel = el.map_leaves(lambda leaf: leaf[tap], t)
-                pushed = contract(semiring, self._seen(weights, tap), kernel)
+                pushed = einsum(semiring, MATRICES, self._seen(weights, tap), kernel)
                 pushed = el.transpose(pushed, (0, 2, 1))  # [groups, out, n · y]
                 mask = jnp.tile(self._inside(inside, tap), n)
                 return el.where(jnp.broadcast_to(mask, shape), pushed, zero)
@@ -423,7 +425,7 @@ class Convolution(LocalJacobian):
             read = el.reshape(
                 read, (*others, taps, channels), (1, el.size(others), taps * channels)
             )
-            found = contract(semiring, kernels, read, ColumnsFirst(weights=False, elements=True))
+            found = einsum(semiring, "bmk,bnk->bnm", kernels, read)
             return el.reshape(found, (1, el.size(others), rows), target.shape)
         read = gather(
             source.apply(elements), zero, Axes(3)
@@ -434,7 +436,7 @@ class Convolution(LocalJacobian):
         columns = n * el.size(spatial)
         merged = groups, taps * channels, columns
         read = el.reshape(read, (groups, taps, channels, n, *spatial), merged)
-        found = contract(semiring, kernels, read)
+        found = einsum(semiring, MATRICES, kernels, read)
         return target.invert(el.reshape(found, (groups, rows, columns), target.canonical))
 
     def _kernels(self) -> jax.Array:

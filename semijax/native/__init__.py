@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semijax.native.calls import KERNELS, Arrays, ColumnsFirst, contraction, summation
+from semijax.native.calls import KERNELS, ColumnsFirst, contraction, summation
+from semijax.sharding import Arrays, partly_manual
 
 LONGEST_LIST = 32
 """The most numbers that an element may have."""
@@ -111,6 +112,11 @@ def off() -> Iterator[None]:
         _off.reset(token)
 
 
+def wanted() -> bool:
+    """Tell whether to use kernels in what is traced here, if there are any."""
+    return _wanted != "off" and not _off.get(False)
+
+
 def on_cpu(
     kernel: str, other: Callable[..., Arrays], weights: jax.Array, *elements: jax.Array
 ) -> Arrays:
@@ -152,21 +158,24 @@ def sum_on_cpu(
         axes: those axes, in ascending order.
         elements: arrays of any shape; those of ``"largest"`` have one more axis.
     """
-    numbers = elements[0].shape[-1:] if kernel == "largest" else ()
-    columns = [n for a, n in enumerate(elements[0].shape) if a not in axes]
-    if not axes or not _worthwhile(columns) or not _supported(elements, numbers):
+    if not sums(kernel, axes, *elements):
         return other(*elements)
-    kernel_sum = summation(kernel, axes, elements[0].ndim, len(numbers))
-    return _platform_dependent(kernel_sum, other, *elements)
+    lists = int(kernel == "largest")
+    return _platform_dependent(summation(kernel, axes, elements[0].ndim, lists), other, *elements)
+
+
+def sums(kernel: str, axes: tuple[int, ...], *elements: jax.Array) -> bool:
+    """Tell whether a kernel sums over these axes of arrays of any shape, were it on the CPU."""
+    own = elements[0].ndim - (kernel == "largest")
+    columns = [n for a, n in enumerate(elements[0].shape[:own]) if a not in axes]
+    return bool(axes) and _worthwhile(columns) and _supported(elements, elements[0].shape[own:])
 
 
 def add_on_cpu(kernel: str, other: Callable[..., Arrays], a: Arrays, b: Arrays) -> Arrays:
     """Compute ``other(*a, *b)``, the ⊕ of two, by a kernel where it runs on the CPU."""
-    numbers = a[0].shape[-1:] if kernel == "largest" else ()
-    same = [x.shape for x in a] == [x.shape for x in b]
-    if not same or not _worthwhile(a[0].shape) or not _supported((*a, *b), numbers):
+    if not adds(kernel, a, b):
         return other(*a, *b)
-    add = summation(kernel, (0,), 1 + a[0].ndim, len(numbers))
+    add = summation(kernel, (0,), 1 + a[0].ndim, int(kernel == "largest"))
 
     def stacked(*both: jax.Array) -> Arrays:
         return add(*(jnp.stack(pair) for pair in zip(both[: len(a)], both[len(a) :], strict=True)))
@@ -174,11 +183,18 @@ def add_on_cpu(kernel: str, other: Callable[..., Arrays], a: Arrays, b: Arrays) 
     return _platform_dependent(stacked, other, *a, *b)
 
 
+def adds(kernel: str, a: Arrays, b: Arrays) -> bool:
+    """Tell whether a kernel adds these, were it on the CPU."""
+    own = a[0].ndim - (kernel == "largest")
+    same = [x.shape for x in a] == [x.shape for x in b]
+    return same and _worthwhile(a[0].shape) and _supported((*a, *b), a[0].shape[own:])
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _platform_dependent(
     kernel: Callable[..., Arrays], other: Callable[..., Arrays], *operands: jax.Array
 ) -> Arrays:
-    if _library is None or _off.get(False) or _partly_manual():
+    if _library is None or _off.get(False) or partly_manual():
         return _in_xla(other, *operands)
     return lax.platform_dependent(*operands, cpu=kernel, default=functools.partial(_in_xla, other))
 
@@ -208,9 +224,3 @@ def _supported(elements: Arrays, numbers: tuple[int, ...], weights: Any = jnp.fl
         and jnp.dtype(weights) in dtypes | narrower
         and all(n <= LONGEST_LIST for n in numbers)
     )
-
-
-def _partly_manual() -> bool:
-    """Tell whether this is in a ``shard_map`` over some axes: no call is partitioned there."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 0 < len(mesh.manual_axes) < len(mesh.axis_names)

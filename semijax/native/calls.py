@@ -1,23 +1,20 @@
-"""Calls of native kernels as JAX operations, with rules for ``vmap`` and for sharded arrays."""
+"""Calls of native kernels as JAX operations, with rules for ``vmap``."""
 
 from __future__ import annotations
 
 import functools
 import math
-import string
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import PartitionSpec
+
+from semijax.sharding import Arrays, varying_like
 
 KERNELS = {"largest": 1, "hull": 2, "count": 1, "mass": 1, "mean": 2, "entropy": 2}
 """The kernels, and the number of arrays that hold their elements."""
-
-Arrays = tuple[jax.Array, ...]
 
 
 class ColumnsFirst(NamedTuple):
@@ -31,13 +28,22 @@ class ColumnsFirst(NamedTuple):
     elements: bool = False
 
 
-def _call(kernel: str, layout: ColumnsFirst, weights: jax.Array, elements: Arrays) -> Arrays:
+def _call(
+    kernel: str, layout: ColumnsFirst, weights: jax.Array, elements: Sequence[jax.Array]
+) -> Arrays:
     """Call the kernel itself: operands and result are as in memory."""
     batch, *of_weights = weights.shape
     _, *of_elements = elements[0].shape
     rows, columns = of_weights[layout.weights], of_elements[not layout.elements]
     matrix = (columns, rows) if layout.elements else (rows, columns)
-    result = jax.ShapeDtypeStruct((batch, *matrix, *of_elements[2:]), elements[0].dtype)
+    operands = weights, elements
+    weights, elements = varying_like(operands, operands)
+    shape, aval = (batch, *matrix, *of_elements[2:]), jax.typeof(weights)
+    by_hand = {}
+    if aval.mat.varying:
+        mesh = aval.sharding.mesh
+        by_hand = {"sharding": jax.NamedSharding(mesh, jax.P()), "manual_axis_type": aval.mat}
+    result = jax.ShapeDtypeStruct(shape, elements[0].dtype, **by_hand)
     call = jax.ffi.ffi_call(f"semijax_{kernel}", [result] * len(elements))
     flags = {"weights_columns_first": layout.weights, "columns_first": layout.elements}
     return tuple(call(weights, *elements, **flags))
@@ -55,13 +61,7 @@ def contraction(kernel: str, layout: ColumnsFirst, lists: int) -> Callable[..., 
     weights_axes = "bkm" if layout.weights else "bmk"
     elements_axes = ("bnk" if layout.elements else "bkn") + "p" * lists
     result_axes = ("bnm" if layout.elements else "bmn") + "p" * lists
-    call = _sharded(
-        lambda weights, *elements: _call(kernel, layout, weights, elements),
-        [weights_axes] + [elements_axes] * KERNELS[kernel],
-        [result_axes] * KERNELS[kernel],
-        "kp"[: 1 + lists],
-    )
-    contract = custom_vmap(call)
+    contract = custom_vmap(lambda weights, *elements: _call(kernel, layout, weights, elements))
 
     @contract.def_vmap
     def batched(axis_size: int, in_batched: Any, weights: jax.Array, *elements: jax.Array) -> Any:
@@ -132,11 +132,8 @@ def summation(kernel: str, axes: tuple[int, ...], ndim: int, lists: int) -> Call
         found = _call(kernel, layout, ones, tuple(map(matrix, elements)))
         return tuple(x.reshape(*(shape[a] for a in kept), *merged) for x in found)
 
-    letters, arity = string.ascii_letters[:ndim], KERNELS[kernel]
-    left, whole = (
-        "".join(letters[a] for a in (*group, *range(own, ndim))) for group in (kept, axes)
-    )
-    add = custom_vmap(_sharded(call, [letters] * arity, [left] * arity, whole))
+    arity = KERNELS[kernel]
+    add = custom_vmap(call)
 
     @add.def_vmap
     def batched(axis_size: int, in_batched: Any, *elements: jax.Array) -> Any:
@@ -152,49 +149,3 @@ def _all_batched(size: int, arrays: Arrays, batched: Any) -> Arrays:
         x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
         for x, is_batched in zip(arrays, batched, strict=True)
     )
-
-
-def _sharded(
-    call: Callable[..., Arrays], operands: Sequence[str], results: Sequence[str], whole: str
-) -> Callable[..., Arrays]:
-    """Give ``call`` a rule for sharded operands.
-
-    Args:
-        call: computes a part of the results from the parts of the operands.
-        operands: a letter for each of an operand's axes.
-        results: the same for the results.
-        whole: the axes that ``call`` needs whole.
-    """
-
-    def shardings(mesh: Any, axes: dict[str, Any]) -> tuple[Any, Any]:
-        def of(letters: str) -> Any:
-            return jax.NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in letters)))
-
-        return tuple(map(of, operands)), tuple(map(of, results))
-
-    def partition(mesh: Any, _: Any, found: Any) -> Any:
-        of_operands, of_results = shardings(mesh, _over(results[0], found[0]))
-        return mesh, call, of_results, of_operands
-
-    def infer(mesh: Any, given: Any, _: Any) -> Any:
-        axes: dict[str, Any] = {}
-        for letters, operand in zip(operands, given, strict=True):
-            for axis, over in _over(letters, operand).items():
-                if over is not None and axis not in whole and over not in axes.values():
-                    axes.setdefault(axis, over)
-        return shardings(mesh, axes)[1]
-
-    sharded = custom_partitioning(call)
-    rule = " -> ".join(", ".join(map(" ".join, side)) for side in (operands, results))
-    sharded.def_partition(
-        partition,
-        infer_sharding_from_operands=infer,  # for GSPMD; the rule is for Shardy
-        sharding_rule=rule,
-        need_replication_factors=tuple(whole),
-    )
-    return sharded
-
-
-def _over(letters: str, aval: Any) -> dict[str, Any]:
-    """Map an array's axes to the mesh axes they are sharded over; a spec may have fewer axes."""
-    return dict(zip(letters, getattr(aval.sharding, "spec", ()), strict=False))

@@ -27,6 +27,9 @@ from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.semirings.blocks import BLOCK, BLOCK_BYTES, fold
 
+Names = str | tuple[str, ...]
+"""The names of mapped axes."""
+
 
 class Semiring:
     """Base class of all semirings. Subclasses are frozen dataclasses: hashable, static under jit.
@@ -238,6 +241,34 @@ class Semiring:
             return self.sum(products, (2,))
 
         return fold(depth, term, self.add, zero, block)
+
+    def all_reduce(self, elements: Elements, names: Names) -> Elements:
+        """Compute ⊕ of the elements that the members of named axes have, as ``psum`` does for +.
+
+        By default each member adds up its share of the elements, and all gather the sums: as many
+        bytes are sent as by XLA's own all-reduce.
+
+        Args:
+            elements: those of one member, of the same shape in all of them.
+            names: the names of mesh axes, or of one.
+        """
+        shape, members = self.shape(elements), lax.axis_size(names)
+        size = el.size(shape)
+        missing = [(0, -size % members, 0)]
+        zero = self.zero((), self.dtype(elements))
+        padded = el.pad(el.reshape(elements, shape, (size,)), zero, missing)
+        share = -(-size // members)
+        shares = el.reshape(padded, (share * members,), (members, share))
+
+        def exchange(leaf: jax.Array) -> jax.Array:
+            return lax.all_to_all(leaf, names, 0, 0, tiled=True)
+
+        def gather(leaf: jax.Array) -> jax.Array:
+            return lax.all_gather(leaf, names, tiled=True)
+
+        own = self.sum(el.map_leaves(exchange, shares), (0,))
+        found = el.slice_axis(el.map_leaves(gather, own), 0, size, 0)
+        return el.reshape(found, (size,), shape)
 
     def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
         """Compute ⊕ of the elements that go to the same segment, like ``jax.ops.segment_sum``.

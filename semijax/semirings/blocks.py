@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semijax.sharding import in_shard_map, varying_like
+
 BLOCK = 16
 """The number of terms that are combined at once.
 
@@ -70,8 +72,10 @@ def fold(
     total = term(0, rest) if rest else zero
 
     def step(i: Any, total: Any) -> Any:
-        return add(total, term(rest + i.astype(jnp.uint32) * block, block))
+        return varying_like(total, add(total, term(rest + i.astype(jnp.uint32) * block, block)))
 
+    if in_shard_map():  # a loop's carry varies over the same axes throughout
+        total = varying_like((total, term(0, block)), total)
     # A derivative computes the terms again instead of keeping them.
     return lax.fori_loop(0, blocks, jax.checkpoint(step, prevent_cse=False), total)
 

@@ -20,7 +20,9 @@ from semijax import native
 from semijax.elements import Elements, Shape
 from semijax.semirings.base import Semiring
 from semijax.semirings.blocks import DERIVATIVE_BLOCK, fold_sum
+from semijax.semirings.devices import add_on_devices, sum_on_devices
 from semijax.semirings.real import matmul, sum_over_blocks
+from semijax.sharding import varying_like
 
 Arrays = tuple[jax.Array, ...]
 """log Z, in nats, and, for semirings that have one, a statistic that ⊕ averages by the masses Z."""
@@ -56,6 +58,12 @@ class LogSumSemiring(Semiring):
         return log_abs(self.sizes(weights))
 
     def add(self, a: Elements, b: Elements) -> Elements:
+        arrays = self._arrays(a), self._arrays(b)
+        if _by_kernel(self, *arrays):
+            return add_on_devices(self, a, b)
+        return self._elements(_add(self, *arrays))
+
+    def add_here(self, a: Elements, b: Elements) -> Elements:
         return self._elements(_add(self, self._arrays(a), self._arrays(b)))
 
     def mul(self, a: Elements, b: Elements) -> Elements:
@@ -69,8 +77,14 @@ class LogSumSemiring(Semiring):
         return elements
 
     def sum(self, elements: Elements, axes: tuple[int, ...]) -> Elements:
-        by_xla = functools.partial(_sum_by_xla, self, axes)
-        return self._elements(native.sum_on_cpu(self.kernel, by_xla, axes, *self._arrays(elements)))
+        arrays = self._arrays(elements)
+        if native.sums(self.kernel, axes, *arrays):
+            return sum_on_devices(self, elements, axes)
+        return self._elements(_sum_by_xla(self, axes, *arrays))
+
+    def sum_here(self, elements: Elements, axes: tuple[int, ...]) -> Elements:
+        by_xla, arrays = functools.partial(_sum_by_xla, self, axes), self._arrays(elements)
+        return self._elements(native.sum_on_cpu(self.kernel, by_xla, axes, *arrays))
 
     def contract(self, weights: jax.Array, elements: Elements) -> Elements:
         return self._elements(_contract(self, weights, self._arrays(elements)))
@@ -131,9 +145,14 @@ def _sum_by_xla(semiring: LogSumSemiring, axes: tuple[int, ...], *arrays: jax.Ar
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _add(semiring: LogSumSemiring, a: Arrays, b: Arrays) -> Arrays:
     by_xla = functools.partial(_add_by_xla, semiring)
-    if len(a) == 1:  # XLA fuses that with what is around it
+    if not _by_kernel(semiring, a, b):
         return by_xla(*a, *b)
     return native.add_on_cpu(semiring.kernel, by_xla, a, b)
+
+
+def _by_kernel(semiring: LogSumSemiring, a: Arrays, b: Arrays) -> bool:
+    """Tell whether a kernel adds these; what adds two single arrays, XLA fuses."""
+    return len(a) > 1 and native.adds(semiring.kernel, a, b)
 
 
 def _add_by_xla(semiring: LogSumSemiring, *numbers: jax.Array) -> Arrays:
@@ -194,7 +213,7 @@ def _contract_by_xla(semiring: LogSumSemiring, weights: jax.Array, *arrays: jax.
         return result
     again = lax.cond(
         trusted.min() >= 1,
-        lambda: jnp.zeros((), bool),
+        lambda: trusted.min() < 1,  # False
         lambda: _lost(weights, logs, trusted),
     )
     # An infinite mass has no scale, and reads as NaN; term by term it is infinite. There is no
@@ -246,7 +265,8 @@ def _looped_contract(
         return _add(semiring, total, (log_abs(w) + logs, *means))
 
     nothing = jnp.full(shape, -jnp.inf, weights.dtype)
-    means = [jnp.zeros(shape, weights.dtype)] * (len(arrays) - 1)
+    nothing = varying_like((weights, arrays), nothing)
+    means = [jnp.zeros_like(nothing)] * (len(arrays) - 1)
     return lax.fori_loop(0, count, step, (nothing, *means))
 
 

@@ -14,9 +14,17 @@ from jax import lax
 from semijax import elements as el
 from semijax import native
 from semijax.elements import Shape
-from semijax.semirings.base import Semiring
+from semijax.semirings.base import Names, Semiring
+from semijax.semirings.devices import add_on_devices, scale_on_devices, sum_on_devices
 from semijax.semirings.real import SumProduct
-from semijax.semirings.selection import HULL, LARGEST, Arrays, largest_sizes, select
+from semijax.semirings.selection import (
+    HULL,
+    LARGEST,
+    Arrays,
+    largest_of_members,
+    largest_sizes,
+    select,
+)
 
 
 class Interval(NamedTuple):
@@ -81,6 +89,10 @@ class SignedSemiring(Semiring):
 
     def contract(self, weights: jax.Array, elements: Interval) -> Interval:
         return Interval(*select(HULL, weights, tuple(elements)))
+
+    def all_reduce(self, elements: Interval, names: Names) -> Interval:
+        high = largest_of_members(elements.max, names)
+        return Interval(high, -largest_of_members(-elements.min, names))
 
     def segment_sum(self, elements: Interval, segments: jax.Array, count: int) -> Interval:
         kept = jnp.where(segments < 0, count, segments)
@@ -330,6 +342,9 @@ class AbsMaxProduct(Semiring):
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return select(LARGEST, weights, (elements,))[0]
 
+    def all_reduce(self, elements: jax.Array, names: Names) -> jax.Array:
+        return largest_of_members(elements, names)
+
     def segment_sum(self, elements: jax.Array, segments: jax.Array, count: int) -> jax.Array:
         kept = jnp.where(segments < 0, count, segments)
         return jnp.zeros(count, elements.dtype).at[kept].max(elements, mode="drop")
@@ -375,6 +390,11 @@ class TopK(Semiring):
         return self._padded(jnp.abs(weights)[..., None], self.k)
 
     def add(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        if native.adds("largest", (a,), (b,)):
+            return add_on_devices(self, a, b)
+        return self._add_by_xla(a, b)[0]
+
+    def add_here(self, a: jax.Array, b: jax.Array) -> jax.Array:
         return native.add_on_cpu("largest", self._add_by_xla, (a,), (b,))[0]
 
     def _add_by_xla(self, a: jax.Array, b: jax.Array) -> Arrays:
@@ -400,6 +420,9 @@ class TopK(Semiring):
         return jnp.where(unknown, jnp.nan, lax.top_k(products, self.k)[0])
 
     def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
+        return scale_on_devices(self, weights, elements)
+
+    def scale_here(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return self._times(jnp.abs(weights)[..., None], elements)
 
     def scale_selected(
@@ -422,6 +445,11 @@ class TopK(Semiring):
         return (jnp.where(jnp.isnan(found[..., :1]), jnp.nan, found),)
 
     def sum(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        if native.sums("largest", axes, elements):
+            return sum_on_devices(self, elements, axes)
+        return super().sum(elements, axes)
+
+    def sum_here(self, elements: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         def by_xla(elements: jax.Array) -> Arrays:
             return (super(TopK, self).sum(elements, axes),)
 

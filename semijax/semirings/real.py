@@ -13,7 +13,7 @@ from jax import lax
 from semijax import elements as el
 from semijax import native
 from semijax.elements import Shape
-from semijax.semirings.base import Semiring
+from semijax.semirings.base import Names, Semiring
 from semijax.semirings.blocks import BLOCK, LIFTED_BYTES, fold_sum
 
 FEW_COLUMNS = 32
@@ -96,3 +96,6 @@ class SumProduct(Semiring):
 
     def contract(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return matmul(weights, elements)
+
+    def all_reduce(self, elements: jax.Array, names: Names) -> jax.Array:
+        return lax.psum(elements, names)

@@ -289,6 +289,21 @@ def _from_bits(bits: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(bits, jnp.dtype(f"float{8 * bits.dtype.itemsize}"))
 
 
+def largest_of_members(values: jax.Array, names: Any) -> jax.Array:
+    """Compute ``pmax`` over named axes, but NaN where a member has NaN.
+
+    The all-reduce of XLA for the CPU compares floating point numbers, and loses NaN.
+    """
+    bits = _signed_bits(values)
+    top = jnp.iinfo(bits.dtype).max  # the bits of a NaN, larger than those of infinity
+
+    def reordered(bits: jax.Array) -> jax.Array:
+        return jnp.where(bits < 0, bits ^ top, bits)  # negative numbers too in their order
+
+    largest = lax.pmax(jnp.where(jnp.isnan(values), top, reordered(bits)), names)
+    return _from_bits(reordered(largest))
+
+
 LARGEST = Selection(
     "largest",
     (Selected((0,), absolute=True),),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from semijax.elements import Elements, Shape
-from semijax.semirings.base import Semiring
+from semijax.semirings.base import Names, Semiring
 
 
 class Wrapper(Semiring):
@@ -113,6 +113,9 @@ class Wrapper(Semiring):
 
     def contract(self, weights: jax.Array, elements: Elements) -> Elements:
         return self.join(self._forward("contract", weights, elements, elements=(1,)))
+
+    def all_reduce(self, elements: Elements, names: Names) -> Elements:
+        return self.join(self._forward("all_reduce", elements, names, elements=(0,), static=1))
 
     def segment_sum(self, elements: Elements, segments: jax.Array, count: int) -> Elements:
         operands = elements, segments, count

@@ -36,6 +36,9 @@ CALLS = {
     "pass_through": lambda s, e: s.pass_through(e),
     "sum": lambda s, e: s.sum(e, (1,)),
     "contract": lambda s, e: s.contract(jnp.ones((2, 7, 3)), e),
+    "all_reduce": lambda s, e: jax.vmap(lambda e: s.all_reduce(e, "i"), axis_name="i", axis_size=1)(
+        jax.tree.map(lambda leaf: leaf[None], e)
+    ),
     "segment_sum": lambda s, e: s.segment_sum(s.lift(jnp.ones(3)), jnp.array([0, 1, 1]), 2),
 }
 CALLED = []
