@@ -60,7 +60,8 @@ Markdown(
     f"""
 - {arrived[0.0]} of {trained[0.0]} models get every validation sequence right without dropout, and
   {arrived[0.2]} of {trained[0.2]} with a rate of 0.2. What follows is about those.
-- Through the keys, the repeated token carries more than any other token: {verdict(0)}.
+- Through the keys, the repeated token carries more than any other token: {verdict(0)}. (No key wins
+  in an untrained model, so the control says nothing here.)
 - The repeated token's keys carry more than *any* branch of any token, as in the paper's one model:
   {verdict(1)}.
 - The first token's paths take its queries: {verdict(2)}.
@@ -148,7 +149,8 @@ bars("trained", "op", dropout=0.2)
 Markdown("\n\n".join(f"Dropout {rate}:\n\n{as_markdown(own)}" for rate, own in claims.items()))
 
 # %% [markdown]
-# One model, as in the paper, could not have told which of these hold for the next one:
+# Where a claim holds in some models and not in others, one model, as in the paper, could not have
+# said so:
 
 # %%
 by_seed = own("trained", "op").pivot(index="seed", columns=["kind", "branch"], values="mean")

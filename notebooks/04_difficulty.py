@@ -232,8 +232,8 @@ shown = ["task", "seed", "accuracy", "entropy", "entropy_stderr", "untrained_ent
 full[[*shown, "pooled_entropy", "published", "bits"]].round(2)
 
 # %% [markdown]
-# For the published axis there are reference values, the medians of BinCountOnes in the paper. Are
-# these the same tasks, equally hard for the same model?
+# For the published axis there are reference values, the medians of BinCountOnes in the paper. With
+# few runs per task, as long as the grid is not finished, the median here has no interval:
 
 # %%
 PAPER = {2: 12.5, 3: 17.9, 4: 22, 6: 27, 9: 32.7, 12: 37, 18: 41.7, 36: 50.8}  # read off

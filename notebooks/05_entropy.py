@@ -62,7 +62,8 @@ Markdown(
   in networks of {features.WIDE} hidden units and more ({feature.ours.n} seeds).
 - **6b, wider networks have more: {width.verdict}**: {width.ours:.2f} nats per doubling, where the
   number of paths alone would add {np.log(2):.2f}. Untrained networks have
-  {estimate(width.control):.2f}, {estimate(width.control).mean / width.ours.mean:.0%} of that.
+  {estimate(width.control):.2f}, {estimate(width.control).mean / width.ours.mean:.0%} of that: what
+  training adds is small.
 - **6a, longer sentences have more: {length.verdict}**: {length.ours:.3f} nats per token, and
   {estimate(length.control):.3f} in untrained models ({length.ours.n} seeds).
 - **7, more attractors go with more entropy: {bins.verdict}** in bins of the length, where the

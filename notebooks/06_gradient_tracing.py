@@ -59,9 +59,10 @@ short, long = (f"{length} words" for length in tracing.LENGTHS)
 gates = ("input_gate", "forget_gate", "output_gate")
 
 
-def edges(*parts, model="trained"):
-    """Of a path from the embedding, how many lie in these parts."""
-    rows = table[(table["measure"] == "edges of embedding") & (table["model"] == model)]
+def edges(*parts, model="trained", group="embedding"):
+    """How many edges of a path from this group of parameters lie in these parts."""
+    assert {*parts} <= {*tracing.COMPONENTS}, parts
+    rows = table[(table["measure"] == f"edges of {group}") & (table["model"] == model)]
     by_seed = rows[rows["part"].isin(parts)].groupby("seed")["value"].sum()
     return estimate(by_seed.reindex(seeds, fill_value=0))
 
@@ -235,7 +236,8 @@ print("greedy:", tracing.story(trace, before), "\nbest:  ", tracing.story(top, b
 
 # %% [markdown]
 # The trace compares gradients, which are sums over all paths from there on. If many weak paths
-# agree in sign, it follows them instead of a single strong path.
+# agree in sign, it may follow them and miss a single strong one. Whether that is what happened here
+# was not measured.
 #
 # ## Which components does the gradient go through?
 #
@@ -247,7 +249,9 @@ print("greedy:", tracing.story(trace, before), "\nbest:  ", tracing.story(top, b
 # %%
 pd.DataFrame(
     {
-        (group, model): {part: f"{edges(part, model, group):.1f}" for part in tracing.COMPONENTS}
+        (group, model): {
+            part: f"{edges(part, model=model, group=group):.1f}" for part in tracing.COMPONENTS
+        }
         for group in tracing.GROUPS
         for model in ("trained", "untrained")
     }
@@ -260,7 +264,8 @@ pd.DataFrame(
 
 # %%
 found = {
-    model: [edges(part, model) for part in tracing.COMPONENTS] for model in ("trained", "untrained")
+    model: [edges(part, model=model) for part in tracing.COMPONENTS]
+    for model in ("trained", "untrained")
 }
 sj.pictures.grouped_bars(
     {model: [each.mean for each in own] for model, own in found.items()},
@@ -287,6 +292,6 @@ print(f"edges in the cell: {exact:.2f}; by {len(samples)} samples {mean:.2f} ± 
 assert abs(mean - exact) < 4 * error
 
 # %% [markdown]
-# A single path, greedy or best, says that the gradient stays in the cell. Most of the mass goes
-# elsewhere, but much of it cancels. To find out what the model depends on, ablate its components,
-# as in notebook 08.
+# In both examples, the strongest path stays in the cell from the subject to the verb. It carries
+# little of the mass; over all paths, most edges lie in other components. To find out what the model
+# depends on, ablate its components, as in notebook 08.

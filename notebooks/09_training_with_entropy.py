@@ -367,10 +367,10 @@ strongest(USUAL)
 strongest(DOWN)
 
 # %% [markdown]
-# *The five strongest paths of one example; the titles say how much of Z they are. In the model
-# trained as usual, they start at a token that matters, but stand for few of the other paths. In the
-# one pushed down hard, they are a large part of Z and start at any token. No path can say which
-# part of the model decides.*
+# *The five strongest paths of one example; the titles say how much of Z they are. In this example
+# of this model, trained as usual, they start at a token that matters, but stand for few of the
+# other paths. In the one pushed down hard, they are a large part of Z and start at any token. No
+# path can say which part of the model decides.*
 #
 # ## Does the model use fewer parts?
 #
@@ -416,7 +416,7 @@ if not SMALL:
 #
 # In the models pushed down hard, almost nothing flows through the scores, and without them every
 # model answers as before. Of those pushed gently, some have given up attention and some have not,
-# hence the long error bar. But a part that carries more flow is not needed more:
+# hence the long error bar. But a part that carries more flow need not be needed more:
 
 # %%
 without_scores = accuracies["no scores"].mean(-1)
@@ -433,10 +433,11 @@ questions.
 # ## What it shows, and what it doesn't
 #
 # A statistic of all paths can be trained on, in a few lines. It is a lever on the model, not on its
-# explanation: training met the demand for few strong paths by giving up attention, at the price of
-# accuracy. With attention went the preference for the tokens that matter. Few strong paths are
-# easier to look at, but no truer.
+# explanation: training met the demand for few strong paths by giving up attention, and, when pushed
+# hard, at the price of accuracy. With attention went the preference for the tokens that matter. Few
+# strong paths are easier to look at, but no truer.
 #
 # One task and one small model prove no rule. We did not try whether a penalty on the weights would
 # have done the same. And rates don't carry over to other programs, because the entropy is that of
-# the program as written.
+# the program as written. The numbers come from the trainings in this notebook; no table of them is
+# stored.

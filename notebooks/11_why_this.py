@@ -313,8 +313,10 @@ sj.pictures.grouped_bars(
 
 # %% [markdown]
 # *How far each prediction is from what patching does. Predicting 0 everywhere would give an error
-# of 1; the picture can't show why an error remains: patching one token leaves the others as they
-# are at the point, so its effects need not add up, whereas contributions do.*
+# of 1, and in one of the models Contrast does no better in most layers (table below). There are few
+# models, so the bars have no intervals over seeds. The picture can't show why an error remains:
+# patching one token leaves the others as they are at the point, so its effects need not add up,
+# whereas contributions do.*
 
 # %%
 print(results.groupby(["method", "seed"])["error"].mean().unstack().round(3))
