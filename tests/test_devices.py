@@ -346,7 +346,27 @@ def check_parts_of_sharded_arrays():
         assert np.isnan(grad(x, sharded)[:, 3]).all(), s
 
 
+def check_a_mesh_with_explicit_axes():
+    """There, sharding is part of the types; auto_axes takes it out of them and puts it back."""
+    P, explicit = jax.sharding.PartitionSpec, jax.sharding.AxisType.Explicit
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(explicit,) * 2)
+    x, w = arguments()
+    grads = jax.vmap(sj.semiring_grad(network, SHARDED), (0, None))
+    expected = jax.jit(grads)(x, w)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, P("data"))
+        columns = {"up": P(None, "model"), "down": P("model", None)}
+        w = {name: jax.device_put(value, columns.get(name, P())) for name, value in w.items()}
+        automatic = jax.sharding.auto_axes(grads, out_sharding=dict.fromkeys(SHARDED, P("data")))
+        for name, value in jax.jit(automatic)(x, w).items():
+            np.testing.assert_allclose(value, expected[name], 1e-5, 1e-6, err_msg=name)
+            assert value.sharding.spec[0] == "data", name
+        with pytest.raises(NotImplementedError, match=r"sharded over \('data',\).*auto_axes"):
+            sj.semiring_grad(lambda x: jnp.tanh(x).sum(), sj.MaxProduct())(x)
+
+
 CHECKS = [
+    check_a_mesh_with_explicit_axes,
     check_on_many_devices,
     check_collectives_between_devices,
     check_functions_of_devices,

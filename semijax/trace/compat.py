@@ -7,6 +7,7 @@ The supported floor is 0.10.2; a difference that falls below it is deleted, not 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,6 +141,15 @@ def acts_on_references(equation: Any) -> bool:
 def varies_over(aval: Any, mesh: Any) -> tuple[Any, ...]:
     """Return the mesh axes that an array in a ``shard_map`` varies over, according to its type."""
     return tuple(name for name in mesh.axis_names if name in aval.mat.varying)
+
+
+def explicit_axes(jaxpr: Any) -> tuple[Any, ...]:
+    """Return the mesh axes that arrays of a jaxpr are sharded over by their types."""
+    variables = [*jaxpr.invars, *(v for equation in jaxpr.eqns for v in equation.outvars)]
+    specs = [getattr(variable.aval, "sharding", None) for variable in variables]
+    axes = [axis for sharding in specs if sharding is not None for axis in sharding.spec]
+    names = [a if isinstance(a, tuple) else (a,) for a in axes if a is not None]
+    return tuple(dict.fromkeys(itertools.chain(*names)))
 
 
 def has_in_common(equation: Any, names: Iterable[Any]) -> bool:

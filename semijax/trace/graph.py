@@ -362,6 +362,12 @@ def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
 
     staged = jax.make_jaxpr(flat, return_shape=True)(*leaves)
     compat.end(by)
+    if axes := compat.explicit_axes(staged[0].jaxpr):
+        raise NotImplementedError(
+            f"The types of arrays say here that they are sharded over {axes}, explicit axes of the "
+            "mesh, and semijax needs automatic ones. Within auto_axes they are automatic: "
+            "jax.sharding.auto_axes(jax.jit(sj.semiring_grad(f, semiring)), out_sharding=…)(x)."
+        )
     return staged
 
 
