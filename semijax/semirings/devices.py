@@ -78,7 +78,7 @@ def _on_devices_jvp(operation: Operation, primals: Any, tangents: Any) -> Any:
     return _on_devices(operation, *primals), derivative
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def _partitioned(operation: Operation, structures: tuple[Any, ...]) -> Callable[..., Elements]:
     elements, tree = jax.tree.flatten(operation.semiring.element_type())
     own = [tuple(f"own{n}x{a}" for a in range(x.ndim)) for n, x in enumerate(elements)]
