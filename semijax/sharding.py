@@ -17,6 +17,7 @@ Arrays = tuple[jax.Array, ...]
 Axes = tuple[str, ...]
 """A name for each axis of an array."""
 
+NO_MESH = jax.sharding.AbstractMesh((), ())
 WIDE = [jax.numpy.dtype(name) for name in ("float64", "int64", "uint64", "complex128")]
 
 
@@ -100,8 +101,9 @@ def _partitioned(
         summed = tuple(a for axis in lost for a in _names(over.get(axis)))
 
         def here(*parts: jax.Array) -> Arrays:
-            # JAX calls this when it compiles, in whatever mode it is then.
-            with jax.enable_x64(any(part.dtype in WIDE for part in parts)):
+            # JAX calls this when it compiles, in whatever mode and under whatever mesh that is.
+            wide = any(part.dtype in WIDE for part in parts)
+            with jax.enable_x64(wide), jax.sharding.use_abstract_mesh(NO_MESH):
                 sums = of_parts(*parts)
                 return join(sums, summed) if summed else sums
 
