@@ -18,7 +18,10 @@ Axes = tuple[str, ...]
 """A name for each axis of an array."""
 
 NO_MESH = jax.sharding.AbstractMesh((), ())
+"""The mesh of a program for one device."""
+
 WIDE = [jax.numpy.dtype(name) for name in ("float64", "int64", "uint64", "complex128")]
+"""The dtypes that JAX has in its 64-bit mode only."""
 
 
 def partitioned(
@@ -70,6 +73,7 @@ def _partitioned(
     join: Callable[[Arrays, Any], Arrays],
     whole: Sequence[str],
 ) -> Callable[..., Arrays]:
+    """Do the same for a ``call`` that closes over no array; ``of_parts`` computes it of parts."""
     kept = {axis for axes in results for axis in axes}
     lost = [axis for axis in dict.fromkeys(itertools.chain(*operands)) if axis not in kept]
 

@@ -86,23 +86,25 @@ class Contraction(LocalJacobian):
     def _letters(self) -> tuple[str, str, str]:
         """The letters of the axes of the weights, of the input and of the output."""
         letters = iter(string.ascii_letters)
-        weights, inputs, outputs = (
-            [""] * len(shape) for shape in (self.weights.shape, self.in_shape, self.out_shape)
-        )
-        (in_batch, in_contracted, in_free), (batch, contracted, free) = (
-            self.in_dims,
-            self.weight_dims,
-        )
-        out_batch, out_of_weights, out_of_input = self._out_dims
-        for axes in zip(in_batch, batch, out_batch, strict=True):
-            inputs[axes[0]] = weights[axes[1]] = outputs[axes[2]] = next(letters)
-        for axes in zip(in_contracted, contracted, strict=True):
-            inputs[axes[0]] = weights[axes[1]] = next(letters)
-        for axes in zip(free, out_of_weights, strict=True):
-            weights[axes[0]] = outputs[axes[1]] = next(letters)
-        for axes in zip(in_free, out_of_input, strict=True):
-            inputs[axes[0]] = outputs[axes[1]] = next(letters)
-        return "".join(weights), "".join(inputs), "".join(outputs)
+        weights, inputs, outputs = {}, {}, {}
+
+        def pair(*groups: tuple[dict[int, str], Axes]) -> None:
+            """Give one letter to the first axes of some groups, one to the second, and so on."""
+            for axes in zip(*(axes for _, axes in groups), strict=True):
+                letter = next(letters)
+                for (names, _), axis in zip(groups, axes, strict=True):
+                    names[axis] = letter
+
+        of_input, of_weights, of_output = self.in_dims, self.weight_dims, self._out_dims
+        pair((inputs, of_input[0]), (weights, of_weights[0]), (outputs, of_output[0]))
+        pair((inputs, of_input[1]), (weights, of_weights[1]))
+        pair((weights, of_weights[2]), (outputs, of_output[1]))
+        pair((inputs, of_input[2]), (outputs, of_output[2]))
+
+        def word(names: dict[int, str]) -> str:
+            return "".join(names[axis] for axis in range(len(names)))
+
+        return word(weights), word(inputs), word(outputs)
 
     @property
     def _out_dims(self) -> Groups:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,33 +61,27 @@ def _by_matrices(
     rows = [a for a in of_weights if a not in of_elements]
     summed = [a for a in of_weights if a not in of_result]
     columns = [a for a in of_elements if a not in of_weights]
-    layout = ColumnsFirst(
-        weights=of_weights[-1:] in rows,
-        elements=of_elements[-1:] in summed,
-    )
-
-    def matrix(elements: Elements, letters: str, shape: Any, groups: Sequence[list[str]]) -> Any:
-        order = [letters.index(a) for group in groups for a in group]
-        merged = [el.size([shape[letters.index(a)] for a in group]) for group in groups]
-        transposed = tuple(shape[axis] for axis in order)
-        return el.reshape(el.transpose(elements, order), transposed, tuple(merged))
-
-    def swapped(first: list[str], second: list[str], swap: bool) -> list[list[str]]:
-        return [batch, second, first] if swap else [batch, first, second]
-
-    shape = semiring.shape(elements)
+    layout = ColumnsFirst(weights=of_weights[-1:] in rows, elements=of_elements[-1:] in summed)
     sizes = dict(zip(of_weights, weights.shape, strict=True))
-    sizes |= dict(zip(of_elements, shape, strict=True))
-    weights = matrix(weights, of_weights, weights.shape, swapped(rows, summed, layout.weights))
-    elements = matrix(elements, of_elements, shape, swapped(summed, columns, layout.elements))
+    sizes |= zip(of_elements, semiring.shape(elements), strict=True)
+
+    def groups(first: list[str], second: list[str], swapped: bool) -> list[list[str]]:
+        return [batch, second, first] if swapped else [batch, first, second]
+
+    def matrices(elements: Elements, letters: str, of_axes: list[list[str]]) -> Elements:
+        order = [a for group in of_axes for a in group]
+        merged = tuple(el.size([sizes[a] for a in group]) for group in of_axes)
+        elements = el.transpose(elements, [letters.index(a) for a in order])
+        return el.reshape(elements, tuple(sizes[a] for a in order), merged)
 
     def swap(elements: Elements) -> Elements:
         return el.transpose(elements, (0, 2, 1)) if layout.elements else elements
 
+    weights = matrices(weights, of_weights, groups(rows, summed, layout.weights))
     weights = weights.swapaxes(1, 2) if layout.weights else weights
+    elements = matrices(elements, of_elements, groups(summed, columns, layout.elements))
     with native.laid_out(layout):
         found = swap(semiring.contract(weights, swap(elements)))
-    order = [a for group in swapped(rows, columns, layout.elements) for a in group]
-    merged = semiring.shape(found)
-    found = el.reshape(found, merged, tuple(sizes[a] for a in order))
+    order = [a for group in groups(rows, columns, layout.elements) for a in group]
+    found = el.reshape(found, semiring.shape(found), tuple(sizes[a] for a in order))
     return el.transpose(found, [order.index(a) for a in of_result])

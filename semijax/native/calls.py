@@ -39,11 +39,11 @@ def _call(
     operands = weights, elements
     weights, elements = varying_like(operands, operands)
     shape, aval = (batch, *matrix, *of_elements[2:]), jax.typeof(weights)
-    by_hand = {}
+    varying = {}  # in shard_map, the result's type says over what, as the operands' do
     if aval.mat.varying:
-        mesh = aval.sharding.mesh
-        by_hand = {"sharding": jax.NamedSharding(mesh, jax.P()), "manual_axis_type": aval.mat}
-    result = jax.ShapeDtypeStruct(shape, elements[0].dtype, **by_hand)
+        replicated = jax.NamedSharding(aval.sharding.mesh, jax.P())
+        varying = {"sharding": replicated, "manual_axis_type": aval.mat}
+    result = jax.ShapeDtypeStruct(shape, elements[0].dtype, **varying)
     call = jax.ffi.ffi_call(f"semijax_{kernel}", [result] * len(elements))
     flags = {"weights_columns_first": layout.weights, "columns_first": layout.elements}
     return tuple(call(weights, *elements, **flags))

@@ -30,7 +30,7 @@ async function executable() {
   process.env.VERCEL = "1"; // unpack the libraries too
   const { default: packed } = await import(pathToFileURL(require.resolve("@sparticuz/chromium")).href);
   const executablePath = await packed.executablePath();
-  // Its own configuration looks for its fonts in /tmp/fonts alone.
+  // Its own configuration looks for its fonts in one fixed folder, where it did not unpack them.
   const configuration = join(folder, "fonts.conf");
   writeFileSync(configuration, `<fontconfig><dir>${folder}fonts</dir><cachedir>${folder}fonts-cache</cachedir></fontconfig>`);
   process.env.FONTCONFIG_FILE = configuration;
