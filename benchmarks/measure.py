@@ -75,23 +75,23 @@ def compiled_in_turns(
     return {name: medians(name) for name in functions}
 
 
+def resident_bytes(key: str = "VmRSS") -> int:
+    """Read how much memory this process has, on Linux; ``"VmHWM"`` is the most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
 def peak_bytes(function: Callable[[], Any]) -> int:
     """Measure how much the resident memory grows while a function runs, on Linux.
 
     What the allocator keeps of earlier calls hides some of it, unless the environment variable
     ``MALLOC_MMAP_THRESHOLD_`` makes it give large arrays back.
     """
-    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-
-    def read(key: str) -> int:
-        line = next(line for line in status.read_text().splitlines() if line.startswith(key))
-        return 1024 * int(line.split()[1])
-
     gc.collect()
-    reset.write_text("5")  # forget the peak so far
-    before = read("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident_bytes()
     function()
-    return read("VmHWM") - before
+    return resident_bytes("VmHWM") - before
 
 
 def run_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

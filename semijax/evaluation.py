@@ -8,7 +8,8 @@ what these returned the first time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +37,7 @@ from semijax.trace.graph import (
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 from semijax.weighting import DERIVATIVE, Derivative, Weighting
 
-Values = dict[Any, Any]
+Values = MutableMapping[Any, Any]
 """The primal values of variables; for a region with side effects inside, what they returned."""
 
 Seen = Mapping[tuple[int, ...], Any]
@@ -211,15 +212,36 @@ def evaluate(graph: Graph, runs: Runs) -> Evaluation:
         {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
         for inputs in runs.inputs
     ]
-    for n, equation in enumerate(graph.equations):
+    _evaluate_all(graph.equations, found, runs.seen)
+    return Evaluation(found, runs.weighting)
+
+
+def recompute(equations: Sequence[Equation], at: Evaluation, given: Sequence[Values]) -> Evaluation:
+    """Compute what some equations compute once more, in each run.
+
+    Args:
+        equations: in the order of evaluation; none with a side effect.
+        at: the values of everything else.
+        given: for each run, values to read in place of those.
+    """
+    pairs = zip(given, at.runs, strict=True)
+    found: list[Values] = [ChainMap({**own}, known) for own, known in pairs]
+    _evaluate_all(equations, found, [None] * len(found))
+    return Evaluation(found, at.weighting)
+
+
+def _evaluate_all(
+    equations: Sequence[Equation], found: Sequence[Values], seen: Sequence[Seen | None]
+) -> None:
+    """Add to the values that are found in each run those that some equations compute."""
+    for equation in equations:
         operands = [_look_up(values, equation.inputs) for values in found]
-        seen = [None if own is None else _within(own, n) for own in runs.seen]
-        results, returned = _evaluate_each(equation, operands, seen)
+        own_seen = [None if own is None else _within(own, equation.number) for own in seen]
+        results, returned = _evaluate_each(equation, operands, own_seen)
         for values, outputs, kept in zip(found, results, returned, strict=True):
             values.update(zip(equation.outputs, outputs, strict=True))
             if kept is not None:
                 values[equation] = kept
-    return Evaluation(found, runs.weighting)
 
 
 def evaluate_equation(equation: Equation, operands: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:

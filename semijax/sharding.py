@@ -140,12 +140,17 @@ def in_shard_map() -> bool:
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
+def varying(array: Any) -> frozenset[Any]:
+    """Return the mesh axes that an array varies over in ``shard_map``, as far as JAX checks it."""
+    return frozenset(jax.typeof(array).mat.varying)
+
+
 def varying_like(like: Any, arrays: Any) -> Any:
     """In ``shard_map``, let arrays vary over all mesh axes that any of the others varies over."""
-    axes = frozenset().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(like)))
+    axes = frozenset().union(*map(varying, jax.tree.leaves(like)))
 
     def vary(array: Any) -> Any:
-        missing = axes - jax.typeof(array).mat.varying
+        missing = axes - varying(array)
         return lax.pcast(array, tuple(missing), to="varying") if missing else array
 
     return jax.tree.map(vary, arrays)

@@ -16,6 +16,7 @@ from semijax import elements as el
 from semijax.elements import Elements
 from semijax.evaluation import Evaluation
 from semijax.jacobians import EquationJacobian
+from semijax.rematerialization import Rematerialization
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Constant, Equation, Graph, Variable
 
@@ -69,6 +70,7 @@ def backward(
     graph: Graph, semiring: Semiring, at: Evaluation, cotangents: Sequence[Elements | None]
 ) -> Iterator[Visit]:
     """Run the reverse sweep, equation by equation; the arguments are those of ``pull``."""
+    values = Rematerialization(graph, at)
     state: dict[Variable, Elements] = {}
     for output, cotangent in zip(graph.outputs, cotangents, strict=True):
         if cotangent is not None:
@@ -78,7 +80,8 @@ def backward(
         jacobian, sent = None, {}
         leads_on = equation.wrt or equation.starts_inside
         if leads_on and any(element is not None for element in arrived):
-            jacobian = at.jacobian(equation)
+            here, arrived = values.reach(equation, arrived)
+            jacobian = here.jacobian(equation)
         if jacobian and equation.wrt:
             local = _on(semiring, equation, jacobian)
             sent = _settled(semiring, jacobian, jacobian.pull(local, arrived))

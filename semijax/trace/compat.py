@@ -202,6 +202,30 @@ INLINED = {
 }
 """Primitives that only call a jaxpr, each with the parameter it is in."""
 
+
+def is_checkpoint(equation: Any) -> bool:
+    """Tell whether an equation calls what ``jax.checkpoint`` wraps, kept apart from the rest.
+
+    With ``prevent_cse=False``, XLA may find that a value is computed twice, and keeps it instead.
+    """
+    if equation.primitive not in primitives("remat2"):
+        return False
+    prevent_cse = equation.params["prevent_cse"]  # of everything, or of each operand
+    return any(prevent_cse) if isinstance(prevent_cse, tuple) else prevent_cse
+
+
+def is_kept(checkpoint: Any, equation: Any) -> bool:
+    """Tell whether the policy of a call of ``jax.checkpoint`` keeps what an equation computes.
+
+    What it moves to other memory counts as kept.
+    """
+    policy = checkpoint.params["policy"]
+    if policy is None:
+        return False
+    found = policy(equation.primitive, *(v.aval for v in equation.invars), **equation.params)
+    return found if isinstance(found, bool) else type(found).__name__ != "RecomputeType"
+
+
 ATOMIC = "sj.atomic:"
 """The beginning of the name of a jitted function that is to stay one node."""
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,22 @@ class Module:
         return f"{outside}/{name}" if outside else name
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One call of ``jax.checkpoint``, inside which a reverse sweep computes values again.
+
+    Attributes:
+        eqn: JAX's equation of the call.
+    """
+
+    eqn: Any = dataclasses.field(repr=False)
+
+    def keeps(self, equation: Equation) -> bool:
+        """Tell whether what an equation computes is kept: by its policy, or for a side effect."""
+        acts = equation.has_effects or uses_references(equation.eqn)
+        return acts or compat.is_kept(self.eqn, equation.eqn)
+
+
 Position = tuple[int | None, int]
 """The place where an array is made, as two positions.
 
@@ -139,6 +155,7 @@ class Equation:
         number: its position among the equations of its graph.
         within: the regions that its graph lies in, see ``Graph``.
         maps: the calls of ``vmap`` that it lies in, from the outside in.
+        checkpoints: the same of ``jax.checkpoint``, as far as the next region.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -160,6 +177,7 @@ class Equation:
     number: int = dataclasses.field(default=0, repr=False)
     within: Regions = dataclasses.field(default=(), repr=False)
     maps: tuple[Any, ...] = dataclasses.field(default=(), repr=False)
+    checkpoints: tuple[Checkpoint, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def scope(self) -> str:
@@ -291,6 +309,15 @@ class Graph:
     module: Module
 
     @functools.cached_property
+    def checkpointed(self) -> Mapping[Checkpoint, Sequence[Equation]]:
+        """The equations in each call of ``jax.checkpoint``, in the order of evaluation."""
+        found: dict[Checkpoint, list[Equation]] = {}
+        for equation in self.equations:
+            for checkpoint in equation.checkpoints:
+                found.setdefault(checkpoint, []).append(equation)
+        return found
+
+    @functools.cached_property
     def sources(self) -> tuple[frozenset[int], ...]:
         """The inputs from which a path may lead to each output, active or not."""
         known = {v: frozenset({n}) for n, v in enumerate(self.inputs) if v.differentiable}
@@ -393,11 +420,11 @@ def build(
     inputs = tuple(builder.define(var, (None, n)) for n, var in enumerate(jaxpr.invars))
     flags = [active] * len(inputs) if isinstance(active, bool) else active
     builder.active |= {v for v, a in zip(inputs, flags, strict=True) if a and v.differentiable}
-    module, calls, maps = Module(), (), ()
+    around = _Surroundings(Module())
     if within:
         region, _ = within[-1]
-        module, calls, maps = region.module, region.calls, region.maps
-    builder.inline(jaxpr, module, calls, maps)
+        around = _Surroundings(region.module, region.calls, region.maps)
+    builder.inline(jaxpr, around)
     return Graph(
         within,
         inputs,
@@ -408,7 +435,7 @@ def build(
         builder.marked,
         builder.starts,
         frozenset(builder.fed),
-        module,
+        around.module,
     )
 
 
@@ -428,6 +455,15 @@ def build_test(equation: Equation) -> Graph:
     """Build the graph of the test that says whether a ``while`` goes on."""
     assert equation.region is not None and equation.region.test is not None
     return build(equation.region.test, within=(*equation.within, (equation, -1)), active=False)
+
+
+class _Surroundings(NamedTuple):
+    """What an equation lies in; the attributes are those of ``Equation``."""
+
+    module: Module
+    calls: tuple[Any, ...] = ()
+    maps: tuple[Any, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
 
 
 class _Builder:
@@ -464,23 +500,27 @@ class _Builder:
             Constant(compat.literal(atom)) if isinstance(atom, compat.Literal) else self.names[atom]
         )
 
-    def inline(
-        self, jaxpr: Any, outer: Module, calls: tuple[Any, ...], maps: tuple[Any, ...]
-    ) -> None:
+    def inline(self, jaxpr: Any, outer: _Surroundings) -> None:
         # The lines of a function of JAX's own are not informative; the line that called it is.
-        own_lines = not calls or not compat.is_internal_to_jax(jaxpr)
+        own_lines = not outer.calls or not compat.is_internal_to_jax(jaxpr)
         self.inlined += 1
         here = self.inlined
         for eqn in jaxpr.eqns:
             inputs = tuple(self.read(atom) for atom in eqn.invars)
-            module = self.enter(outer, here, eqn)
-            lines = (eqn, *calls) if own_lines else calls
-            inside = (*maps, *((here, call) for call in compat.maps_entered(eqn)))
+            around = _Surroundings(
+                self.enter(outer.module, here, eqn),
+                (eqn, *outer.calls) if own_lines else outer.calls,
+                (*outer.maps, *((here, call) for call in compat.maps_entered(eqn))),
+                outer.checkpoints,
+            )
             called = called_jaxpr(eqn)
             if called is None:
-                self.append(eqn, inputs, module, lines, inside)
-            else:
-                self.call(called, eqn.outvars, inputs, module, lines, inside)
+                self.append(eqn, inputs, around)
+                continue
+            if compat.is_checkpoint(eqn):
+                inside = (*around.checkpoints, Checkpoint(eqn))
+                around = around._replace(checkpoints=inside)
+            self.call(called, eqn.outvars, inputs, around)
 
     def enter(self, module: Module, jaxpr: int, eqn: Any) -> Module:
         """Return the use of a module that an equation of a jaxpr lies in, itself within another."""
@@ -493,17 +533,13 @@ class _Builder:
         return module
 
     def append(
-        self,
-        eqn: Any,
-        inputs: tuple[Variable | Constant, ...],
-        module: Module,
-        calls: tuple[Any, ...],
-        maps: tuple[Any, ...],
+        self, eqn: Any, inputs: tuple[Variable | Constant, ...], around: _Surroundings
     ) -> None:
         if uses_references(eqn) and any(v in self.active for v in inputs):
             raise NotImplementedError(
                 f"Primitive '{eqn.primitive.name}' acts on a mutable array reference, and paths "
-                f"through one are not followed; at {_source(calls)}. Write the function without it."
+                f"through one are not followed; at {_source(around.calls)}. Write the function "
+                "without it."
             )
         number = len(self.equations)
         outputs = tuple(self.define(var, (number, n)) for n, var in enumerate(eqn.outvars))
@@ -511,8 +547,8 @@ class _Builder:
         active = tuple(i for i, v in enumerate(inputs) if v in self.active)
         has_effects = compat.has_effects(eqn, lambda var: self.names[var] in self.made)
         equation = Equation(
-            *(inputs, outputs, module, active, has_effects, eqn, calls, marks),
-            *(number, self.within, maps),
+            *(inputs, outputs, around.module, active, has_effects, eqn, around.calls, marks),
+            *(number, self.within, around.maps, around.checkpoints),
         )
         self.equations.append(equation)
         self.made.update(outputs)
@@ -520,22 +556,14 @@ class _Builder:
         self.active |= {outputs[o] for o in equation.reached_from(active)}
         self.fed |= {outputs[o] for o in equation.reached_from(fed)}
 
-    def call(
-        self,
-        closed: Any,
-        outvars: Sequence[Any],
-        inputs: Any,
-        module: Module,
-        calls: tuple[Any, ...],
-        maps: tuple[Any, ...],
-    ) -> None:
+    def call(self, closed: Any, outvars: Sequence[Any], inputs: Any, around: _Surroundings) -> None:
         jaxpr, consts = compat.open_jaxpr(closed)
         # The names of a jaxpr that is called twice stand for two sets of variables.
         caller, self.names = self.names, {}
         for var, value in zip(jaxpr.constvars, as_arrays(consts), strict=True):
             self.constants[self.define(var)] = value
         self.names.update(zip(jaxpr.invars, inputs, strict=True))
-        self.inline(jaxpr, module, calls, maps)
+        self.inline(jaxpr, around)
         results = [self.read(atom) for atom in jaxpr.outvars]
         self.names = caller
         self.names.update(zip(outvars, results, strict=True))

@@ -1,0 +1,227 @@
+"""Functions with jax.checkpoint: the same numbers, computed again where its policy says so."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.ad_checkpoint import checkpoint_name
+
+import semijax as sj
+
+POLICIES = {
+    "nothing": None,
+    "everything": jax.checkpoint_policies.everything_saveable,
+    "products": jax.checkpoint_policies.dots_saveable,
+    "named": jax.checkpoint_policies.save_only_these_names("hidden"),
+    "moved": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["hidden"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+SEMIRINGS = {
+    "sum": sj.SumProduct(),
+    "max": sj.MaxProduct(),
+    "entropy": sj.Entropy(),
+    "count": sj.PathCount(),
+    "top": sj.TopK(3),
+}
+W = np.random.default_rng(0).standard_normal((3, 6, 6)).astype(np.float32)
+X = np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
+
+
+def layer(x, w):
+    hidden = checkpoint_name(jnp.sin(x @ w), "hidden")
+    return x + jnp.tanh(hidden) @ w.T
+
+
+def network(wrap):
+    def f(x, w):
+        for each in w:
+            x = wrap(layer)(x, each)
+        return jnp.sin(x).sum()
+
+    return f
+
+
+def scanned(wrap):
+    def f(x, w):
+        return jnp.sin(jax.lax.scan(lambda x, w: (wrap(layer)(x, w), None), x, w)[0]).sum()
+
+    return f
+
+
+def nested(wrap):
+    def two(x, w):
+        return wrap(layer)(wrap(layer)(x, w[0]), w[1])
+
+    def f(x, w):
+        return jnp.sin(wrap(layer)(wrap(two)(x, w[:2]), w[2])).sum()
+
+    return f
+
+
+def of_tuples(wrap):
+    """A checkpoint with several results, one of them an input, and an integer among its inputs."""
+
+    def part(x, n, w):
+        return jnp.sin(x) * n, x, jnp.tanh(x @ w)
+
+    def f(x, w):
+        a, b, c = wrap(part)(x, jnp.arange(6), w[0])
+        return wrap(lambda a, b: (a * b).sum())(a, c) + b.sum()
+
+    return f
+
+
+FUNCTIONS = {f.__name__: f for f in (network, scanned, nested, of_tuples)}
+
+
+def remat(policy):
+    return functools.partial(jax.checkpoint, policy=POLICIES[policy])
+
+
+def operations(f, *args):
+    """How many times a compiled function evaluates sin, cos and tanh."""
+    return jax.jit(f).lower(*args).compile().cost_analysis()["transcendentals"]
+
+
+@pytest.mark.parametrize("policy", ["nothing", "named"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_numbers_are_those_without(name, policy):
+    f, g = FUNCTIONS[name](remat(policy)), FUNCTIONS[name](lambda f: f)
+    for semiring in SEMIRINGS.values():
+        expected = sj.semiring_grad(g, semiring, argnums=(0, 1))(X, W)
+        for transform in (lambda f: f, jax.jit):
+            found = transform(sj.semiring_grad(f, semiring, argnums=(0, 1)))(X, W)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), found, expected)
+
+
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p != "moved"])
+@pytest.mark.parametrize("name", ["network", "nested", "of_tuples"])
+def test_it_computes_again_what_the_gradient_computes_again(name, policy):
+    f = FUNCTIONS[name](remat(policy))
+    found = operations(sj.semiring_grad(f, sj.SumProduct()), X, W)
+    assert found == operations(jax.grad(f), X, W)
+    kept = operations(sj.semiring_grad(FUNCTIONS[name](lambda f: f), sj.SumProduct()), X, W)
+    assert found > kept if policy == "nothing" else found >= kept
+
+
+def test_what_a_policy_moves_elsewhere_is_kept():
+    moved, named = (
+        sj.semiring_grad(network(remat(p)), sj.MaxProduct()) for p in ("moved", "named")
+    )
+    assert operations(moved, X, W) == operations(named, X, W)
+
+
+@pytest.mark.parametrize("prevent_cse", [False, (True, False)])
+def test_what_need_not_be_kept_apart(prevent_cse):
+    f = network(functools.partial(jax.checkpoint, prevent_cse=prevent_cse))
+    found = operations(sj.semiring_grad(f, sj.SumProduct()), X, W)
+    plain = operations(sj.semiring_grad(network(lambda f: f), sj.SumProduct()), X, W)
+    assert found == operations(jax.grad(f), X, W)
+    assert found > plain if prevent_cse else found == plain
+
+
+def test_it_keeps_little():
+    x, w = (jax.ShapeDtypeStruct(s, "float32") for s in ((256, 32), (12, 32, 32)))
+
+    def temporary(transform, wrap):
+        # As few instructions at once as on an accelerator; XLA's own order for a CPU keeps more.
+        options = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+        program = jax.jit(transform(network(wrap))).lower(x, w).compile(options)
+        return program.memory_analysis().temp_size_in_bytes
+
+    for semiring in (sj.SumProduct(), sj.AbsMaxProduct()):
+        transform = functools.partial(sj.semiring_grad, semiring=semiring)
+        bound = 1.3 * temporary(jax.grad, jax.checkpoint)
+        assert temporary(transform, jax.checkpoint) <= bound < temporary(transform, lambda f: f)
+
+
+def test_side_effects_happen_once():
+    calls = []
+
+    def noisy(x):
+        noise = jax.experimental.io_callback(
+            lambda: calls.append(0) or np.float32(2 * len(calls)), jax.ShapeDtypeStruct((), x.dtype)
+        )
+        return jnp.sin(x * noise)
+
+    f = jax.checkpoint(noisy)
+    for transform in (lambda f: f, jax.jit):
+        calls.clear()
+        gradient = transform(sj.semiring_grad(lambda x: f(f(x)), sj.SumProduct()))(0.3)
+        jax.effects_barrier()
+        assert len(calls) == 2
+        np.testing.assert_allclose(gradient, 8 * np.cos(0.6) * np.cos(4 * np.sin(0.6)), 1e-5)
+
+
+def test_a_mutable_array_is_written_once():
+    def counted(x):
+        count = jax.new_ref(jnp.zeros((), jnp.int32))
+        count[...] = jnp.array(3, jnp.int32)
+        return jnp.sin(x * count[...])
+
+    for f in (jax.checkpoint(counted), counted):
+        gradient = jax.jit(sj.semiring_grad(lambda x, f=f: f(f(x)), sj.SumProduct()))(0.3)
+        np.testing.assert_allclose(gradient, 9 * np.cos(0.9) * np.cos(3 * np.sin(0.9)), 1e-5)
+
+
+def test_two_runs_are_compared_inside():
+    other = X[::-1]
+    for weighting in (sj.Contrast(other, W), sj.Relevance()):
+        found, expected = (
+            jax.jit(sj.semiring_grad(network(wrap), sj.MaxProduct(), weighting=weighting))(X, W)
+            for wrap in (jax.checkpoint, lambda f: f)
+        )
+        np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
+
+
+def test_it_composes():
+    expected = jax.vmap(sj.semiring_grad(network(lambda f: f), sj.Entropy()), (0, None))(X, W)
+    gradient = sj.semiring_grad(network(jax.checkpoint), sj.Entropy())
+    found = jax.jit(jax.vmap(gradient, (0, None)))(X, W)
+    np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
+
+    def penalty(w, wrap):
+        return sj.semiring_grad(network(wrap), sj.Entropy())(X, w).sum()
+
+    found, expected = (
+        jax.jit(jax.grad(functools.partial(penalty, wrap=wrap)))(W)
+        for wrap in (jax.checkpoint, lambda f: f)
+    )
+    np.testing.assert_allclose(found, expected, 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_in_shard_map(check_vma):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec
+
+    def gradient(x, w):
+        return sj.semiring_grad(network(jax.checkpoint), sj.MaxProduct())(x, w)
+
+    mapped = jax.shard_map(
+        gradient, mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"), check_vma=check_vma
+    )
+    expected = sj.semiring_grad(network(lambda f: f), sj.MaxProduct())(X, W)
+    np.testing.assert_allclose(jax.jit(mapped)(X, W), expected, 1e-4, 1e-5)
+
+
+def test_verbs_other_than_the_reverse_sweep():
+    f, g = network(jax.checkpoint), network(lambda f: f)
+    for semiring in (sj.MaxProduct(), sj.Entropy()):
+        tangents = (semiring.lift(jnp.asarray(X)),)
+        found, expected = (
+            sj.semiring_jvp(functools.partial(h, w=W), (X,), tangents, semiring) for h in (f, g)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4), found, expected)
+    assert sj.top_paths(f, 3)(X, W)[0].weight == pytest.approx(sj.top_paths(g, 3)(X, W)[0].weight)
+    sites = [sj.list_sites(h)(X, W).names for h in (f, g)]
+    assert sites[0] == sites[1]
+    found, expected = (sj.site_flow(h, sj.AbsSumProduct(), "hidden")(X, W) for h in (f, g))
+    for a, b in zip(jax.tree.leaves(dict(found)), jax.tree.leaves(dict(expected)), strict=True):
+        np.testing.assert_allclose(a, b, 1e-4)
