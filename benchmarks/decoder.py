@@ -29,6 +29,8 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "branch_flow": lambda f: sj.branch_flow(f, sj.AbsSumProduct(), "*attention:input", traced=0),
 }
 
+ALL_QUESTIONS = (*QUESTIONS, "top_paths")
+
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
@@ -112,7 +114,7 @@ def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decoder", description=__doc__)
-    parser.add_argument("question", choices=[*QUESTIONS, "top_paths"])
+    parser.add_argument("question", choices=ALL_QUESTIONS)
     parser.add_argument("layout", choices=LAYOUTS)
     parser.add_argument("--layers", type=int, default=Decoder.layers)
     parser.add_argument("--repeats", type=int, default=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import json
 import math
 import os
 import resource
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import semijax as sj
+from benchmarks import decoder
 from benchmarks.measure import Compiled, compiled, compiled_in_turns, peak_bytes, run_times
 from benchmarks.workload import CONTRACTIONS, Workload
 from semijax import native
@@ -211,6 +213,27 @@ def paths(workload: Workload, repeats: int) -> Iterator[Figure]:
         [sys.executable, "-c", command], env=environment, check=True, capture_output=True, text=True
     ).stdout
     yield Figure("memory top_paths(k=100) / kept", workload.name, float(output.split()[-1]), 2)
+
+
+def large(repeats: int) -> Iterator[Figure]:
+    """Measure sweeps through a decoder of 1.1 billion parameters, each in a process of its own."""
+    targets = {"SumProduct": 1.1, "MaxProduct": 2.2, "Entropy": 3, "TopK(4)": 8}
+    # The allocator gives back at once what is no longer needed.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    for layout in decoder.LAYOUTS:
+        for question in decoder.QUESTIONS if layout != "unrolled" else decoder.ALL_QUESTIONS:
+            command = ["-m", "benchmarks.decoder", question, layout, "--repeats", str(repeats)]
+            output = subprocess.run(
+                [sys.executable, *command], env=environment, check=True, capture_output=True
+            ).stdout
+            found, where = json.loads(output.splitlines()[-1]), f"1.1 B parameters, {layout}"
+            what, searched = f"1.1 B: {question}", question == "top_paths"
+            ratio = "sweep" if searched else "grad"
+            yield Figure(f"{what} / {ratio}", where, found["ratio"], targets.get(question))
+            yield Figure(f"{what}, GiB", where, found["peak, GiB"], 20 if searched else 16)
+            if not searched:
+                target = 1.3 if layout == "checkpoint" else None
+                yield Figure(f"memory {what} / grad", where, found["temporary ratio"], target)
 
 
 def stories(workload: Workload, repeats: int) -> Iterator[Figure]:
