@@ -38,13 +38,26 @@ from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 from semijax.weighting import DERIVATIVE, Derivative, Weighting
 
 Values = MutableMapping[Any, Any]
-"""The primal values of variables; for a region with side effects inside, what they returned."""
+"""The primal values of variables, and by the equation of a region what is kept of it, ``Kept``."""
 
 Seen = Mapping[tuple[int, ...], Any]
 """The results of side effects, by the positions of the equation, of one inside it, …, the output.
 
 Each scan adds a first axis.
 """
+
+
+class Kept(NamedTuple):
+    """What is kept of the evaluation of a region, besides its outputs.
+
+    Attributes:
+        seen: what side effects inside returned.
+        starts: for a scan through which a reverse sweep will come, what every iteration started
+            from, along a first axis; None otherwise.
+    """
+
+    seen: Seen
+    starts: Sequence[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +80,25 @@ class Runs(NamedTuple):
         seen: for each run what side effects returned the first time, to compute the values again
             without them; None where they are to happen.
         weighting: what the edges weigh.
+        backward: whether a reverse sweep follows, for which scans keep what iterations start from.
+        starts: for each run of a scan, what every iteration starts from, if that is known.
     """
 
     inputs: Sequence[Sequence[Any]]
     seen: Sequence[Seen | None]
     weighting: Weighting = DERIVATIVE
+    backward: bool = False
+    starts: Sequence[Sequence[Any] | None] = ()
 
     @classmethod
-    def of_arguments(cls, leaves: Sequence[Leaf], weighting: Weighting) -> Runs:
+    def of_arguments(
+        cls, leaves: Sequence[Leaf], weighting: Weighting, *, backward: bool = False
+    ) -> Runs:
         """Return the runs of a call: its own, and any that the weighting compares it with."""
         count = 1 if weighting.reference is None else 2
         pairs = [leaf.arrays() for leaf in leaves]
-        return cls([[pair[k] for pair in pairs] for k in range(count)], [None] * count, weighting)
+        inputs = [[pair[k] for pair in pairs] for k in range(count)]
+        return cls(inputs, [None] * count, weighting, backward)
 
     @classmethod
     def once(cls, inputs: Sequence[Any], seen: Seen | None = None) -> Runs:
@@ -87,14 +107,15 @@ class Runs(NamedTuple):
 
     def again(self, inputs: Sequence[Sequence[Any]], seen: Sequence[Seen | None]) -> Runs:
         """Return the same runs with the inputs of something inside."""
-        return Runs(inputs, seen, self.weighting)
+        return Runs(inputs, seen, self.weighting, self.backward)
 
 
 class Evaluation(NamedTuple):
-    """The values of a graph's variables in each run, and the weighting of its edges."""
+    """The values of a graph's variables in each run; for the rest see ``Runs``."""
 
     runs: Sequence[Values]
     weighting: Weighting
+    backward: bool = False
 
     @property
     def values(self) -> Values:
@@ -110,8 +131,10 @@ class Evaluation(NamedTuple):
         inputs = self.read(equation.inputs)
         if equation.region is None:
             return self.weighting.jacobian(equation, *inputs)
-        seen = [values.get(equation, {}) for values in self.runs]
-        return region_jacobian(equation, Runs(inputs, seen, self.weighting))
+        kept = [values.get(equation, Kept({})) for values in self.runs]
+        seen, starts = zip(*kept, strict=True)
+        runs = Runs(inputs, seen, self.weighting, self.backward, starts)
+        return region_jacobian(equation, runs)
 
     def at_start(self, semiring: Semiring, variable: Variable) -> Elements:
         """Return the elements of paths that have just begun, at all nodes of an array."""
@@ -212,8 +235,8 @@ def evaluate(graph: Graph, runs: Runs) -> Evaluation:
         {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
         for inputs in runs.inputs
     ]
-    _evaluate_all(graph.equations, found, runs.seen)
-    return Evaluation(found, runs.weighting)
+    _evaluate_all(graph.equations, found, runs.seen, runs.backward)
+    return Evaluation(found, runs.weighting, runs.backward)
 
 
 def recompute(equations: Sequence[Equation], at: Evaluation, given: Sequence[Values]) -> Evaluation:
@@ -226,19 +249,22 @@ def recompute(equations: Sequence[Equation], at: Evaluation, given: Sequence[Val
     """
     pairs = zip(given, at.runs, strict=True)
     found: list[Values] = [ChainMap({**own}, known) for own, known in pairs]
-    _evaluate_all(equations, found, [None] * len(found))
-    return Evaluation(found, at.weighting)
+    _evaluate_all(equations, found, [None] * len(found), at.backward)
+    return Evaluation(found, at.weighting, at.backward)
 
 
 def _evaluate_all(
-    equations: Sequence[Equation], found: Sequence[Values], seen: Sequence[Seen | None]
+    equations: Sequence[Equation],
+    found: Sequence[Values],
+    seen: Sequence[Seen | None],
+    backward: bool,
 ) -> None:
     """Add to the values that are found in each run those that some equations compute."""
     for equation in equations:
         operands = [_look_up(values, equation.inputs) for values in found]
         own_seen = [None if own is None else _within(own, equation.number) for own in seen]
-        results, returned = _evaluate_each(equation, operands, own_seen)
-        for values, outputs, kept in zip(found, results, returned, strict=True):
+        results, rest = _evaluate_each(equation, operands, own_seen, backward)
+        for values, outputs, kept in zip(found, results, rest, strict=True):
             values.update(zip(equation.outputs, outputs, strict=True))
             if kept is not None:
                 values[equation] = kept
@@ -246,24 +272,28 @@ def _evaluate_all(
 
 def evaluate_equation(equation: Equation, operands: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
     """Compute the outputs of an equation in each run, given its inputs in each."""
-    return _evaluate_each(equation, operands, [None] * len(operands))[0]
+    return _evaluate_each(equation, operands, [None] * len(operands), False)[0]
 
 
 def _evaluate_each(
-    equation: Equation, operands: Sequence[Sequence[Any]], seen: Sequence[Seen | None]
-) -> tuple[list[Sequence[Any]], list[Seen | None]]:
-    """Compute, for each run, an equation's outputs and what side effects in a region returned."""
+    equation: Equation,
+    operands: Sequence[Sequence[Any]],
+    seen: Sequence[Seen | None],
+    backward: bool,
+) -> tuple[list[Sequence[Any]], list[Kept | None]]:
+    """Compute, for each run, an equation's outputs and what is kept of a region."""
     differ = [not _same(own, operands[0]) for own in operands]
     if any(differ) and _holds_inside(equation):
         outputs, returned = _interpret(equation, operands, seen)
-        return outputs, returned if _is_kept(equation) else [None] * len(operands)
+        kept = _is_kept(equation)
+        return outputs, [Kept(own) if kept else None for own in returned]
     results: list[Any] = []
     for own, own_seen, differs in zip(operands, seen, differ, strict=True):
         if results and (not differs or equation.primitive is STOP_GRADIENT):
             results.append(results[0])
         else:
-            results.append(_evaluate_one(equation, own, own_seen))
-    return [outputs for outputs, _ in results], [returned for _, returned in results]
+            results.append(_evaluate_one(equation, own, own_seen, backward))
+    return [outputs for outputs, _ in results], [kept for _, kept in results]
 
 
 def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
@@ -275,17 +305,21 @@ def _within(seen: Seen, number: int) -> Seen:
 
 
 def _evaluate_one(
-    equation: Equation, operands: Sequence[Any], seen: Seen | None
-) -> tuple[Sequence[Any], Seen | None]:
-    """Compute an equation's outputs in one run, and what side effects in a region returned."""
+    equation: Equation, operands: Sequence[Any], seen: Seen | None, backward: bool
+) -> tuple[Sequence[Any], Kept | None]:
+    """Compute an equation's outputs in one run, and what is kept of a region."""
     unknown = next((x for x in operands if isinstance(x, Unknown)), None)
     if unknown is not None:
         return [unknown] * len(equation.outputs), None
     if not equation.has_effects or (seen is None and not _is_kept(equation)):
+        keeps = backward and equation.is_on_a_path and not equation.has_effects
+        if keeps and isinstance(equation.region, ScanRegion):
+            outputs, starts = equation.region.evaluate(operands)
+            return outputs, Kept({}, starts)
         return equation.bind(*operands), None
     if equation.region is not None:
         (outputs,), (returned,) = _interpret(equation, [operands], [seen])
-        return outputs, returned
+        return outputs, Kept(returned)
     assert seen is not None
     return [seen.get((o,), Unknown(equation)) for o in range(len(equation.outputs))], None
 
@@ -369,7 +403,7 @@ def _returned(graph: Graph, values: Values) -> Seen:
     found: dict[tuple[int, ...], Any] = {}
     for n, equation in enumerate(graph.equations):
         if equation in values:
-            found.update({(n, *key): value for key, value in values[equation].items()})
+            found.update({(n, *key): value for key, value in values[equation].seen.items()})
         elif equation.has_effects and equation.region is None:
             results = enumerate(values[v] for v in equation.outputs)
             found.update({(n, o): x for o, x in results if not isinstance(x, Unknown)})

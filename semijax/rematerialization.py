@@ -60,12 +60,14 @@ def _entered(
     again: list[Equation] = []
     needed: dict[Variable, None] = {}  # a set, in the same order every time
     for equation in reversed(graph.checkpointed[checkpoint]):
-        recomputed = not checkpoint.keeps(equation) and any(v in needed for v in equation.outputs)
+        inside = equation.region is not None and equation.is_on_a_path
+        read = inside or any(v in needed for v in equation.outputs)
+        recomputed = read and not checkpoint.keeps(equation)
         if recomputed:
             again.append(equation)
             for v in equation.outputs:
                 needed.pop(v, None)
-        if recomputed or equation.wrt or equation.starts_inside:
+        if recomputed or equation.is_on_a_path:
             needed.update((v, None) for v in equation.inputs if isinstance(v, Variable))
     if not again:
         return at, arrived

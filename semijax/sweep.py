@@ -78,8 +78,7 @@ def backward(
     for equation in reversed(graph.equations):
         arrived = [state.pop(v, None) for v in equation.outputs]
         jacobian, sent = None, {}
-        leads_on = equation.wrt or equation.starts_inside
-        if leads_on and any(element is not None for element in arrived):
+        if equation.is_on_a_path and any(element is not None for element in arrived):
             here, arrived = values.reach(equation, arrived)
             jacobian = here.jacobian(equation)
         if jacobian and equation.wrt:

@@ -275,7 +275,7 @@ def semiring_jvp(
             f"found {len(primals)} and {len(tangents)}."
         )
     checks.check_inputs("semiring_jvp", primals)
-    traced = _Traced(fun, tuple(primals), has_aux, check_weighting(weighting))
+    traced = _Traced(fun, tuple(primals), has_aux, check_weighting(weighting), backward=False)
     elements: list[Elements | None] = []
     variables = iter(traced.graph.inputs)
     for primal, tangent in zip(primals, tangents, strict=True):
@@ -385,13 +385,15 @@ class _Traced:
         has_aux: bool,
         weighting: Weighting,
         chosen: Sequence[int] | None = None,
+        *,
+        backward: bool = True,
     ) -> None:
         chosen = range(len(args)) if chosen is None else chosen
         self.tree = jax.tree.structure(tuple(args[n] for n in chosen))
         everything = paired_leaves(args, weighting.reference, chosen)
         primals = [leaf for n in chosen for leaf in everything if leaf.argnum == n]
         others = [leaf for leaf in everything if leaf.differs and leaf.argnum not in chosen]
-        runs = Runs.of_arguments([*primals, *others], weighting)
+        runs = Runs.of_arguments([*primals, *others], weighting, backward=backward)
         self.leaves = list(runs.inputs[0][: len(primals)])
         aux_leaves: list[Any] = []
         aux_tree = None

@@ -9,6 +9,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 import semijax as sj
+from semijax.evaluation import Kept, evaluate
 
 POLICIES = {
     "nothing": None,
@@ -225,3 +226,35 @@ def test_verbs_other_than_the_reverse_sweep():
     found, expected = (sj.site_flow(h, sj.AbsSumProduct(), "hidden")(X, W) for h in (f, g))
     for a, b in zip(jax.tree.leaves(dict(found)), jax.tree.leaves(dict(expected)), strict=True):
         np.testing.assert_allclose(a, b, 1e-4)
+
+
+def test_the_iterations_of_a_scan_are_computed_as_often_as_in_a_checkpoint():
+    """The forward pass keeps what each starts from; the sweep computes the body once more."""
+    f, g = scanned(lambda f: f), scanned(functools.partial(jax.checkpoint, prevent_cse=False))
+
+    def whole(wrapped):  # whose sweep needs the value that the scan returns
+        return lambda x, w: jnp.tanh(wrapped(x, w))
+
+    found = operations(sj.semiring_grad(whole(f), sj.SumProduct()), X, W)
+    assert found == operations(jax.grad(whole(g)), X, W)
+
+
+def test_a_forward_sweep_keeps_no_iterations():
+    x = jnp.ones(2**16)
+
+    def f(x):
+        return jax.lax.fori_loop(0, 64, lambda _, x: jnp.sin(x), x).sum()
+
+    kept = []
+
+    def keep(graph, runs):
+        found = evaluate(graph, runs)
+        kept.append([value for value in found.values.values() if isinstance(value, Kept)])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semijax.transforms.evaluate", keep)
+        sj.semiring_jvp(f, (x,), (x,), sj.SumProduct())
+        sj.semiring_grad(f, sj.SumProduct())(x)
+    assert kept[0] == []
+    assert [start.shape for start in kept[1][0].starts if start.size > 64] == [(64, 2**16)]

@@ -66,7 +66,7 @@ def equations_within(graph: Graph) -> Iterator[Equation]:
     """Yield all equations, including those inside regions that paths lead through."""
     for equation in graph.equations:
         yield equation
-        if equation.region is not None and (equation.wrt or equation.starts_inside):
+        if equation.region is not None and equation.is_on_a_path:
             for body in region_bodies(equation):
                 yield from equations_within(body)
 
@@ -184,6 +184,9 @@ class Scan(EquationJacobian):
 
     def _starts(self) -> list[Any]:
         """Return what every iteration started from, in each run."""
+        known = [own for own in self.runs.starts if own is not None]
+        if known and len(known) == len(self.runs.inputs):
+            return [list(own) for own in known]
         ends = self.body.outputs[: self.region.carried[1]]
 
         def keep(start: Any, row: Any) -> tuple[Any, Any]:

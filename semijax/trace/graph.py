@@ -250,6 +250,11 @@ class Equation:
         return tuple(i for i in self.active if any(i in each for each in self.sources))
 
     @property
+    def is_on_a_path(self) -> bool:
+        """True if paths enter it that leave again, or start inside it."""
+        return bool(self.wrt) or self.starts_inside
+
+    @property
     def is_atomic(self) -> bool:
         """True if it is a function that ``atomic`` made one node."""
         return compat.is_atomic(self.eqn)

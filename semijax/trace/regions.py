@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 from jax import lax
 
@@ -117,6 +118,18 @@ class ScanRegion(Region):
     def run(self, step: Any, state: Any, xs: Any, *, against: bool = False) -> tuple[Any, Any]:
         """Run another body over as many elements, in the same direction or against it."""
         return lax.scan(step, state, xs, self.length, self.reverse != against)
+
+    def evaluate(self, values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Return its outputs, and what every iteration starts from, along a first axis."""
+        consts, carry, xs = self.operands(values)
+        body = jax.extend.core.jaxpr_as_fun(self.bodies[0])
+
+        def step(carry: Any, x: Any) -> Any:
+            results = body(*consts, *carry, *x)
+            return results[: len(carry)], (results[len(carry) :], carry)
+
+        carry, (ys, starts) = self.run(step, list(carry), list(xs))
+        return [*carry, *ys], starts
 
     def interpret(self, run: Run, values: Sequence[Any]) -> tuple[list[Any], Found]:
         """Run one iteration after the other, telling each its number."""
