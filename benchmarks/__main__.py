@@ -39,6 +39,7 @@ PARTS: dict[str, Callable[[int], Iterator[table.Figure]]] = {
     "flow": lambda repeats: chain(table.flow(Workload(6, 32), repeats), table.study()),
     "agreement": lambda repeats: table.agreement(),
     "large": lambda _: table.large(1),
+    "long": lambda _: table.long(),
     "contractions": table.contractions,
 }
 """What can be measured alone, by name; ``results.json`` has all of it."""
@@ -71,8 +72,9 @@ def everything(repeats: int) -> Iterator[table.Figure]:
         yield from table.growth(name, tokens, repeats)
     yield from table.penalty(Workload(2, 64))
     yield from table.penalty(Workload(6, 64))
-    for part in ("paths", "stories", "contrast", "flow", "agreement", "large", "contractions"):
-        yield from PARTS[part](repeats)
+    for part, figures in PARTS.items():
+        if part not in ("import", "cost"):
+            yield from figures(repeats)
     yield from table.against_fixed_shape(repeats)
     yield from table.against_torch(repeats)
 

@@ -24,6 +24,7 @@ class MaskedWord(nn.Module):
 
     layers: int
     width: int
+    checkpoint: bool = False
 
     @nn.compact
     def __call__(self, embeddings: jax.Array) -> jax.Array:
@@ -35,7 +36,8 @@ class MaskedWord(nn.Module):
             intermediate_size=4 * self.width,
         )
         everything = jnp.ones(embeddings.shape[:2])
-        hidden = bert.FlaxBertEncoder(config)(embeddings, everything, None)[0]
+        encoder = bert.FlaxBertEncoder(config, gradient_checkpointing=self.checkpoint)
+        hidden = encoder(embeddings, everything, None)[0]
         return bert.FlaxBertLMPredictionHead(config)(hidden)
 
 
@@ -51,12 +53,15 @@ class Workload:
     batch: int = 1
     width: int = WIDTH
     dtype: str = "float32"
+    checkpoint: bool = False
 
     @property
     def name(self) -> str:
         width = "" if self.width == WIDTH else f", width {self.width}"
         dtype = "" if self.dtype == "float32" else f", {self.dtype}"
-        return f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}{width}{dtype}"
+        in_checkpoints = ", in jax.checkpoint" if self.checkpoint else ""
+        sizes = f"{self.layers} layers, {self.tokens} tokens, batch {self.batch}"
+        return f"{sizes}{width}{dtype}{in_checkpoints}"
 
     def function(self, embeddings: jax.Array, params: Any) -> jax.Array:
         """Return the difference of two words' log-probabilities at the middle position."""
@@ -72,7 +77,7 @@ class Workload:
         return jax.tree.map(lambda leaf: leaf.astype(self.dtype), found)
 
     def _model(self) -> MaskedWord:
-        return MaskedWord(self.layers, self.width)
+        return MaskedWord(self.layers, self.width, self.checkpoint)
 
     def batched(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
         return gradient if self.batch == 1 else jax.vmap(gradient, (0, None))

@@ -38,7 +38,7 @@ from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
 from semijax.weighting import DERIVATIVE, Derivative, Weighting
 
 Values = MutableMapping[Any, Any]
-"""The primal values of variables, and by the equation of a region what is kept of it, ``Kept``."""
+"""The primal values of variables, and what is kept from inside a region, by its equation."""
 
 Seen = Mapping[tuple[int, ...], Any]
 """The results of side effects, by the positions of the equation, of one inside it, …, the output.
@@ -47,8 +47,8 @@ Each scan adds a first axis.
 """
 
 
-class Kept(NamedTuple):
-    """What is kept of the evaluation of a region, besides its outputs.
+class Inside(NamedTuple):
+    """What is kept from inside a region that was evaluated, besides its outputs.
 
     Attributes:
         seen: what side effects inside returned.
@@ -131,7 +131,7 @@ class Evaluation(NamedTuple):
         inputs = self.read(equation.inputs)
         if equation.region is None:
             return self.weighting.jacobian(equation, *inputs)
-        kept = [values.get(equation, Kept({})) for values in self.runs]
+        kept = [values.get(equation, Inside({})) for values in self.runs]
         seen, starts = zip(*kept, strict=True)
         runs = Runs(inputs, seen, self.weighting, self.backward, starts)
         return region_jacobian(equation, runs)
@@ -280,13 +280,13 @@ def _evaluate_each(
     operands: Sequence[Sequence[Any]],
     seen: Sequence[Seen | None],
     backward: bool,
-) -> tuple[list[Sequence[Any]], list[Kept | None]]:
+) -> tuple[list[Sequence[Any]], list[Inside | None]]:
     """Compute, for each run, an equation's outputs and what is kept of a region."""
     differ = [not _same(own, operands[0]) for own in operands]
     if any(differ) and _holds_inside(equation):
         outputs, returned = _interpret(equation, operands, seen)
         kept = _is_kept(equation)
-        return outputs, [Kept(own) if kept else None for own in returned]
+        return outputs, [Inside(own) if kept else None for own in returned]
     results: list[Any] = []
     for own, own_seen, differs in zip(operands, seen, differ, strict=True):
         if results and (not differs or equation.primitive is STOP_GRADIENT):
@@ -306,7 +306,7 @@ def _within(seen: Seen, number: int) -> Seen:
 
 def _evaluate_one(
     equation: Equation, operands: Sequence[Any], seen: Seen | None, backward: bool
-) -> tuple[Sequence[Any], Kept | None]:
+) -> tuple[Sequence[Any], Inside | None]:
     """Compute an equation's outputs in one run, and what is kept of a region."""
     unknown = next((x for x in operands if isinstance(x, Unknown)), None)
     if unknown is not None:
@@ -315,11 +315,11 @@ def _evaluate_one(
         keeps = backward and equation.is_on_a_path and not equation.has_effects
         if keeps and isinstance(equation.region, ScanRegion):
             outputs, starts = equation.region.evaluate(operands)
-            return outputs, Kept({}, starts)
+            return outputs, Inside({}, starts)
         return equation.bind(*operands), None
     if equation.region is not None:
         (outputs,), (returned,) = _interpret(equation, [operands], [seen])
-        return outputs, Kept(returned)
+        return outputs, Inside(returned)
     assert seen is not None
     return [seen.get((o,), Unknown(equation)) for o in range(len(equation.outputs))], None
 

@@ -9,7 +9,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 import semijax as sj
-from semijax.evaluation import Kept, evaluate
+from semijax.evaluation import Inside, evaluate
 
 POLICIES = {
     "nothing": None,
@@ -249,7 +249,7 @@ def test_a_forward_sweep_keeps_no_iterations():
 
     def keep(graph, runs):
         found = evaluate(graph, runs)
-        kept.append([value for value in found.values.values() if isinstance(value, Kept)])
+        kept.append([value for value in found.values.values() if isinstance(value, Inside)])
         return found
 
     with pytest.MonkeyPatch.context() as patch:
