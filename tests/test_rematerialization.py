@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -258,3 +259,39 @@ def test_a_forward_sweep_keeps_no_iterations():
         sj.semiring_grad(f, sj.SumProduct())(x)
     assert kept[0] == []
     assert [start.shape for start in kept[1][0].starts if start.size > 64] == [(64, 2**16)]
+
+
+def shapes_in(jaxpr):
+    """The shapes of all arrays that a program computes, those inside of loops too."""
+    for equation in jaxpr.eqns:
+        yield from (v.aval.shape for v in equation.outvars if hasattr(v.aval, "shape"))
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from shapes_in(inner)
+
+
+def test_attention_by_blocks_makes_no_whole_matrix():
+    """Softmax over one block of keys after another, as flash attention does it."""
+    tokens, width, block = 256, 8, 32
+
+    def attention(x):
+        def more(state, keys):
+            largest, total, mixed = state
+            scores = x @ keys.T  # [token, block]
+            new = jnp.maximum(largest, scores.max(-1))
+            weights, before = jnp.exp(scores - new[:, None]), jnp.exp(largest - new)
+            total = total * before + weights.sum(-1)
+            return (new, total, mixed * before[:, None] + weights @ keys), None
+
+        start = jnp.full(tokens, -1e30), jnp.zeros(tokens), jnp.zeros_like(x)
+        (_, total, mixed), _ = jax.lax.scan(more, start, x.reshape(-1, block, width))
+        return mixed / total[:, None]
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((tokens, width)), jnp.float32)
+    expected = jax.grad(lambda x: (jax.nn.softmax(x @ x.T) @ x)[3, 0])(x)
+    found = sj.semiring_grad(lambda x: attention(x)[3, 0], sj.SumProduct())(x)
+    np.testing.assert_allclose(found, expected, 1e-3, 1e-4)
+    for semiring in SEMIRINGS.values():
+        program = jax.make_jaxpr(sj.semiring_grad(lambda x: attention(x)[3, 0], semiring))(x)
+        shapes = {*shapes_in(program.jaxpr)}
+        assert any({tokens, block} <= {*shape} for shape in shapes)
+        assert not any(shape.count(tokens) > 1 for shape in shapes)
