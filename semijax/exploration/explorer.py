@@ -76,7 +76,7 @@ class Explorer:
             **self._content,
             "columns": texts[: self.tokens] or [""],
             "stories": [
-                {**story, "told": path.route(texts if self.tokens else None)}
+                {**story, "told": path.route(None if tokens is None else texts)}
                 for story, path in numbered
             ],
         }

@@ -258,7 +258,10 @@ class Path:
         whole: what all paths contribute together: the difference of the two outputs, or the output.
         weighting: what its edges weigh; None if it was read from JSON, or pickled.
         story: the labels of the story it tells, if it is the best to tell it, see ``top_paths``.
+        level: what these labels say of a node, such as ``("module", "token")``; None where a
+            function decides, or there is no story.
         together: the statistic of all paths that tell this story.
+        semiring: the semiring that it is the statistic of, as text.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -279,7 +282,9 @@ class Path:
     whole: float | None = None
     weighting: Weighting | None = dataclasses.field(default=None, compare=False)
     story: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+    level: tuple[str | int, ...] | None = dataclasses.field(default=None, compare=False)
     together: Any = dataclasses.field(default=None, compare=False)
+    semiring: str = dataclasses.field(default="", compare=False)
 
     @property
     def contribution(self) -> float:
@@ -302,10 +307,27 @@ class Path:
     @property
     def contribution_text(self) -> str:
         """The contribution, and its share of the whole: ``"+0.31 of 1.42, 22%"``."""
-        if self.whole is None:
-            return f"{self.contribution:+.4g}"
-        share = f", {self.contribution / self.whole:.0%}" if self.whole else ""
-        return f"{self.contribution:+.4g} of {self.whole:.4g}{share}"
+        return _part_text(self.contribution, self.whole)
+
+    @property
+    def together_text(self) -> str:
+        """What all paths that tell its story have together: ``"mass 0.31"``.
+
+        A sum of contributions comes with its share of the whole; nothing, where nothing is known.
+        """
+        if self.story is None or self.together is None:
+            return ""
+        if self.adds_up:
+            return _part_text(self.together, self.whole)
+        name = "mass" if self.semiring == "AbsSumProduct()" else self.semiring
+        named = self.together if isinstance(self.together, dict) else {name: self.together}
+        numbers = {key: each for key, each in named.items() if isinstance(each, float)}
+        return ", ".join(f"{key} {number:.4g}" for key, number in numbers.items())
+
+    @property
+    def adds_up(self) -> bool:
+        """True if ``together`` is the sum of what all paths of a story contribute."""
+        return self.semiring == "SumProduct()" and isinstance(self.together, float)
 
     @property
     def weight(self) -> float:
@@ -425,41 +447,68 @@ class Path:
 
         Returns:
             One line, such as ``+0.31 of 1.42, 22%: 'keys' → layer_0/attention, head 3 → 'are' →
-            past layer_1 … layer_5 → head``.
+            past layer_1 … layer_5 → head``. For a story, what all of its paths have together comes
+            first, and the path it was found by at the end.
 
         Raises:
             ValueError: if there are fewer texts than tokens.
         """
-        return f"{self.contribution_text}: {self.route(tokens, depth)}"
+        route = self.route(tokens, depth)
+        if not self.together_text:
+            return f"{self.contribution_text}: {route}"
+        return f"{self.together_text}: {route} (best path {self.contribution:+.4g})"
 
     def route(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
         """Return the modules, heads and tokens that the path passes, in words.
 
         Args:
-            tokens: the texts of the tokens; by default their numbers.
-            depth: as for ``collapse``.
+            tokens: the texts of the tokens; by default their numbers. A text that occurs twice is
+                followed by the number.
+            depth: as for ``collapse``; by default that of a story's ``level``.
 
         Returns:
             One line, such as ``'keys' → layer_0/attention, head 3 → 'are' → past layer_1 … layer_5
             → head``. Tokens are named where the path reaches them, layers where it enters one of
-            their modules; modules that it only bypasses follow "past".
+            their modules; modules that it only bypasses follow "past". Of a story, nothing is named
+            in which its paths differ: no head, unless its ``level`` says which.
 
         Raises:
             ValueError: if there are fewer texts than tokens.
         """
-        told, parts = None, []
-        for names, stages in _told_names(self.collapse(depth)):
+        level = ("module", "token", "head") if self.level is None else self.level
+        depths = [each for each in level if isinstance(each, int)]
+        if depth is None and "module" not in level:
+            depth = max(depths, default=None)
+        axes = [each for each in level if isinstance(each, str) and each not in ("module", "token")]
+        last, parts = None, []
+        first = self.nodes[0]
+        start = first.name if self.level is None else first.variable + brackets(first.iteration)
+        told = self if self.level is None else self._without_skips_inside(depth)
+        for names, stages in _told_names(told.collapse(depth), start):
             nodes = [node for stage in stages for node in stage.nodes]
-            heads = dict.fromkeys(node.along("head") for node in nodes)
-            known = [f"head {head}" for head in heads if head is not None]
+            known = [names] if depths or "module" in level else []
+            for axis in axes:
+                places = dict.fromkeys(node.along(axis) for node in nodes)
+                known += [f"{axis} {place}" for place in places if place is not None]
             if stages[0].scope or nodes[0].along("token") is None or parts:
-                text = ", ".join(filter(None, [names, *known]))
+                text = ", ".join(filter(None, known))
                 parts += [text] if text else []
-            for token in (node.along("token") for node in nodes):
-                if token is not None and token != told:
+            for token in (node.along("token") for node in nodes if "token" in level):
+                if token is not None and token != last:
                     parts.append(_token_text(token, tokens))
-                    told = token
+                    last = token
         return " → ".join(parts)
+
+    def _without_skips_inside(self, depth: int | None) -> Path:
+        """Return the path without what it goes around in a module that a story tells as one."""
+
+        def around(edge: Edge, node: Node) -> tuple[str, ...]:
+            own = scope_names.shorten(node.scope, depth)
+            return tuple(each for each in edge.around if scope_names.shorten(each, depth) != own)
+
+        pairs = zip(self.edges, self.nodes[1:], strict=True)
+        edges = (dataclasses.replace(edge, around=around(edge, node)) for edge, node in pairs)
+        return dataclasses.replace(self, edges=tuple(edges))
 
     def components(self, depth: int | None = None) -> dict[str, int]:
         """Count the path's edges in each module: how much it matters to the path.
@@ -493,7 +542,9 @@ class Path:
             "carried": self.carried,
             "whole": self.whole,
             "story": self.story and [_plain(label) for label in self.story],
+            "level": self.level,
             "together": _plain(self.together),
+            "semiring": self.semiring,
         }
         return json.dumps(page.finite(content))
 
@@ -529,8 +580,16 @@ class Path:
             begin = tuple(content["argnums"]), tuple(content["sites"])
             story = content.get("story")
             told = None if story is None else tuple(map(_hashable, story))
-            amounts = {"carried": carried, "whole": whole, "together": content.get("together")}
-            return cls(nodes, edges, *begin, **amounts, story=told)
+            level, semiring = content.get("level"), content.get("semiring", "")
+            return cls(
+                *(nodes, edges, *begin),
+                carried=carried,
+                whole=whole,
+                story=told,
+                level=None if level is None else tuple(level),
+                together=content.get("together"),
+                semiring=semiring,
+            )
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"This is no path that to_json wrote: {error}") from error
 
@@ -605,7 +664,8 @@ class Paths(list[Path]):
         """Draw the paths over the grid of layers and tokens.
 
         Args:
-            tokens: the tokens' texts.
+            tokens: the tokens' texts. Many stories are drawn with the sums of all their paths, if
+                they were searched for with ``semiring=SumProduct()``; else by their best paths.
             **options: those of ``pictures.path_grid``; ``layers``, where modules have no numbers.
 
         Raises:
@@ -662,7 +722,8 @@ class Paths(list[Path]):
     def __repr__(self) -> str:
         if not self:
             return f"[]  # {self.explanation}" if self.explanation else "[]"
-        shown = [f"{number}. {path!r}" for number, path in enumerate(self[:SHOWN], start=1)]
+        texts = [path.tell() if path.together_text else repr(path) for path in self[:SHOWN]]
+        shown = [f"{number}. {text}" for number, text in enumerate(texts, start=1)]
         return "\n".join([*shown, *self._more()])
 
     def _repr_html_(self) -> str:
@@ -676,6 +737,17 @@ class Paths(list[Path]):
 
 SHOWN = 20
 """The number of paths that are printed."""
+
+
+def _part_text(part: float, whole: float | None) -> str:
+    """Return a part of a whole, and its share: ``"+0.31 of 1.42, 22%"``."""
+    if whole is None:
+        return f"{part:+.4g}"
+    if not whole:
+        return f"{part:+.4g} of {whole:.4g}"
+    share = part / whole
+    text = f"{share:.0%}" if abs(share) >= 0.01 or not share else f"{100 * share:.1g}%"
+    return f"{part:+.4g} of {whole:.4g}, {text}"
 
 
 def _plain(content: Any) -> Any:
@@ -699,8 +771,8 @@ def _is_bypassed(before: Stage, stage: Stage, after: Stage | None) -> bool:
     return bool(stage.scope) and not inside and all(edge.around for edge in stage.edges)
 
 
-def _told_names(stages: Story) -> list[tuple[str, list[Stage]]]:
-    """Name the stages; consecutive ones that only go around modules are taken as one."""
+def _told_names(stages: Story, start: str) -> list[tuple[str, list[Stage]]]:
+    """Name the stages, the first one so; those that only go around modules are taken as one."""
     scopes = list(dict.fromkeys(stage.scope for stage in stages if stage.scope))
     short = scope_names.without_common(scopes) if len(scopes) > 1 else scopes
     name_of = dict(zip(scopes, short, strict=True))
@@ -718,7 +790,7 @@ def _told_names(stages: Story) -> list[tuple[str, list[Stage]]]:
             layer = None
             continue
         for stage in own:
-            name = name_of[stage.scope] if stage.scope else "" if found else str(stage)
+            name = name_of[stage.scope] if stage.scope else "" if found else start
             of = next((each for each in layers if scope_names.is_within(name, each)), None)
             inner = name[len(of) + 1 :] if of and of == layer else ""
             layer = of
@@ -732,7 +804,9 @@ def _token_text(token: int, tokens: Sequence[str] | None) -> str:
         return f"token {token}"
     if token >= len(tokens):
         raise ValueError(f"tokens has {len(tokens)} texts, and a path passes token {token}.")
-    return repr(str(tokens[token]))
+    text = str(tokens[token])
+    again = sum(str(each) == text for each in tokens) > 1
+    return f"{text!r} (token {token})" if again else repr(text)
 
 
 def brackets(index: Index) -> str:

@@ -158,8 +158,9 @@ def top_paths(
         if distinct is None:
             found = k_best(search.scores, k, search.sources)
             return Paths(Labels(call).paths(found), search.explanation)
-        told = Told(call, distinct)
-        found = best_storytellers(search, k, told, of_all)
+        level = distinct if isinstance(distinct, tuple) else (distinct,)
+        level = None if any(map(callable, level)) else level
+        found = best_storytellers(search, k, Told(call, distinct), level, of_all)
         return Paths([_with_statistic(p, of_all, e) for p, e in found], search.explanation)
 
     return paths
@@ -296,7 +297,11 @@ def sample_paths(
 
 
 def best_storytellers(
-    search: Search, k: int, told: Labelling, of_all: Semiring
+    search: Search,
+    k: int,
+    told: Labelling,
+    level: tuple[str | int, ...] | None,
+    of_all: Semiring,
 ) -> list[tuple[Path, Elements]]:
     """Find the best path of each of the k best stories, and the elements of all paths that tell it.
 
@@ -304,6 +309,7 @@ def best_storytellers(
         search: which paths are meant.
         k: how many; there may be fewer.
         told: what is told of every node.
+        level: what that is, see ``Path``.
         of_all: the semiring of these elements.
     """
     assert search.scores is not None
@@ -316,13 +322,13 @@ def best_storytellers(
         said = tuple(told.labels[number] for number in story)
         whole = suffixes.whole(story)
         assert whole is not None  # this path tells it
-        paths.append((dataclasses.replace(path, story=said), whole[1]))
+        paths.append((dataclasses.replace(path, story=said, level=level), whole[1]))
     return paths
 
 
 def _with_statistic(path: Path, semiring: Semiring, elements: Elements) -> Path:
     together = jax.tree.map(_plain, read_out(semiring, elements))
-    return dataclasses.replace(path, together=together)
+    return dataclasses.replace(path, together=together, semiring=str(semiring))
 
 
 def _plain(statistic: Any) -> Any:

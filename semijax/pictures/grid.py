@@ -103,7 +103,7 @@ def path_grid(
         label_ticks(axes.xaxis, text, width, 0.16, rotation=90)
         label_ticks(axes.yaxis, labels, height, 0.14, first=0.5)
         if bundled:
-            _bundle_legend(figure)
+            _bundle_legend(figure, paths)
         else:
             _path_legend(figure, paths, strengths)
         fit_around(figure, axes, width, height)
@@ -143,22 +143,39 @@ def _bundles(
     rows: Sequence[Sequence[int]],
     columns: Sequence[Sequence[tuple[int, bool]]],
 ) -> dict[tuple[Station, Station], list[float]]:
-    """List, for each way between stations, its paths' contributions, over the largest of all."""
+    """List, for each way between stations, what its paths or stories add, over the largest."""
     found: dict[tuple[Station, Station], list[float]] = {}
-    largest = max(path.log_abs_contribution for path in paths)
-    for path, of_row, of_column in zip(paths, rows, columns, strict=True):
+    triples = zip(_amounts(paths), paths, rows, columns, strict=True)
+    for amount, path, of_row, of_column in triples:
         around = [False, *(bool(edge.around) for edge in path.edges)]
         stations: dict[tuple[int, int], bool] = {}
         for row, (column, _), past in zip(of_row, of_column, around, strict=True):
             # A path goes around a row if a residual connection is all that it takes there.
             stations[row, column] = past and stations.get((row, column), True)
-        log = path.log_abs_contribution
-        sign = math.copysign(1, path.contribution) if path.contribution else path.sign
-        amount = sign * math.exp(log - largest) if log > -math.inf else 0.0
         trail = [(row, column, past) for (row, column), past in stations.items()]
         for way in itertools.pairwise(trail):
             found.setdefault(way, []).append(amount)
     return found
+
+
+def _amounts(paths: Sequence[Path]) -> list[float]:
+    """Return what each contributes, over the largest: a story, all the paths that tell it."""
+    if _are_stories(paths):
+        largest = max(abs(path.together) for path in paths) or 1.0
+        return [path.together / largest for path in paths]
+    largest = max(path.log_abs_contribution for path in paths)
+
+    def amount(path: Path) -> float:
+        log = path.log_abs_contribution
+        sign = math.copysign(1, path.contribution) if path.contribution else path.sign
+        return sign * math.exp(log - largest) if log > -math.inf else 0.0
+
+    return [amount(path) for path in paths]
+
+
+def _are_stories(paths: Sequence[Path]) -> bool:
+    """Tell whether the sum of the contributions of all paths is known for each story."""
+    return all(path.adds_up for path in paths)
 
 
 def _draw_bundles(axes: Axes, bundles: Mapping[tuple[Station, Station], list[float]]) -> None:
@@ -191,14 +208,19 @@ def _draw_bundles(axes: Axes, bundles: Mapping[tuple[Station, Station], list[flo
 
 
 def _bundle_caption(paths: Sequence[Path]) -> str:
+    what = "gradient paths"
+    if _are_stories(paths):
+        what = "stories, each with the sum of all paths that tell it"
+    elif any(path.story for path in paths):
+        what = "stories, each by its best path alone"
     return (
-        f"{len(paths)} gradient paths, bundled. Line width is the square root of the sum of "
+        f"{len(paths)} {what}, bundled. Line width is the square root of the sum of "
         "|contribution| over the largest; sign of the sum: red +, blue −; dashed: the layer is "
         "gone around by a residual connection"
     )
 
 
-def _bundle_legend(figure: Figure) -> None:
+def _bundle_legend(figure: Figure, paths: Sequence[Path]) -> None:
     from matplotlib.lines import Line2D
 
     looks = {
@@ -207,7 +229,9 @@ def _bundle_legend(figure: Figure) -> None:
         "goes around the layer": {"color": "0.2", "linestyle": _DASHED},
     }
     handles = [Line2D([], [], linewidth=1.6, label=label, **look) for label, look in looks.items()]
-    title = "Line width: √(sum of |contribution| / the largest)"
+    of = "stories" if _are_stories(paths) else "the best paths of stories"
+    of = f" of {of}" if any(path.story for path in paths) else ""
+    title = f"Line width: √(sum of |contribution|{of} / the largest)"
     figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title)
 
 

@@ -30,9 +30,10 @@ async function executable() {
   process.env.VERCEL = "1"; // unpack the libraries too
   const { default: packed } = await import(pathToFileURL(require.resolve("@sparticuz/chromium")).href);
   const executablePath = await packed.executablePath();
-  // Its own configuration looks for its fonts in one fixed folder, where it did not unpack them.
+  // Its own configuration looks for its fonts in one fixed folder, where it did not unpack them. They lack
+  // arrows, which the machine's may have.
   const configuration = join(folder, "fonts.conf");
-  writeFileSync(configuration, `<fontconfig><dir>${folder}fonts</dir><cachedir>${folder}fonts-cache</cachedir></fontconfig>`);
+  writeFileSync(configuration, `<fontconfig><dir>${folder}fonts</dir><dir>/usr/share/fonts</dir><cachedir>${folder}fonts-cache</cachedir></fontconfig>`);
   process.env.FONTCONFIG_FILE = configuration;
   if (before === undefined) delete process.env.TMPDIR;
   else process.env.TMPDIR = before;

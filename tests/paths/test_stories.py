@@ -228,8 +228,12 @@ def test_told():
     assert len(lines) == len(paths)
     told = [path.tell(words) for path in paths]
     crossing = next(t for t in told if "attention, head 1 → 'does'" in t)
-    assert f"{paths[told.index(crossing)].contribution:+.4g}: " in crossing
+    path = paths[told.index(crossing)]
+    assert crossing.startswith(f"mass {path.together:.4g}: [0] → ")
+    assert crossing.endswith(f"(best path {path.contribution:+.4g})")
     assert "token 1" in paths[0].tell()
+    again = paths.tell(["does", "does", "read", "it"])
+    assert "'does' (token 1)" in again and "'read'" in again and "'read' (" not in again
     with pytest.raises(ValueError, match="tokens has 1 texts"):
         paths.tell(["who"])
     frame = paths.to_dataframe()
@@ -237,6 +241,32 @@ def test_told():
     assert frame.story.tolist() == [path.story for path in paths]
     read = sj.Path.from_json(paths[0].to_json())
     assert read.tell(words) == paths[0].tell(words)
+
+
+def test_a_story_tells_nothing_in_which_its_paths_differ():
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    words = ["who", "does", "read", "it"]
+
+    def told(level):
+        search = sj.top_paths(attention, 8, distinct=level, semiring=sj.SumProduct())
+        return search(table), search(table).tell(words)
+
+    assert "head" in sj.top_paths(attention, 8)(table).tell(words)
+    paths, text = told(("module", "token", "head"))
+    assert "head" in text and "'read'" in text and "[3, 3]" not in text
+    paths, text = told(("module", "token"))
+    assert "head" not in text and "'read'" in text
+    assert text == "\n".join(f"{n}. {path.tell(words)}" for n, path in enumerate(paths, 1))
+    paths, text = told(("module", "head"))
+    assert "head" in text and "'read'" not in text and "token" not in text
+    assert "attention" in told("module")[1] and "head" not in told("module")[1]
+    paths, text = told("token")
+    assert "attention" not in text and "'read'" in text
+    assert "head" in told(lambda node: node.scope or None)[1]  # nothing is known of such labels
+    assert repr(paths) == paths.tell()
+    for path in told(("module", "token"))[0]:
+        text = f"{path.together:+.4g}: "
+        assert path.adds_up and path.tell(words).startswith(text)
 
 
 def test_told_past_what_is_only_gone_around():
@@ -254,7 +284,7 @@ def test_told_past_what_is_only_gone_around():
     routes = {
         path.route() for path in sj.top_paths(f, 16, distinct="module")(jnp.array([1.0, 2.0, -0.5]))
     }
-    routes = {route.partition("] → ")[2] for route in routes}
+    routes = {route.partition("[0] → ")[2] for route in routes}
     assert "past layer_0 … layer_1" in routes
     assert "past layer_0 → layer_1 (skips attn) → mlp → layer_1" in routes
     assert "layer_0 (skips attn) → mlp → layer_0 → past layer_1" in routes
@@ -266,9 +296,11 @@ def test_told_past_what_is_only_gone_around():
                 h = jnp.sin(x)
             return (x + h).sum()
 
+    whole = sj.top_paths(f, 16, distinct=1)(jnp.array([1.0, 2.0, -0.5]))
+    assert [path.route() for path in whole] == ["[0] → layer_0 → layer_1"]  # skips or not
     (skip, _) = sj.top_paths(in_one, 2, distinct="module")(jnp.ones(1))
     assert skip.route().endswith("block (skips attn)")
-    assert skip.tell() == f"{skip.contribution_text}: {skip.route()}"
+    assert skip.tell() == f"mass 1: {skip.route()} (best path +1)"
 
 
 # Axes.
@@ -458,6 +490,8 @@ def test_stories_are_kept():
     for path in paths:
         read = sj.Path.from_json(path.to_json())
         assert (read.story, read.together) == (path.story, path.together)
+        assert (read.level, read.semiring) == (path.level, path.semiring) == (level, read.semiring)
+        assert read.tell() == path.tell()
 
 
 def test_told_where_there_is_one_module_or_none():

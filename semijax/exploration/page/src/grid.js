@@ -8,7 +8,7 @@ import { byId, el, fill, rove, stop } from "./dom.js";
 import { drawEdges, drawGround, drawNodes, drawPointed, drawRing, drawStory, part, spot, storyCells } from "./draw.js";
 import { cellAt, columnWidth, edgeAt } from "./layout.js";
 import { place } from "./places.js";
-import { number, percent, shareOf, shortName, shortened, token, weight } from "./words.js";
+import { ending, number, percent, shareOf, shortName, shortened, token, weight } from "./words.js";
 
 /** @typedef {import("./data.js").Data} Data */
 /** @typedef {import("./state.js").State} State */
@@ -21,8 +21,8 @@ const NARROW = 600;
 /** Names of layers so long stay whole. */
 const SHORT = 10;
 
-/** How wide a letter of a name is, about. */
-const LETTER = 6.6;
+/** What stands beside the name of a layer: its button, and space. */
+const BESIDE = 40;
 
 /** What is scrolled to is so far from the edge. */
 const MARGIN = 40;
@@ -50,6 +50,7 @@ export class Grid {
     this.tokens = el("div", { class: "tokens", role: "group", "aria-label": "Tokens at which paths start" });
     this.scroller.append(this.rows, this.plot, this.corner, this.tokens);
     this.tip = byId("tip");
+    this.ruler = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
     /** @type {Scene | null} */
     this.scene = null;
     /** The node that the keyboard is at. */
@@ -110,13 +111,25 @@ export class Grid {
     const { data } = this.app;
     const narrow = this.scroller.clientWidth < NARROW;
     const widest = (/** @type {string[]} */ names, /** @type {number} */ most) =>
-      Math.min(Math.max(...names.map((name) => name.length * LETTER), 24), most);
-    const groups = data.groups.length ? widest(this.groupNames(), narrow ? 56 : 110) + 30 : 0;
+      Math.min(Math.max(...names.map((name) => this.wide(name)), 24), most);
+    const groups = data.groups.length ? widest(this.groupNames(), narrow ? 56 : 110) + BESIDE : 0;
     const rows = widest(
       data.rows.map((_, row) => shortName(data, row)),
       narrow ? 72 : 150,
     );
     return { groups, rows: rows + 16 };
+  }
+
+  /** How wide a label is, even when it stands out. @param {string} text */
+  wide(text) {
+    this.ruler.font = `600 12px ${getComputedStyle(this.scroller).fontFamily}`;
+    return this.ruler.measureText(text).width;
+  }
+
+  /** As much of a name as there is room for: its end, by which names differ. @param {string} name @param {number} room */
+  fitted(name, room) {
+    const width = this.wide(name);
+    return width <= room ? name : ending(name, Math.max(Math.floor((room * name.length) / width), 2));
   }
 
   /** The layers' names without what they all begin with. */
@@ -201,9 +214,9 @@ export class Grid {
 
   /** @param {Scene} scene @param {State} state */
   drawNames({ data, view, at }, state) {
-    const groupNames = this.groupNames();
+    const widths = this.nameWidths();
+    const groupNames = this.groupNames().map((name) => this.fitted(name, widths.groups - BESIDE));
     const { rows } = this;
-    const most = Math.floor((this.nameWidths().rows - 16) / LETTER);
     /** @type {HTMLElement[]} */
     const parts = [];
     view.rows.forEach(({ number: n, grouped, group }, row) => {
@@ -242,9 +255,7 @@ export class Grid {
       if (grouped) return;
       const heading = el("div", { class: "row", style: { top: `${at.y[row] - own / 2}px`, height: `${own}px` } });
       if (own >= 11) {
-        // Names differ at their ends.
-        const name = shortName(data, n);
-        const shown = name.length <= most ? name : `…${name.slice(1 - most)}`;
+        const shown = this.fitted(shortName(data, n), widths.rows - 16);
         heading.append(this.nameButton(shown, place(n, "*", false), data.rows[n].name, state));
       }
       parts.push(heading);

@@ -4,9 +4,12 @@ import { cellColour, COLOURS, isDark } from "./colours.js";
 import { byId, el, fill } from "./dom.js";
 import { largest } from "./draw.js";
 import { place } from "./places.js";
-import { number, shareOf, percent, weight, withoutPrefix } from "./words.js";
+import { ending, number, shareOf, percent, weight, withoutPrefix } from "./words.js";
 
 /** @typedef {import("./main.js").App} App */
+
+/** So many letters of a name fit beside the heads. */
+const LONGEST = 22;
 
 /** @param {App} app */
 export function drawHeads(app) {
@@ -29,9 +32,10 @@ export function drawHeads(app) {
     .map((name, n) => {
       const row = data.rows.findIndex((known) => known.name === name);
       const at = row < 0 ? null : place(row, "*", false);
+      const shown = ending(withoutPrefix(data, name), LONGEST);
       const label = at
-        ? el("button", { type: "button", class: "label", "data-key": `head ${n}`, title: name, onclick: () => isolate(at) }, withoutPrefix(data, name))
-        : el("span", { title: name }, withoutPrefix(data, name));
+        ? el("button", { type: "button", class: "label", "data-key": `head ${n}`, title: name, onclick: () => isolate(at) }, shown)
+        : el("span", { title: name }, shown);
       const cells = heads.map((head) => {
         const x = here[n][head];
         const colour = x === null || Number.isNaN(x) ? "" : cellColour(colours, x, most, reading.signed);

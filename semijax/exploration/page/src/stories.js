@@ -1,4 +1,5 @@
-// The best stories as a list: pointing at one shows it in the grid, a click keeps it there.
+// The stories as a list, those that carry most first: pointing at one shows it in the grid, a click
+// keeps it there. Stored are those with the strongest single paths.
 
 import { byId, el, fill } from "./dom.js";
 import { nodesAt, quoted } from "./places.js";
@@ -22,11 +23,12 @@ export function drawStories(app) {
   const largest = Math.max(...data.stories.map(size));
   const listed = data.stories
     .map((story, n) => ({ story, n }))
-    .filter(({ story }) => state.token === null || data.nodes.column[story.nodes[0]] === state.token);
+    .filter(({ story }) => state.token === null || data.nodes.column[story.nodes[0]] === state.token)
+    .sort((a, b) => size(b.story) - size(a.story) || a.n - b.n);
   const where = [state.at, ...state.pins].flatMap((at) => (at === null ? [] : [new Set(nodesAt(data, at))]));
   const chosen = listed.findIndex(({ n }) => n === state.story);
   const all = app.allStories || chosen >= FIRST;
-  const items = listed.slice(0, all ? listed.length : FIRST).map(({ story, n }) => {
+  const items = listed.slice(0, all ? listed.length : FIRST).map(({ story, n }, place) => {
     const passes = where.every((set) => story.nodes.some((node) => set.has(node)));
     return el(
       "li",
@@ -44,7 +46,7 @@ export function drawStories(app) {
           onfocus: () => app.grid.preview(n),
           onblur: () => app.grid.preview(null),
         },
-        el("span", { class: "rank" }, String(n + 1)),
+        el("span", { class: "rank" }, String(place + 1)),
         el("span", { class: "told" }, story.told),
         el("span", { class: "meta" }, meta(data.readings[state.reading], story, state.reading)),
         el("span", { class: "share" }, el("span", { style: { width: `${(100 * size(story)) / (largest || 1)}%` } })),
@@ -54,7 +56,8 @@ export function drawStories(app) {
   const from = state.token === null ? "" : ` from ${quoted(data, state.token)}`;
   fill(
     box,
-    el("h2", {}, `Best stories${from}`),
+    el("h2", {}, `Stories${from}`),
+    el("p", { class: "quiet" }, "Those with the strongest single paths, by what all of their paths carry."),
     items.length ? el("ol", {}, ...items) : el("p", { class: "quiet" }, "None of the stored stories starts at this token."),
     listed.length > items.length
       ? el(

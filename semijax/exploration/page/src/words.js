@@ -108,6 +108,13 @@ export function sentence(reading, unit) {
 export const shortened = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
 
 /**
+ * The end of a text, of at most so many characters.
+ * @param {string} text
+ * @param {number} most
+ */
+export const ending = (text, most) => (text.length <= most ? text : `…${text.slice(1 - most)}`);
+
+/**
  * A token's label: white space that matters is made visible, an empty one gets a name.
  * @param {Data} data
  * @param {number} column
