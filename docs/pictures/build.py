@@ -38,10 +38,7 @@ def main():
     (HERE / "paths.svg").write_text(graph._repr_html_() + "\n")
     names = readme()
     with sj.scopes(names["model"]):
-        explored = sj.explorer(
-            names["logit_difference"], source="*/embed", weighting=sj.Contrast(names["other"])
-        )
-        page = explored(names["tokens"])
+        page = sj.explorer(names["logit_difference"], **names["how"])(names["tokens"])
     page.save(HERE / "explorer.html", tokens=[str(token) for token in names["tokens"].tolist()])
     for name in ("paths.svg", "explorer.html"):
         drawn = HERE / name

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import os
+import reprlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -88,7 +89,7 @@ def scopes(model: Any) -> Iterator[None]:
     if not methods:
         raise TypeError(
             "semijax.scopes expects a model, an object with modules among its attributes, got "
-            f"{model!r} of type {type(model).__name__}."
+            f"{reprlib.repr(model)} of type {type(model).__name__}."
         )
     with _PATCHES.of(methods), _PATCHES.knowing([root]):
         yield
