@@ -21,6 +21,13 @@ from semijax.experiments.branches import BRANCHES, GRANULARITIES, branch_bars, b
 
 ATTEMPTS = 3  # seeds to try until one knows all validation examples
 ANSWERS = ("does not come back", "comes back")
+TASK = """\
+The task: does the first token of a sequence come back? To tell, the model has to compare the others
+with it. Tokens are of three kinds: the first, a repeat of it, any other.
+"""
+WHY = """\
+The two differ where many weak paths go the same way: inside a matrix product, from one array to the
+next, the first takes the strongest path, and the second adds all of them up."""
 MEANING = {
     "element": "the strongest path, unit by unit (Eq. 5 of the paper),",
     "op": "the strongest way from array to array, gradients added up inside (the paper's code),",
@@ -94,6 +101,13 @@ def table(values: Any) -> str:
     return means[[*BRANCHES]].rename_axis(index=None, columns=None).to_string(float_format="%.4f")
 
 
+def winners(values: Any) -> str:
+    """Say by which branch each kind of token has the largest mean."""
+    means = values.pivot(index="kind", columns="branch", values="mean")[[*BRANCHES]]
+    largest = means.idxmax(axis=1)
+    return f"Largest: {', '.join(f'{kind} by {largest[kind]}' for kind in means.index)}."
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo.
 
@@ -107,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sequences", type=int, default=10_000, help="to generate in all")
     options = parser.parse_args(argv)
 
+    print(TASK)
     splits = zoo.split(first_token.TASK.sample(options.sequences))
     model = trained_model(splits, options.out, options.seed, options.epochs)
     print(f"{float(zoo.accuracy(model, splits.test)):.2%} of the test sequences are right.")
@@ -116,10 +131,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         own = values[values["granularity"] == granularity]
         print(f"\nBy which branch does {MEANING[granularity]} leave a token?")
         print(table(own))
+        print(winners(own))
         picture = options.out / f"branches_{granularity}.png"
         branch_bars(own, first_token.KINDS).save(picture)
         print(f"Drawn in {picture}.")
 
+    print(f"\n{WHY}")
     example = int(np.argmax(splits.test.labels == 1))
     tokens = splits.test.tokens[example]
     repeat = int(np.argmax(tokens[1:] == tokens[0])) + 1

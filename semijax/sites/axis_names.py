@@ -19,6 +19,7 @@ from semijax.jacobians.base import declaration
 from semijax.jacobians.control_flow import region_bodies
 from semijax.sites.site import Place, Site
 from semijax.sites.survey import Survey
+from semijax.trace import scope_names
 from semijax.trace.graph import Constant, Equation, Graph, Variable
 from semijax.trace.primitives import primitive
 from semijax.trace.regions import CondRegion, ScanRegion, WhileRegion
@@ -178,9 +179,12 @@ class AxisNames:
             for label, sizes in parts.get(own_axis, ()):
                 if self._name(label) == name:
                     return NamedAxis(axis, sizes)
+        within = (self._name(label) for a in in_order for label, _ in parts.get(a, ()))
+        known = dict.fromkeys(each for each in (*own, *within) if each is not None)
         raise ValueError(
-            f"{site.name!r} has no axis known as {name!r}; its axes are {own}. "
-            f"axes={{{site.name!r}: (…)}} names them."
+            f"{site.name!r} has no axis known as {name!r}, of {len(own)} axes; known are: "
+            f"{scope_names.listed(known) or 'none'}. axes={{{site.name!r}: (…)}} names "
+            "them."
         )
 
     def seen(self, place: Place) -> Names:

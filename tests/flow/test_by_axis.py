@@ -151,7 +151,9 @@ def test_models_of_others():
 
 def test_errors():
     f = model(scanned=False)
-    with pytest.raises(ValueError, match=r"no axis known as 'head'.*'batch', 'token', None"):
+    with pytest.raises(
+        ValueError, match=r"no axis known as 'head', of 3 axes; known are: 'batch', 'token'\."
+    ):
         sj.site_flow(f, sj.AbsSumProduct(), "embed/*", source="embed/*", by="head")(IDS)
     with pytest.raises(ValueError, match="give one of them"):
         sj.site_grads(f, sj.SumProduct(), "*query", by="head", aggregate=0)(IDS)
