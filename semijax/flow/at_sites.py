@@ -144,7 +144,8 @@ class SiteValues(Result):
         if len(known) < len(rows) or len({*map(len, known)}) > 1:
             raise ValueError(
                 "A heat map needs the same number of tokens at every site and one number for each, "
-                f"got shapes {[v.shape for v in values]}: aggregate the other axes."
+                f"got shapes {[v.shape for v in values]}: aggregate the other axes, or draw one "
+                f"site, by pictures.heat_map(flow[{self.names[0]!r}])."
             )
         for name, numbers in zip(self.names, values, strict=True):
             if (np.isinf(numbers) & ~np.asarray(self.semiring.is_zero(self.elements[name]))).any():
