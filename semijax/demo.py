@@ -22,15 +22,16 @@ from semijax.experiments.branches import BRANCHES, GRANULARITIES, branch_bars, b
 ATTEMPTS = 3  # seeds to try until one knows all validation examples
 ANSWERS = ("does not come back", "comes back")
 TASK = """\
+Figure 2 of Du, Torroba Hennigen, Stoehr, Warstadt and Cotterell (2023), on a newly trained model.
 The task: does the first token of a sequence come back? To tell, the model has to compare the others
 with it. Tokens are of three kinds: the first, a repeat of it, any other.
 """
 WHY = """\
 The two differ where many weak paths go the same way: inside a matrix product, from one array to the
-next, the first takes the strongest path, and the second adds all of them up."""
+next, "unit by unit" takes the strongest path, and "array by array" adds all of them up."""
 MEANING = {
-    "element": "the strongest path, unit by unit (Eq. 5 of the paper),",
-    "op": "the strongest way from array to array, gradients added up inside (the paper's code),",
+    "element": "unit by unit, as in Eq. 5 of the paper",
+    "op": "array by array, as in the paper's code",
 }
 
 
@@ -95,17 +96,21 @@ def as_sentence(path: sj.Path, tokens: np.ndarray, label: int) -> str:
     ).replace(f"{zoo.BertForSequenceClassification.__name__}/", "")
 
 
+def _means(values: Any) -> Any:
+    means = values.pivot(index="kind", columns="branch", values="mean")
+    kinds = [*first_token.KINDS, *means.index.difference(first_token.KINDS)]
+    return means.loc[kinds, [*BRANCHES]].rename_axis(index=None, columns=None)
+
+
 def table(values: Any) -> str:
     """Return the mean branch values of one granularity as text, one row per kind of token."""
-    means = values.pivot(index="kind", columns="branch", values="mean")
-    return means[[*BRANCHES]].rename_axis(index=None, columns=None).to_string(float_format="%.4f")
+    return _means(values).to_string(float_format="%.4f")
 
 
 def winners(values: Any) -> str:
     """Say by which branch each kind of token has the largest mean."""
-    means = values.pivot(index="kind", columns="branch", values="mean")[[*BRANCHES]]
-    largest = means.idxmax(axis=1)
-    return f"Largest: {', '.join(f'{kind} by {largest[kind]}' for kind in means.index)}."
+    largest = _means(values).idxmax(axis=1)
+    return f"Largest: {', '.join(f'{kind} by {branch}' for kind, branch in largest.items())}."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -129,11 +134,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     values = branch_table(first_token.branch_values(model, splits.test))
     for granularity in GRANULARITIES:
         own = values[values["granularity"] == granularity]
-        print(f"\nBy which branch does {MEANING[granularity]} leave a token?")
+        how = MEANING[granularity]
+        print(f"\nBy which branch does the strongest path leave a token, {how}?")
         print(table(own))
         print(winners(own))
         picture = options.out / f"branches_{granularity}.png"
-        branch_bars(own, first_token.KINDS).save(picture)
+        branch_bars(own, first_token.KINDS, title=f"The strongest path, {how}").save(picture)
         print(f"Drawn in {picture}.")
 
     print(f"\n{WHY}")

@@ -71,7 +71,7 @@ class Explanation(tables.Printed):
                 "" if row.edges is None else f"{row.edges:,}",
                 "×".join(map(str, row.shape)) or "scalar",
                 row.scope,
-                row.source,
+                tables.line_text(row.source),
             ]
             for row in self.rows
         ]

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Collection, Sequence
 
 from semijax import page
@@ -54,6 +55,11 @@ class Table:
         file = io.StringIO()
         csv.writer(file).writerows([self.header, *self.rows])
         return file.getvalue()
+
+
+def line_text(source: str) -> str:
+    """Return a line of code for a table: in an installed package, from the package's name on."""
+    return re.sub(r"^.*[/\\](?:site|dist)-packages[/\\]", "", source)
 
 
 class Printed:

@@ -22,7 +22,7 @@ def test_it_tells_and_draws_and_a_rerun_reads_its_trainings(tmp_path, capsys):
     assert all(str(path) in first and path.exists() for path in trainings)
 
     rows = re.findall(r"^(all tokens|first|other|repeat) +(.*)", first, re.MULTILINE)
-    assert [kind for kind, _ in rows] == ["all tokens", "first", "other", "repeat"] * 2
+    assert [kind for kind, _ in rows] == ["first", "repeat", "other", "all tokens"] * 2
     numbers = np.array([numbers.split() for _, numbers in rows], float)
     assert numbers.shape == (8, 4) and (numbers >= 0).all()
     for granularity in ("element", "op"):

@@ -656,16 +656,52 @@ class Paths(list[Path]):
         return Paths(found, self.explanation) if isinstance(index, slice) else found
 
     def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
-        """Return the paths in words, one per line, see ``Path.tell``."""
-        lines = (path.tell(tokens, depth) for path in self)
-        return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+        """Return the paths in words, one per line, see ``Path.tell``.
 
-    def plot(self, tokens: Sequence[str], **options: Any) -> Picture:
+        The last line says what several stories carry in all, if their ``semiring`` adds up.
+        """
+        lines = (path.tell(tokens, depth) for path in self)
+        numbered = (f"{number}. {line}" for number, line in enumerate(lines, start=1))
+        return "\n".join([*numbered, *filter(None, [self.in_all])])
+
+    @property
+    def in_all(self) -> str:
+        """What several stories carry in all: ``"20 stories in all: +0.8 of 0.85, 94%"``.
+
+        Empty unless each is the sum of all its paths, see ``Path.adds_up``.
+        """
+        if len(self) < 2 or not all(path.adds_up for path in self):
+            return ""
+        total = math.fsum(path.together for path in self)
+        return f"{len(self)} stories in all: {_part_text(total, self[0].whole)}"
+
+    def by_size(self) -> Paths:
+        """Return the same stories, ordered by what all paths of each carry, the largest first.
+
+        ``top_paths`` orders stories by their best path. One that it did not find may carry more
+        than one that it found: in many weak paths. The last line of ``tell`` bounds this: it says
+        how much of the whole the stories leave out.
+
+        Raises:
+            ValueError: if there are paths without a number for all paths of their story: without
+                ``distinct=``, or with a ``semiring`` that has none or several.
+        """
+        if not all(isinstance(path.together, (int, float)) for path in self):
+            raise ValueError(
+                "by_size orders stories by one number for each: ask top_paths for distinct=… with "
+                "semiring=SumProduct() or AbsSumProduct()."
+            )
+        ordered = sorted(self, key=lambda path: -abs(path.together))
+        return Paths(ordered, self.explanation)
+
+    def plot(self, tokens: Sequence[str] | None = None, **options: Any) -> Picture:
         """Draw the paths over the grid of layers and tokens.
 
+        Stories are drawn with the sums of all their paths, if they were searched for with
+        ``semiring=SumProduct()``; else by their best paths.
+
         Args:
-            tokens: the tokens' texts. Many stories are drawn with the sums of all their paths, if
-                they were searched for with ``semiring=SumProduct()``; else by their best paths.
+            tokens: the tokens' texts; by default their numbers.
             **options: those of ``pictures.path_grid``; ``layers``, where modules have no numbers.
 
         Raises:
@@ -724,7 +760,7 @@ class Paths(list[Path]):
             return f"[]  # {self.explanation}" if self.explanation else "[]"
         texts = [path.tell() if path.together_text else repr(path) for path in self[:SHOWN]]
         shown = [f"{number}. {text}" for number, text in enumerate(texts, start=1)]
-        return "\n".join([*shown, *self._more()])
+        return "\n".join([*shown, *self._more(), *filter(None, [self.in_all])])
 
     def _repr_html_(self) -> str:
         if not self:

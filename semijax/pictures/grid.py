@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semijax import page
-from semijax.paths import Path
+from semijax.paths import Path, Paths
 from semijax.paths.path import Node
 from semijax.pictures.picture import (
     Picture,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def path_grid(
     path_or_paths: Path | Sequence[Path],
     *,
-    tokens: Sequence[str],
+    tokens: Sequence[str] | None = None,
     layers: Mapping[str, str] | Sequence[str] | None = None,
     token_axis: int | Callable[[Node], int | None] | None = None,
     title: str | None = None,
@@ -45,11 +45,12 @@ def path_grid(
     outside all layers, the scope that it leads around. Other nodes lie in the layer of the one
     before: in the input's row before the first layer, in the output's after the last. Within its
     row, a path rises from node to node. A node without a token stays in the column of the one
-    before.
+    before. A story takes the way of its best path; where the sum of all its paths is known, see
+    ``Path.adds_up``, that is its colour and its width. More than eight are bundled.
 
     Args:
         path_or_paths: as ``top_paths`` finds them.
-        tokens: the tokens' texts.
+        tokens: the tokens' texts; by default their numbers, if the paths know their tokens.
         layers: from a layer's label to a glob over the modules' scopes, in order from the input to
             the output; or globs, which are labels then. By default the modules that have numbers,
             such as ``layer_0`` and ``layers[1]``: the outermost of which there are several.
@@ -81,7 +82,8 @@ def path_grid(
         raise ValueError("path_or_paths is empty.")
     if not all(isinstance(path, Path) for path in paths):
         raise TypeError(f"path_or_paths must be a Path or a sequence of them, got {paths!r}.")
-    names, text = _layers(paths, layers), as_labels("tokens", tokens)
+    names = _layers(paths, layers)
+    text = as_labels("tokens", _token_numbers(paths) if tokens is None else tokens)
     finders = [_token_finder(path, token_axis, len(text)) for path in paths]
     rows = _rows(paths, list(names.values()))
     pairs = zip(paths, finders, strict=True)
@@ -95,17 +97,16 @@ def path_grid(
         for row in range(0, len(labels), 2):
             axes.axhspan(row, row + 1, color="0.95", zorder=0)
         axes.vlines(range(len(text)), 0, len(labels), color="0.85", linewidth=0.5, zorder=0.5)
-        strengths = _strengths(paths)
         if bundled:
             _draw_bundles(axes, _bundles(paths, rows, columns))
         else:
-            _draw_each(axes, paths, rows, columns, strengths)
+            _draw_each(axes, paths, rows, columns)
         label_ticks(axes.xaxis, text, width, 0.16, rotation=90)
         label_ticks(axes.yaxis, labels, height, 0.14, first=0.5)
         if bundled:
             _bundle_legend(figure, paths)
         else:
-            _path_legend(figure, paths, strengths)
+            _path_legend(figure, paths)
         fit_around(figure, axes, width, height)
         return finished(figure, title, _bundle_caption(paths) if bundled else _path_caption(paths))
 
@@ -119,19 +120,20 @@ def _draw_each(
     paths: Sequence[Path],
     rows: Sequence[Sequence[int]],
     columns: Sequence[Sequence[tuple[int, bool]]],
-    strengths: Sequence[float],
 ) -> None:
     """Draw paths side by side, with their numbers where they start."""
     starts: dict[float, list[int]] = {}
-    for number, path in enumerate(paths):
+    for number, (path, width) in enumerate(zip(paths, _widths(paths), strict=True)):
         apart = min(0.2, 0.8 / len(paths)) * (number - (len(paths) - 1) / 2)
         points, tokened = _points(path, rows[number], columns[number])
         starts.setdefault(points[0, 0], []).append(number + 1)
         points[:, 0] += apart
-        _draw_path(axes, path, points, tokened, 0.8 + 1.4 * strengths[number])
+        whole = path.together if _are_stories(paths) else None
+        _draw_path(axes, path, points, tokened, width, whole)
     for column, numbers in starts.items() if len(paths) > 1 else ():
-        shown = ", ".join(map(str, numbers[:3])) + ", …" * (len(numbers) > 3)
-        axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom")
+        lines = (numbers[n : n + 4] for n in range(0, len(numbers), 4))
+        shown = "\n".join(", ".join(map(str, line)) for line in lines)
+        axes.text(column, 0.04, shown, fontsize=8, ha="center", va="bottom", linespacing=0.9)
 
 
 Station = tuple[int, int, bool]
@@ -214,9 +216,9 @@ def _bundle_caption(paths: Sequence[Path]) -> str:
     elif any(path.story for path in paths):
         what = "stories, each by its best path alone"
     return (
-        f"{len(paths)} {what}, bundled. Line width is the square root of the sum of "
-        "|contribution| over the largest; sign of the sum: red +, blue −; dashed: the layer is "
-        "gone around by a residual connection"
+        f"{len(paths)} {what}, bundled{_in_all(paths)}. Line width is the square root of the sum "
+        "of |contribution| over the largest; sign of the sum: red +, blue −; dashed: a residual "
+        "connection around the layer"
     )
 
 
@@ -224,18 +226,30 @@ def _bundle_legend(figure: Figure, paths: Sequence[Path]) -> None:
     from matplotlib.lines import Line2D
 
     looks = {
-        "together > 0": {"color": page.POSITIVE},
-        "together < 0": {"color": page.NEGATIVE},
+        "adds": {"color": page.POSITIVE},
+        "subtracts": {"color": page.NEGATIVE},
         "goes around the layer": {"color": "0.2", "linestyle": _DASHED},
     }
     handles = [Line2D([], [], linewidth=1.6, label=label, **look) for label, look in looks.items()]
     of = "stories" if _are_stories(paths) else "the best paths of stories"
     of = f" of {of}" if any(path.story for path in paths) else ""
-    title = f"Line width: √(sum of |contribution|{of} / the largest)"
+    title = f"Line width: √(sum of |contribution|{of} / the largest){_in_all(paths)}"
     figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title)
 
 
+def _in_all(paths: Sequence[Path]) -> str:
+    """Say what share of the whole the drawn stories carry, if that is known."""
+    return f"; {in_all}" if (in_all := Paths(paths).in_all) else ""
+
+
 def _path_caption(paths: Sequence[Path]) -> str:
+    if _are_stories(paths):
+        told = "; ".join(f"{n}: {path.together_text}" for n, path in enumerate(paths, 1))
+        return (
+            f"Gradient paths of stories, each with the sum of all paths that tell it. {told}. "
+            f"{_STORY_SCALE}; red adds, blue subtracts; dashed: residual connection; dotted: node "
+            "without a token"
+        )
     weights = ", ".join(path.weight_text for path in paths[:5]) + ", …" * (len(paths) > 5)
     return (
         f"{len(paths)} gradient path{'s' * (len(paths) > 1)} of weight {weights}. {_scale(paths)}; "
@@ -289,6 +303,17 @@ def _rows(paths: Sequence[Path], globs: Sequence[str]) -> list[list[int]]:
             f"are {', '.join(map(repr, filter(None, visited)))}."
         )
     return rows
+
+
+def _token_numbers(paths: Sequence[Path]) -> list[str]:
+    """Return the numbers of all tokens up to the last one that a path passes."""
+    known = [token for p in paths for n in p.nodes if (token := n.along("token")) is not None]
+    if not known:
+        raise ValueError(
+            "The paths do not know which axes count the tokens: pass tokens, their texts, or state "
+            "the axes where the paths are looked for, top_paths(…, axes=…)."
+        )
+    return [str(number) for number in range(max(known) + 1)]
 
 
 def _token_finder(
@@ -345,12 +370,21 @@ def _points(
 
 
 def _draw_path(
-    axes: Axes, path: Path, points: np.ndarray, tokened: np.ndarray, width: float
+    axes: Axes,
+    path: Path,
+    points: np.ndarray,
+    tokened: np.ndarray,
+    width: float,
+    whole: float | None,
 ) -> None:
+    """Draw a path, in the colours of its edges' signs, or in that of the whole that it is for."""
     from matplotlib.collections import LineCollection
 
     looks = [
-        (_sign_colour(edge.weight), _DOTTED if not has else _DASHED if edge.around else "solid")
+        (
+            _sign_colour(edge.weight if whole is None else whole),
+            _DOTTED if not has else _DASHED if edge.around else "solid",
+        )
         for edge, has in zip(path.edges, tokened[1:], strict=True)
     ]
     # Edges that look the same are one line, or each would begin its dashes anew.
@@ -380,27 +414,38 @@ def _sign_colour(weight: float) -> str:
     return page.POSITIVE if weight > 0 else page.NEGATIVE if weight < 0 else "0.5"
 
 
-def _strengths(paths: Sequence[Path]) -> list[float]:
-    """Return each |weight| over the largest."""
-    largest = max(path.log_abs_weight for path in paths)
-    return [math.exp(path.log_abs_weight - largest) if path.sign else 0.0 for path in paths]
+_STORY_SCALE = "Line width: |sum of all paths of the story| over the largest"
 
 
-def _path_legend(figure: Figure, paths: Sequence[Path], strengths: Sequence[float]) -> None:
+def _widths(paths: Sequence[Path]) -> list[float]:
+    """Return the width of each path's line: by its |weight|, or by the sum of its story."""
+    if _are_stories(paths):
+        strengths = [abs(amount) for amount in _amounts(paths)]
+    else:
+        largest = max(path.log_abs_weight for path in paths)
+        strengths = [math.exp(p.log_abs_weight - largest) if p.sign else 0.0 for p in paths]
+    return [0.8 + 1.4 * strength for strength in strengths]
+
+
+def _path_legend(figure: Figure, paths: Sequence[Path]) -> None:
     from matplotlib.lines import Line2D
 
     def line(label: str, colour: str = "0.2", style: Any = "solid", width: float = 1.6) -> Line2D:
         return Line2D([], [], color=colour, linestyle=style, linewidth=width, label=label)
 
+    stories = _are_stories(paths)
     handles = [
-        line("local derivative > 0", page.POSITIVE),
-        line("local derivative < 0", page.NEGATIVE),
+        line("adds" if stories else "local derivative > 0", page.POSITIVE),
+        line("subtracts" if stories else "local derivative < 0", page.NEGATIVE),
         line("residual connection", style=_DASHED),
         line("node without a token", style=_DOTTED),
     ]
-    if any(edge.weight == 0 for path in paths for edge in path.edges):
+    if not stories and any(edge.weight == 0 for path in paths for edge in path.edges):
         handles.insert(2, line("local derivative = 0", "0.5"))
-    for number, (path, strength) in enumerate(zip(paths[:6], strengths, strict=False), 1):
-        name = f"path {number}" if len(paths) > 1 else "path"
-        handles.append(line(f"{name}: weight {path.weight_text}", width=0.8 + 1.4 * strength))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, title=_scale(paths))
+    kind = "story" if stories else "path"
+    for number, (path, width) in enumerate(zip(paths, _widths(paths), strict=True), 1):
+        name = f"{kind} {number}" if len(paths) > 1 else kind
+        amount = path.together_text if stories else f"weight {path.weight_text}"
+        handles.append(line(f"{name}: {amount}", width=width))
+    title = _STORY_SCALE if stories else _scale(paths)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title)

@@ -173,19 +173,27 @@ class AxisNames:
         if name in own:
             axis = own.index(name, loops) if name in own[loops:] else own.index(name)
             return NamedAxis(axis, (1, site.place.shape[axis], 1))
-        parts = self._parts.get((site.place.region, *site.place.position), {})
-        in_order = range(len(own) - loops) if site.place.axes is None else site.place.axes
-        for axis, own_axis in enumerate(in_order, loops):
-            for label, sizes in parts.get(own_axis, ()):
+        for axis, parts in enumerate(self._parts_seen(site.place), loops):
+            for label, sizes in parts:
                 if self._name(label) == name:
                     return NamedAxis(axis, sizes)
-        within = (self._name(label) for a in in_order for label, _ in parts.get(a, ()))
-        known = dict.fromkeys(each for each in (*own, *within) if each is not None)
+        known = scope_names.listed(self.within(site.place)) or "none"
         raise ValueError(
-            f"{site.name!r} has no axis known as {name!r}, of {len(own)} axes; known are: "
-            f"{scope_names.listed(known) or 'none'}. axes={{{site.name!r}: (…)}} names "
-            "them."
+            f"{site.name!r} has no axis known as {name!r}, of {len(own)} axes; known are: {known}. "
+            f"axes={{{site.name!r}: (…)}} names them; list_sites(fun, axis={name!r}) lists the "
+            "arrays that have one."
         )
+
+    def within(self, place: Place) -> tuple[str, ...]:
+        """Return the names of the axes of ``place.shape`` that have one, and of their parts."""
+        parts = (self._name(label) for own in self._parts_seen(place) for label, _ in own)
+        return tuple(dict.fromkeys(name for name in (*self.seen(place), *parts) if name))
+
+    def _parts_seen(self, place: Place) -> list[Sequence[Part]]:
+        """Return the parts of each axis but those of loops, in the order its author sees."""
+        parts = self._parts.get((place.region, *place.position), {})
+        in_order = range(len(place.variable.shape)) if place.axes is None else place.axes
+        return [parts.get(axis, ()) for axis in in_order]
 
     def seen(self, place: Place) -> Names:
         """Return the names of the axes of ``place.shape``: of scans, and those its author sees."""

@@ -77,7 +77,7 @@ class SiteTable(tables.Printed):
                 *short(row.names[:1]),
                 row.primitive,
                 row.shape_text,
-                row.source,
+                tables.line_text(row.source),
                 ", ".join(short(row.names[1:])),
             )
             for row in self.rows
@@ -92,6 +92,7 @@ def list_sites(
     traced: Argnums = None,
     *,
     match: str | Sequence[str] | None = None,
+    axis: str | None = None,
 ) -> Callable[..., SiteTable]:
     """List the intermediate arrays of a function, with the names by which to ask for them.
 
@@ -101,6 +102,8 @@ def list_sites(
             point numbers in them are. Give it where other arguments decide the control flow in
             Python.
         match: list only the arrays that one of these names or globs means: ``"*/attention*"``.
+        axis: list only the arrays that have an axis of this name, or have it within one, as queries
+            of all heads side by side do: those for which ``by="head"`` means something.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``SiteTable``, without running it.
@@ -121,7 +124,7 @@ def list_sites(
         the layers, ``"*/query/add"`` the sums in the modules called query.
 
     Raises:
-        ValueError: if ``match`` means nothing.
+        ValueError: if ``match`` means nothing, or no array has such an axis.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -139,6 +142,13 @@ def list_sites(
         for site in survey.sites:
             if match is None or site.place in wanted:
                 names.setdefault(site.place, []).append(site.name)
+        if axis is not None:
+            names = {place: own for place, own in names.items() if axis in axes.within(place)}
+            if not names:
+                known = scope_names.listed(sorted(axes.known)) or "none"
+                raise ValueError(
+                    f"No array listed has an axis known as {axis!r}; the function knows: {known}."
+                )
         return SiteTable(
             tuple(
                 SiteRow(

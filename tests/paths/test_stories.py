@@ -256,7 +256,8 @@ def test_a_story_tells_nothing_in_which_its_paths_differ():
     assert "head" in text and "'read'" in text and "[3, 3]" not in text
     paths, text = told(("module", "token"))
     assert "head" not in text and "'read'" in text
-    assert text == "\n".join(f"{n}. {path.tell(words)}" for n, path in enumerate(paths, 1))
+    lines = [f"{n}. {path.tell(words)}" for n, path in enumerate(paths, 1)]
+    assert text.splitlines() == [*lines, paths.in_all]
     paths, text = told(("module", "head"))
     assert "head" in text and "'read'" not in text and "token" not in text
     assert "attention" in told("module")[1] and "head" not in told("module")[1]
@@ -267,6 +268,39 @@ def test_a_story_tells_nothing_in_which_its_paths_differ():
     for path in told(("module", "token"))[0]:
         text = f"{path.together:+.4g}: "
         assert path.adds_up and path.tell(words).startswith(text)
+
+
+def test_by_size_and_in_all():
+    table = small_numbers(np.random.default_rng(2), 5, 4)
+    other = small_numbers(np.random.default_rng(3), 5, 4)
+
+    def search(k, semiring):
+        contrast = sj.Contrast(other)
+        level = "module", "token"
+        return sj.top_paths(attention, k, distinct=level, semiring=semiring, weighting=contrast)
+
+    stories = search(100, sj.SumProduct())(table)  # all there are
+    ordered = stories.by_size()
+    sizes = [abs(path.together) for path in ordered]
+    assert sizes == sorted(sizes, reverse=True) != [abs(path.together) for path in stories]
+    assert {path.story for path in ordered} == {path.story for path in stories}
+    whole = float(attention(table) - attention(other))
+    assert math.fsum(path.together for path in stories) == pytest.approx(whole, rel=1e-4)
+    assert stories.in_all == f"{len(stories)} stories in all: {whole:+.4g} of {whole:.4g}, 100%"
+    some = ordered[:3]
+    part = math.fsum(path.together for path in some)
+    assert some.tell().endswith(f"3 stories in all: {part:+.4g} of {whole:.4g}, {part / whole:.0%}")
+    assert ordered[:1].in_all == ""
+
+    masses = search(5, sj.AbsSumProduct())(table)
+    assert masses.by_size()[0].together == max(path.together for path in masses)
+    assert masses.in_all == "" and "in all" not in masses.tell()
+    for paths in (
+        sj.top_paths(attention, 2)(table),
+        search(2, {"sum": sj.SumProduct(), "mass": sj.AbsSumProduct()})(table),
+    ):
+        with pytest.raises(ValueError, match="by_size orders stories by one number"):
+            paths.by_size()
 
 
 def test_told_past_what_is_only_gone_around():
@@ -420,6 +454,8 @@ def test_drawn_without_being_told_what_axes_count(tmp_path):
     drawn = (tmp_path / "paths.svg").read_text()
     assert "layer 0" in drawn
     assert all(word in drawn for word in words)
+    numbered = paths.plot().figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in numbered] == ["0", "1"]  # no path passes others
     with pytest.raises(ValueError, match="No module on the paths has a number"):
         sj.top_paths(attention, 4, source="embed/gather")(table).plot(words)
 

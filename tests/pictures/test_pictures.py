@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -352,6 +353,32 @@ def test_several_paths_lie_beside_each_other_as_wide_as_they_are_strong():
     assert same_color(lines[2].get_colors()[-1], "0.5")
     assert {"1, 2, 3", "path 2: weight -3", "local derivative = 0"} <= set(texts(picture))
     assert "; line width is |weight| over the largest" in picture.caption
+
+
+def story(together, number):
+    path = dataclasses.replace(small_path(), story=(number,), together=together)
+    return dataclasses.replace(path, semiring="SumProduct()", carried=1.0, whole=8.0)
+
+
+def test_a_story_is_drawn_with_the_sum_of_all_its_paths():
+    stories = [story(together, n) for n, together in enumerate([4.0, -1.0, 2.0, 0.0, 3.0])]
+    picture = pictures.path_grid(stories, layers=LAYERS, tokens=["x", "y", "z"])
+    lines = grid_lines(picture)
+    widths = [line.get_linewidths()[0] for line in lines]
+    assert widths == pytest.approx([2.2, 1.15, 1.5, 0.8, 1.85])
+    colours = [page.POSITIVE, page.NEGATIVE, page.POSITIVE, "0.5", page.POSITIVE]
+    for line, colour in zip(lines, colours, strict=True):
+        assert all(same_color(own, colour) for own in line.get_colors())
+    told = set(texts(picture))
+    assert {"1, 2, 3, 4\n5", "story 2: -1 of 8, -12%", "adds", "subtracts"} <= told
+    assert "2: -1 of 8, -12%" in picture.caption
+    many = pictures.path_grid(stories * 2, layers=LAYERS, tokens=["x", "y", "z"])
+    assert "10 stories in all: +16 of 8, 200%" in many.caption
+
+
+def test_without_the_tokens_texts_paths_must_know_their_tokens():
+    with pytest.raises(ValueError, match="do not know which axes count the tokens: pass tokens"):
+        pictures.path_grid(small_path(), layers=LAYERS)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen import Dense
 
 import semijax as sj
 from semijax.sites.axis_names import AxisNames
@@ -80,6 +81,39 @@ def test_a_table_says_what_axes_count():
     assert by_token["rows"].tolist() == [6.0] * 5
     with pytest.raises(ValueError, match="No site matches"):
         sj.list_sites(f, match="nothing")(x)
+
+
+def test_listed_by_axis():
+    def f(words):
+        x = sj.tap(jnp.arange(20.0).reshape(5, 4)[words], "x")
+        heads = sj.tap(x.reshape(-1, 2, 2), "heads")
+        scores = jnp.einsum("qhd,khd->hqk", heads, heads)
+        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores), heads)
+        return sj.tap(mixed.reshape(x.shape), "joined").max()
+
+    words = jnp.array([3, 0, 2])
+    listed = sj.list_sites(f, axis="head")(words)
+    assert {"x", "heads", "joined"} <= {*listed.names}  # in x and joined, heads are side by side
+    assert "reduce_max" not in listed.names
+    for row in listed:
+        assert sj.site_grads(f, sj.SumProduct(), row.names[0], by="head")(words)
+    tokens = sj.list_sites(f, axis="token", match="reduce_*")(words).names
+    assert tokens == ("reduce_max#1", "reduce_sum")  # those of softmax; not the output
+    with pytest.raises(ValueError, match=r"No array listed has an axis known as 'layer'; .*'head'"):
+        sj.list_sites(f, axis="layer")(words)
+    with pytest.raises(ValueError, match="list_sites\\(fun, axis='head'\\) lists the arrays"):
+        sj.site_flow(f, sj.SumProduct(), "reduce_max#2", source="x", by="head")(words)
+
+
+def test_lines_in_installed_packages_are_short():
+    def f(x):
+        return jax.nn.relu(Dense(3).init_with_output(jax.random.key(0), x)[0]).sum()
+
+    x = jnp.ones(2)
+    for table in (sj.list_sites(f)(x), sj.explain(f)(x)):
+        assert any("-packages" in row.source for row in table)
+        assert "-packages" not in str(table) and " flax/linen/" in str(table)
+        assert __file__ in str(table)
 
 
 def test_saved(tmp_path):
