@@ -25,7 +25,7 @@ demo: $(VENV)/demo.installed  ## train a small BERT, tell by which branch its gr
 	$(VENV)/bin/python -m semijax.demo
 
 test: $(VENV)/test.installed  ## run the tests, the docstrings' examples, the README's and the site's
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(OPTIONS)
 
 test-slow: $(VENV)/test.installed  ## run the tests that take minutes
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow
