@@ -11,12 +11,12 @@ computes another statistic of these paths. A map of the package:
 ``Reachability``; ``Semiring`` to write one.
 
 *The weightings* of edges: ``Derivative``, ``Contrast`` with a second run,
-``Relevance``; ``Weighting`` to write one; ``residuals`` (``Residuals``) tells what no path carries,
-and ``freeze`` closes arrays to paths.
+``Relevance``; ``Weighting``, the base class for your own; ``residuals`` (``Residuals``) lists the
+part of a difference that no path carries, and ``freeze`` blocks paths through arrays.
 
 *The graph*: ``explain`` prints it, ``atomic`` makes a function one equation, ``register_jacobian``
-gives a primitive its edges, ``dense_budget`` allows larger ones; ``Equation`` is what rules and
-features are called with.
+gives a primitive its edges, ``dense_budget`` allows larger dense Jacobians; rules and features
+receive an ``Equation``.
 
 *Paths* as objects: ``top_paths``, ``trace_gradient``, ``sample_paths``, ``component_counts``,
 ``gradient_graph``, ``explorer`` (``Explorer``); ``Path``, ``Paths``.
@@ -30,9 +30,9 @@ features are called with.
 
 *Graphs* from other tools as functions: ``graph_function``.
 
-*Packages*: ``jacobians``, the kinds of local Jacobian; ``graphs``; ``pictures``; ``testing``, all
-paths by brute force, and a semiring's axioms; ``zoo`` and ``experiments``, which are imported
-separately.
+*Packages*: ``jacobians``, the kinds of local Jacobian; ``graphs``; ``pictures``; ``testing``, which
+enumerates all paths by brute force and checks a semiring's axioms; ``zoo`` and ``experiments``,
+which are imported separately.
 """
 
 from semijax import graphs, jacobians, pictures, testing

@@ -96,8 +96,8 @@ def _checked(name: str, value: Any, reference: Any) -> Any:
         if value == reference:
             return value
         raise ValueError(
-            f"The reference has another {name} than the call, {reference!r} and {value!r}, and it "
-            "is not an array: what is fixed when a function is traced must be the same."
+            f"{name} is {value!r} in the call and {reference!r} in the reference, and it is not an "
+            "array: whatever is fixed when a function is traced must be the same in both."
         )
     if isinstance(value, (bool, int)) and isinstance(reference, (bool, int)) and value == reference:
         return value

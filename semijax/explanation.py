@@ -90,14 +90,14 @@ class Explanation(tables.Printed):
 def explain(
     fun: Callable[..., Any], *, weighting: Weighting = DERIVATIVE
 ) -> Callable[..., Explanation]:
-    """Show what semijax makes of a function, equation by equation.
+    """Show the graph that semijax builds from a function, equation by equation.
 
     Args:
         fun: any function of arrays or pytrees of arrays; nothing is differentiated, so integers
             are welcome too.
-        weighting: what the edges weigh. For derivatives the function is only traced; for any other
-            weighting it is run, and the table says what each equation leaves of the difference of
-            its outputs, see ``residuals``.
+        weighting: what the edges weigh. For derivatives, the function is only traced. For any other
+            weighting it is run, and the table shows, for each equation, the part of the difference
+            of its outputs that it leaves, see ``residuals``.
 
     Returns:
         A function with the arguments of ``fun`` that returns an ``Explanation``. Print it: each

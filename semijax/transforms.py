@@ -36,9 +36,10 @@ def semiring_grad(
 ) -> Callable[..., Any]:
     """Return the semiring gradient of ``fun``: ``jax.grad``, with a semiring in place of (+, ×).
 
-    For every element of the differentiated arguments: the ⊕ over all paths from it to the output of
-    the ⊗ of the local derivatives along the path (Du et al. 2023, Eq. 1). With ``SumProduct`` it is
-    ``jax.grad``. It composes with ``jit``, ``vmap``, ``scan`` and ``grad`` as ``jax.grad`` does.
+    The gradient at an input element is the ⊕ over all paths from that element to the output, where
+    each path contributes the ⊗ of the local derivatives along it (Du et al. 2023, Eq. 1). With
+    ``SumProduct``, the result is that of ``jax.grad``. ``semiring_grad`` composes with ``jit``,
+    ``vmap``, ``scan`` and ``grad`` as ``jax.grad`` does.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -51,24 +52,29 @@ def semiring_grad(
         aggregate: axes of every leaf to ⊕-combine before the readout (ibid., Eq. 3), for instance
             -1 to get a number per token instead of one per hidden unit. Negative axes count from
             the last axis of the leaf.
-        granularity: ``"element"``, where a node is one element of an array and a path one way
-            through the elements (ibid., Eq. 5), or ``"op"``, where an equation is one linear map:
-            contributions are added inside it and ⊕ acts only where branches of arrays meet. That
-            is what the paper's own code computes for the max; it is not a path's weight. Semirings
-            whose ⊕ adds (gradient, mass, entropy, counts) give the same at both.
-        weighting: what the edges weigh. By default the local derivative; ``Contrast(*reference)``
-            compares the call with a second one and ``Relevance()`` with 0. Then paths carry what
-            they contribute: the readout of ``SumProduct`` is the part of the difference that comes
-            from each element, that of ``MaxProduct`` the largest contribution of a path.
+        granularity: what counts as one step of a path. With ``"element"``, a node is one element of
+            an array, and a path leads from element to element (ibid., Eq. 5). With ``"op"``, a step
+            is a whole equation, taken as one linear map: contributions are added inside it, and ⊕
+            acts only where branches of arrays meet. The paper's own code computes the max in this
+            way; the result is not the weight of a path. Semirings whose ⊕ adds (gradient, mass,
+            entropy, counts) give the same result with both.
+        weighting: the rule that gives edges their weights, by default the local derivative.
+            ``Contrast(*reference)`` compares the call with a second one, and ``Relevance()`` with
+            0; paths then carry what they contribute. The readout of ``SumProduct`` is the part of
+            the difference that comes from each element, that of ``MaxProduct`` the largest
+            contribution of a path.
 
     Returns:
-        A function with the arguments of ``fun``. It returns a pytree like the argument(s) whose
-        leaves are the semiring's readout, of the leaf's shape less the aggregated axes and, for a
-        weight, of the leaf's dtype; with ``has_aux`` a pair of that and the auxiliary value.
+        A function with the arguments of ``fun``. It returns a pytree with the structure of the
+        argument(s). Each leaf is the semiring's readout: its shape is that of the argument's leaf
+        without the aggregated axes and, if the readout is a weight, its dtype is that of the
+        argument's leaf. With ``has_aux``, the function returns a pair of this pytree and the
+        auxiliary data.
 
     Raises:
         TypeError: if ``fun`` does not return a real scalar, an argument to differentiate is not
-            real and floating, or ``semiring`` is not one or does not have the granularity.
+            real and floating, or ``semiring`` is not a semiring or is not defined at this
+            granularity.
         ValueError: if ``argnums`` or ``aggregate`` is out of range, the granularity is unknown,
             or the function cannot be swept in reverse (a ``while_loop``).
         NotImplementedError: where JAX has no derivative for a primitive on the way.
@@ -102,7 +108,10 @@ def semiring_grad(
     return grad
 
 
-INSTEAD = "semijax.site_grads has the gradient at intermediate arrays, such as those made of these."
+INSTEAD = (
+    "semijax.site_grads has the gradient at intermediate arrays, such as those computed from this "
+    "argument."
+)
 """The hint for arguments that have no gradient."""
 
 
@@ -117,7 +126,7 @@ def semiring_value_and_grad(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., tuple[Any, Any]]:
-    """Do the same as ``semiring_grad``, but return the function's value too.
+    """Return the value and the semiring gradient of ``fun``, like ``jax.value_and_grad``.
 
     Args and Raises are those of ``semiring_grad``.
 
@@ -184,15 +193,16 @@ def semiring_vjp(
         *primals: where to differentiate it.
         semiring: as for ``semiring_grad``.
         has_aux: whether ``fun`` returns a pair of its output and something else.
-        weighting: as for ``semiring_grad``. The elements are those of weights alone, not of what
-            paths carry where they start, so that between equal runs they are the derivatives'.
+        weighting: as for ``semiring_grad``. The elements combine the edges' weights alone, without
+            what paths carry at their start, so between two equal runs they are those of
+            derivatives.
 
     Returns:
         ``(out, pull)``, or ``(out, pull, aux)`` with ``has_aux``. ``pull(elements)`` takes a pytree
-        like the output, with the semiring's elements at its leaves: ``semiring.lift(ct)`` makes
-        those of an array from numbers. ``None`` at a leaf is 0̄; without an argument every output
-        element gets 1̄. It returns a tuple with the elements of every primal; for a container of
-        semirings, in that container.
+        like the output, with the semiring's elements at its leaves; ``semiring.lift(ct)`` makes
+        elements from an array of numbers. ``None`` at a leaf stands for 0̄. Without an argument,
+        every output element gets 1̄. ``pull`` returns a tuple with the elements of every primal;
+        for a container of semirings, each primal's elements come in that container.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``semiring_grad``, but for any output shape.
@@ -231,8 +241,9 @@ def semiring_jvp(
 ) -> tuple[Any, ...]:
     """Compute the semiring's Jacobian-vector product, by a forward sweep.
 
-    The local Jacobians are the same. One sweep gives all outputs for one set of tangents, where
-    ``semiring_grad`` gives all inputs for one output. It can follow a ``while_loop``.
+    The local Jacobians are those of ``semiring_grad``. One forward sweep gives all outputs for one
+    set of tangents, whereas ``semiring_grad`` gives all inputs for one output. Unlike a reverse
+    sweep, a forward sweep can follow a ``while_loop``.
 
     Args:
         fun: a function of arrays or pytrees of arrays that returns any pytree of arrays.
@@ -343,8 +354,9 @@ def aggregate(elements: Any, semiring: Any, axes: int | Sequence[int] | None = N
 def atomic(fun: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function one equation of the graph: paths pass through it by its own Jacobian.
 
-    The paths inside it are summed, as in an ordinary gradient; outside, it is one equation. This
-    makes the graph coarser on purpose: a softmax as one step, a whole layer as one step.
+    The paths inside the function are summed, as in an ordinary gradient; seen from outside, it is a
+    single equation. Use it to make the graph coarser on purpose: a softmax as one step, or a whole
+    layer as one step.
 
     Args:
         fun: a function of arrays or pytrees of arrays; bind anything else with

@@ -1,9 +1,10 @@
 """The weightings of edges: the second thing a user chooses, beside the semiring.
 
-One definition carries all of it: an edge's weight is its local derivative, averaged along the
-straight line from a reference to the point. With the reference at the point it is the derivative;
-with the equation's inputs in a second run, paths divide the difference of the two outputs among
-themselves; with 0 they divide the output itself. Nothing else changes, whatever the semiring.
+All weightings here share one definition: an edge's weight is its local derivative, averaged along
+the straight line from a reference to the point. If the reference is the point itself, the weight is
+the derivative. If it is the equation's inputs in a second run, paths divide the difference between
+the two outputs among themselves; if it is 0, they divide the output itself. Nothing else changes,
+whatever the semiring.
 """
 
 from __future__ import annotations
@@ -120,22 +121,23 @@ class Derivative(Averaged):
 class Contrast(Averaged):
     """The flow of the difference between two runs: the derivative averaged between them.
 
-    The average is taken for each equation by itself, along the straight line from its inputs in a
-    second run, the reference, to those at the point. A path starts with the difference there, so
-    that the sum over all paths is the difference of the two outputs, exactly: every path
-    contributes a part of it. What ``stop_gradient`` cuts has its value at the point in both runs;
-    an integer or a mask that differs has that value for its equation's edges. Where that leaves a
-    remainder, ``residuals`` says so.
+    Each equation's derivative is averaged separately, along the straight line from the equation's
+    inputs in a second run, the reference, to its inputs at the point. A path carries the difference
+    between the two runs at its start. The sum over all paths is therefore exactly the difference
+    between the two outputs, and every path contributes a part of it. An array that
+    ``stop_gradient`` cuts has its value at the point in both runs; so does an integer or a mask
+    that differs, for the edges of its equation. If this leaves a remainder, ``residuals`` lists it.
 
-    An elementwise function of one variable has the slope of its secant, products and contractions
-    have the other operand halfway, quotients a closed form; maxima, clamps, selections and sorts
-    divide the line where the order changes. Everything else is integrated by Gauss-Legendre
-    quadrature.
+    The weight of an elementwise function of one variable is the slope of its secant, that of a
+    product or a contraction the other operand halfway, and that of a quotient has a closed form.
+    Maxima, clamps, selections and sorts divide the line where the order changes. Everything else is
+    integrated by Gauss-Legendre quadrature.
 
     Args:
-        *reference: all arguments of the second run, like those of the function. What is the same
-            object in both, such as a model's parameters, does not differ; integers such as tokens
-            may, if paths start behind them. Keyword arguments are those of the point.
+        *reference: all arguments of the second run, with the structure of the function's own. An
+            argument that is the same object in both runs, such as a model's parameters, does not
+            differ. Integers such as tokens may differ if paths start behind them. Keyword arguments
+            are the same in both runs.
         points: how many the quadrature has; 32 are exact to rounding, except for the steepest
             functions.
 
@@ -175,17 +177,17 @@ class Contrast(Averaged):
 
 
 class Relevance(Averaged):
-    """The flow of the output itself: the derivative averaged from 0, for every equation by itself.
+    """The flow of the output itself: each equation's derivative, averaged from 0 to the point.
 
-    The line leads from 0 to those of an equation's inputs that paths come through, including all
-    that a loop carries; the others, such as weights and biases, keep their values. A path starts
-    with the value there. An activation with f(0) = 0 gets f(x)/x, and each of two factors that
-    paths come through gets half of the product: the rules of the family of layer-wise relevance
-    propagation. The sum over all paths is the output, less the equations' values at 0, above all
-    biases: ``residuals`` says which.
+    For each equation, the line leads from 0 to the inputs that paths come through, including all
+    that a loop carries; the other inputs, such as weights and biases, keep their values. A path
+    carries the value at its start. An activation with f(0) = 0 gets f(x)/x, and each of two factors
+    that paths come through gets half of the product; these are rules of the layer-wise relevance
+    propagation family. The sum over all paths is the output minus the equations' values at 0, above
+    all biases; ``residuals`` lists these.
 
-    A weight is infinite where the function is infinite at 0, as 1/x is: ``freeze`` the scales of
-    norms and the patterns of attention, as is usual.
+    A weight is infinite where the function is infinite at 0, as 1/x is. It is therefore usual to
+    ``freeze`` the scales of norms and the patterns of attention.
 
     Args:
         points: as for ``Contrast``.

@@ -136,18 +136,18 @@ def explorer(
     traced: Argnums = None,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Explorer]:
-    """Show how the gradient of ``fun`` flows, on a page to explore: modules × tokens, and stories.
+    """Show how the gradient of ``fun`` flows on an interactive page: modules × tokens, and stories.
 
-    A node of the page is a module at a token; an edge carries the ⊕ of all complete paths that
-    cross from the one to the other, exactly. Where a module is entered again, such as a block that
-    adds what attention and then what the MLP returns, each visit has a row of its own.
+    A node on the page is a module at a token. An edge carries the exact ⊕ of all complete paths
+    that cross from one node to another. Each visit to a module has a row of its own: a block that
+    adds the output of attention and later that of the MLP has several.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
-        semirings: what edges may weigh in turn: a semiring, or several; in a dict with the names
-            by which to switch. The mass, ``AbsSumProduct``, is always among them, as its shares. By
-            default there is ``AbsMaxProduct`` too, the strongest path; and if paths carry what they
-            contribute to a difference, first of all their sum, ``SumProduct``.
+        semirings: the semirings that the page can switch between: one, several, or a dict from the
+            names shown on the page to semirings. The mass, ``AbsSumProduct``, is always among them,
+            shown as shares. By default, so is ``AbsMaxProduct``, the strongest path; and if paths
+            carry what they contribute to a difference, their sum, ``SumProduct``, comes first.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these, see ``top_paths``.
         depth: modules are told apart by this many names of their scope, from the outside; by all

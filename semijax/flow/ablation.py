@@ -64,13 +64,13 @@ def ablate(
     *,
     where: Any = None,
 ) -> Callable[..., Any]:
-    """Replace some intermediate arrays of a function; everything that reads them is run anew.
+    """Replace some intermediate arrays of a function and recompute everything that reads them.
 
     Args:
         fun: a function of arrays, or pytrees of arrays.
         sites: names or globs, see ``list_sites``; ``"*/layer_3"`` is what comes out of a module.
-        value: what to replace them with: ``"zero"``; ``"mean"``, the mean over all axes of the
-            array but the last, in the same call: of every hidden unit over examples, tokens and
+        value: the replacement: ``"zero"``; ``"mean"``, the array's mean in the same call over all
+            its axes but the last, so each hidden unit is averaged over examples, tokens and
             iterations; an array that broadcasts to the site, such as a mean over a data set; or a
             mapping from names to any of these.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
@@ -83,9 +83,9 @@ def ablate(
 
     Raises:
         TypeError: if ``value`` or ``where`` is something else.
-        ValueError: if a name or glob matches nothing, a mapping has other names, an array does not
-            fit its site, or the mean is asked for where there is nothing to average: of a single
-            vector, or in a ``while_loop``.
+        ValueError: if a name or glob matches nothing, a mapping lacks a site or names another one,
+            an array does not fit its site, or there is no mean to compute: of a single vector, or
+            in a ``while_loop``.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -100,7 +100,7 @@ def ablate(
         call = Program(fun, args, kwargs, traced, caller="ablate")
         chosen = call.survey.choose(sites)
         if len({site.place for site in chosen}) < len(chosen) and isinstance(value, Mapping):
-            raise ValueError("Two of the sites are one array, which can have one value only.")
+            raise ValueError("Two of the sites are the same array, which can have only one value.")
         values = of_sites(value, chosen, "value")
         masks = of_sites(where, chosen, "where")
         return run_ablated(call, chosen, replacements(call, chosen, values), masks)
@@ -117,7 +117,7 @@ def ablation_effects(
     *,
     axes: StatedAxes = None,
 ) -> Callable[..., dict[str, jax.Array]]:
-    """Measure what the output loses when each head, or token, is ablated, one at a time.
+    """Measure how much the output drops when one head or token at a time is ablated.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -130,8 +130,8 @@ def ablation_effects(
 
     Returns:
         A function with the arguments of ``fun`` that returns a dict from the sites' names to arrays
-        of f(x) − f(x without it): one number per index, with a first axis for each ``scan`` that
-        the site lies in.
+        of f(x) − f(x with one index ablated): one number per index, with a first axis for each
+        ``scan`` that the site lies in.
 
     Raises:
         TypeError, ValueError: as ``ablate``; ValueError if a site has no axis of that name.
@@ -244,8 +244,8 @@ def _values(call: Program, sites: Sequence[Site]) -> list[jax.Array]:
     for site in sites:
         if site.place.in_while:
             raise ValueError(
-                f"Site {site.name!r} lies in a while_loop: it has as many values as there are "
-                "iterations, which is known only when the loop has run."
+                f"Site {site.name!r} lies in a while_loop: it has one value per iteration, and the "
+                "number of iterations is known only after the loop has run."
             )
     graph = call.graph([site.place for site in sites])
     found = replay(graph, call.leaves, lambda number, iterations, value: value)[1]

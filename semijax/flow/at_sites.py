@@ -37,7 +37,7 @@ from semijax.weighting import DERIVATIVE, Weighting, check_weighting
 @result("elements", "total_elements")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SiteValues(Result):
-    """A number, or several, for every element of some intermediate arrays.
+    """The semiring's readout at some intermediate arrays, by the names of their sites.
 
     A mapping from the names of the sites to arrays, in the order of the program; it passes through
     ``jit`` and ``vmap``, which adds axes in front. It prints as a table.
@@ -46,11 +46,12 @@ class SiteValues(Result):
         elements: the semiring's elements, by name.
         total_elements: those of all complete paths together, for ``site_flow``; else None.
         names: the names.
-        loops: of each axis of each site, but those that vmap has added, whether it is a loop's.
+        loops: for each site, whether each of its axes counts the iterations of a loop; axes that
+            ``vmap`` has added are left out.
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
         weighting: the name of what the edges weigh.
-        columns: what the last axis of each counts, as far as it is known: a token or a head.
+        columns: the name of what the last axis of each site counts, such as a token or a head.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -80,17 +81,17 @@ class SiteValues(Result):
     def share(self) -> dict[str, jax.Array]:
         """Return the fraction of all complete paths that pass each element: of mass, or of number.
 
-        For ``AbsSumProduct``, ``Entropy`` and the expectations this is the share of the gradient's
-        mass, at any depth; for max-like semirings, the best path through each element over the
-        best of all. Where there is no path, all shares are 0; where the total of all paths is
-        infinite or not a number, they are NaN.
+        For ``AbsSumProduct``, ``Entropy`` and the expectations, the fraction is of the gradient's
+        mass, at any depth; for max-like semirings, it is the best path through each element divided
+        by the best of all paths. Where there is no path, all shares are 0; where the total of all
+        paths is infinite or not a number, they are NaN.
 
         Raises:
             ValueError: for the result of ``site_grads``, whose paths are not complete.
             TypeError: if the semiring has no shares, see ``Semiring.log_size``.
         """
         if self.total_elements is None:
-            raise ValueError("Only complete paths have shares, those of semijax.site_flow.")
+            raise ValueError("Only complete paths have shares: use semijax.site_flow.")
         size = self.semiring.log_size
         total = size(self.total_elements)
         return {
@@ -208,8 +209,9 @@ def site_grads(
 ) -> Callable[..., Any]:
     """Compute the semiring gradient at intermediate arrays of a function, without editing it.
 
-    For every element of the sites: the ⊕ over all paths from it to the output. Nothing needs to be
-    differentiable before them: the arguments may be the integers that an embedding looks up.
+    The gradient at an element of a site is the ⊕ over all paths from that element to the output.
+    Nothing before the sites needs to be differentiable: the arguments may be the integers that an
+    embedding looks up.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -219,8 +221,8 @@ def site_grads(
             Arguments that decide Python's control flow must not be among them.
         aggregate: axes of every site to ⊕-combine, as for ``semiring_grad``; -1 for a number per
             token instead of one per hidden unit.
-        by: in place of ``aggregate``, what each number is to stand for: ``"head"``, ``"token"`` or
-            another name of an axis, or several. All other axes are ⊕-combined, but those of loops.
+        by: in place of ``aggregate``, the axes to keep: ``"head"``, ``"token"`` or another name of
+            an axis, or several names. All other axes are ⊕-combined, except those of loops.
         axes: names of axes, where ``by`` needs one that is not known, see ``top_paths``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
         weighting: what the edges weigh, and what a path carries where it starts, see
@@ -275,26 +277,27 @@ def site_flow(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """Compute what flows through intermediate arrays on its way from the inputs to the output.
+    """Compute the flow through intermediate arrays on the way from the inputs to the output.
 
-    For every element of the sites: the ⊕ over all complete paths that pass it, from any element of
-    the arguments at ``argnums``, or of the arrays that are named as ``source``, to the output. By
-    distributivity that is forward ⊗ backward, one sweep each. For max-like semirings it is the best
-    path through each unit, for ``AbsSumProduct`` the gradient's mass that passes it.
+    The flow through an element of a site is the ⊕ over all complete paths that pass it. A complete
+    path leads from any element of the arguments at ``argnums``, or of the arrays named as
+    ``source``, to the output. By distributivity, the flow is forward ⊗ backward, with one sweep for
+    each direction. For max-like semirings it is the best path through each element, for
+    ``AbsSumProduct`` the gradient's mass that passes it.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them.
         sites: names or globs, see ``list_sites``.
         argnums: the positional argument(s) where paths start.
-        source: where they start in place of these arguments, which may be integers then:
-            ``"*/embeddings"``, see ``top_paths``. Every path starts at an element of one of these
-            arrays; it may pass another, where others start. What is computed before has no paths.
-            In a loop, paths start in each iteration.
+        source: the arrays where paths start in place of these arguments, which may then be
+            integers: ``"*/embeddings"``, see ``top_paths``. Every path starts at an element of one
+            of these arrays, and may pass through another of them. Arrays computed before the source
+            have no paths. In a loop, paths start in each iteration.
         traced: as for ``site_grads``.
         aggregate: axes to ⊕-combine, as for ``site_grads``.
-        by: what each number is to stand for, as for ``site_grads``: ``by="head"`` says what flows
-            through each head of each layer, and ``plot()`` draws it.
+        by: the axes to keep, as for ``site_grads``: ``by="head"`` gives the flow through each head
+            of each layer, and ``plot()`` draws it.
         axes: names of axes, as for ``site_grads``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
         weighting: what the edges weigh, and what a path carries where it starts, see
@@ -366,7 +369,7 @@ def _combined(
 ) -> list[_Combined]:
     """Choose the axes to combine at each site."""
     if by is not None and aggregate is not None:
-        raise ValueError("by says which axes stay and aggregate which do not: give one of them.")
+        raise ValueError("by names the axes to keep, aggregate those to combine: give one of them.")
     shapes = [
         s.place.shape + el.node_shape(s.place.variable)[len(s.place.variable.shape) :]
         for s in sites

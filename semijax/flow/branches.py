@@ -112,10 +112,10 @@ class BranchFlow(Result):
     def winner(self) -> dict[str, np.ndarray]:
         """Name the branch with the best paths, by site: an array of names; ``""`` for none.
 
-        That is the branch with the largest contribution (for ``MinProduct`` the smallest), of
-        masses and counts too; the first of equal ones. For a max it attains the gradient's own
-        value: it is the branch through which the top path of the best hidden unit goes. Outside of
-        ``jit`` only; ``only_winners`` works inside too.
+        The winner is the branch with the largest contribution (for ``MinProduct``, the smallest);
+        masses and counts are compared in the same way. Of equal branches, the first wins. For a
+        max, the winner attains the gradient's own value: the top path of the best hidden unit goes
+        through it. ``winner`` works outside of ``jit`` only, ``only_winners`` inside too.
 
         No branch is named where no path leads on, or where the numbers cannot be compared, since
         one is NaN or several of the best are infinite. There ``only_winners`` is NaN.
@@ -174,8 +174,8 @@ class BranchFlow(Result):
             if len(wrong):
                 raise ValueError(
                     f"The branches of {site!r} have no shares at {len(wrong)} of its tokens, the "
-                    f"first at index {tuple(wrong[0].tolist())}: what they add up to is infinite "
-                    "or not a number. Print the result to see the values."
+                    f"first at index {tuple(wrong[0].tolist())}: their sum is infinite or not "
+                    "a number. Print the result to see the values."
                 )
         names = self._branch_names()
         if len(self) == 1:
@@ -321,19 +321,21 @@ def branch_flow(
 ) -> Callable[..., Any]:
     """Split the semiring gradient at an intermediate array by consumer: skip, query, key.
 
-    For an array with several consumers: the ⊕ over the paths to the output whose first edge lies
-    in each of them. Together (⊕) the branches have all paths: the semiring gradient at the array.
+    A branch is a consumer of the array, or a group of consumers. Its value is the ⊕ over the paths
+    to the output whose first edge lies in the branch. The ⊕ of all branches is the semiring
+    gradient at the array.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them, then computed in one sweep.
         sites: names or globs of arrays, see ``list_sites``: ``"*/layer/*:input"`` are the inputs of
             the layers, ``"hidden"`` a ``tap``.
-        branches: how consumers are grouped: a mapping from names to globs over the modules that
-            read the array, such as ``{"query": "*/query", "key": "*/key", "skip": sj.REST}``,
-            where the first match counts. Consumers that none matches go to the branch of
-            ``REST``, or to one of that name. By default each module is a branch, named by its path
-            as seen from the array; if there is only one module, its equations are a branch each.
+        branches: how to group the consumers: a mapping from names to globs over the modules that
+            read the array, such as ``{"query": "*/query", "key": "*/key", "skip": sj.REST}``, where
+            the first match counts. Consumers that no glob matches go to the branch whose glob is
+            ``REST``, or else to a branch of that name. By default, each module is a branch, named
+            by its path as seen from the array; if there is only one module, each of its equations
+            is a branch.
         reduce: how the last axis, the hidden units, is combined: ``"oplus"`` for the ⊕, or
             ``"sum"`` for the sum of what the semiring reads per unit.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.

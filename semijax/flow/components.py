@@ -75,9 +75,10 @@ class ComponentFlow(Result):
     def share(self) -> dict[str, jax.Array]:
         """Return the fraction of all complete paths that enter each component: of mass, or number.
 
-        A path enters many components: the shares do not sum to 1. For max-like semirings it is the
-        best path through the component over the best of all. Where there is no path, all shares
-        are 0; where the total of all paths is infinite or not a number, they are NaN.
+        A path enters many components, so the shares do not sum to 1. For max-like semirings, a
+        share is the best path through the component divided by the best of all paths. Where there
+        is no path, all shares are 0; where the total of all paths is infinite or not a number, they
+        are NaN.
 
         Raises:
             TypeError: if the semiring has no shares, see ``Semiring.log_size``.
@@ -148,24 +149,26 @@ def component_flow(
     granularity: str = "element",
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., Any]:
-    """Compute what flows through each module on its way from the inputs to the output.
+    """Compute the flow through each module on the way from the inputs to the output.
 
-    For each component: the ⊕ over all complete paths that enter it, each once however often it
-    comes back, and the expected number of edges in it per path: DuSell's importance of a component
-    to a gradient, over the whole distribution of paths instead of one.
+    The flow through a component is the ⊕ over all complete paths that enter it; a path that enters
+    more than once counts once. The result also has the expected number of a path's edges in each
+    component: DuSell's importance of a component to a gradient, over the whole distribution of
+    paths instead of one path.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         semiring: a ``Semiring``, or a tuple, list or dict of them.
-        depth: components are modules, told apart by this many names of their scope from the
-            outside in; by all for None. Each edge lies in one: the module whose equation makes
-            the node it leads to. What lies in none is ``"(outside)"``.
+        depth: how many names of a scope, from the outside in, tell components apart; all of them
+            for None. A component is a module. Each edge lies in one component: the module whose
+            equation makes the node that the edge leads to. Edges outside all modules lie in
+            ``"(outside)"``.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these arguments, see ``site_flow``.
         traced: as for ``site_grads``.
-        iterations: whether a module that a loop runs is a component of its own in each iteration,
-            ``"layers[3]/attention"``, or the same in all of them, ``"layers/attention"``. One that
-            two loops run is the same in all.
+        iterations: whether a module inside a loop is a separate component in each iteration,
+            ``"layers[3]/attention"``, or the same in all iterations, ``"layers/attention"``. A
+            module that runs in two loops is always the same component.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
         weighting: what the edges weigh, and what a path carries where it starts, see
             ``semiring_grad``.
@@ -201,9 +204,9 @@ def component_flow(
         call, starts = start_program(fun, args, kwargs, *where, weighting)
         if call.axes:
             raise NotImplementedError(
-                "Paths enter a module once, and here they also lead through those of the other "
-                f"members of the axes {call.axes}, which are mapped outside of component_flow. Map "
-                "them inside of the function."
+                "component_flow counts a path once for each module it enters, but here paths also "
+                f"lead through the modules of the other members of the axes {call.axes}, which are "
+                "mapped outside of component_flow. Map these axes inside of the function."
             )
         graph = call.graph((), starts.masks())
         components = Components(graph, depth, iterations)

@@ -28,11 +28,11 @@ class Faithfulness(tables.Printed):
     Attributes:
         fraction: how many of the components are replaced (deletion) or left (insertion), from 0 to
             1; float ``[steps + 1]``.
-        deletion: the function's value when the first of a ranking are replaced, by ranking:
-            ``"ranking"``, ``"|grad|"`` and ``"random"`` (the mean of several); float
-            ``[steps + 1]``. It falls fast where the ranking is right.
-        insertion: the function's value when only the first of a ranking are left as they are. It
-            rises fast where the ranking is right.
+        deletion: the function's value when the first components of a ranking are replaced, by
+            ranking: ``"ranking"``, ``"|grad|"`` and ``"random"`` (the mean of several); float
+            ``[steps + 1]``. The curve of a good ranking falls fast.
+        insertion: the function's value when only the first components of a ranking are kept and all
+            others are replaced. The curve of a good ranking rises fast.
         stderr: the standard error of the mean over random rankings, by curve: ``"deletion"`` and
             ``"insertion"``.
         components: how many components there are.
@@ -116,24 +116,25 @@ def faithfulness(
     seed: int = 0,
     traced: Argnums = None,
 ) -> Callable[..., Faithfulness]:
-    """Test a ranking: the function's value without what it calls important, step by step.
+    """Test a ranking of components: replace more and more of them, and measure the value.
 
-    Components are replaced in the order of the ranking (deletion), or all but the first of it
-    (insertion), and the function is run anew at each step. The ranking is compared with the one by
-    the absolute gradient and with random ones: if its curve is no better than theirs, it says
-    nothing new. Whether it depends on what the model has learned is another question:
+    At each step, the function runs with the first components of the ranking replaced (deletion), or
+    with all but the first replaced (insertion). The ranking is compared with the ranking by the
+    absolute gradient and with random rankings: if its curves are no better than theirs, the ranking
+    says nothing new. Whether it depends on what the model has learned is another question, see
     ``randomization_test``.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
-        ranking: scores, the highest first, by site: names or globs as for ``ablate``, all of whose
-            arrays are one component, or as many as the scores have elements: an array whose axes
-            are the first of the site's, such as a number per token. A ``SiteValues`` is one. Or
-            just names, the most important first.
+        ranking: a mapping from names or globs of sites, as for ``ablate``, to scores; the highest
+            score comes first. If the score is a number, all arrays of that name are one component.
+            If it is an array whose axes are the first axes of the site, such as a number per token,
+            each of its elements is a component. A ``SiteValues`` is such a mapping. Or a list of
+            names, the most important first.
         value: what to replace with, as for ``ablate``.
         steps: how many steps from nothing to everything; not more than there are components.
         n_random: how many random rankings to average.
-        seed: of these.
+        seed: the seed of the random rankings.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
 
     Returns:

@@ -16,12 +16,12 @@ from semijax.sites.program import Argnums, Program
 def freeze(
     fun: Callable[..., Any], sites: str | Sequence[str], traced: Argnums = None
 ) -> Callable[..., Any]:
-    """Close some arrays of a function to paths; they keep their values.
+    """Block all paths through some arrays of a function; the arrays keep their values.
 
-    It is ``jax.lax.stop_gradient`` by name, without editing the model. With attention patterns and
-    the scales of norms frozen, paths lead through values only and every layer is linear but for
-    its activations, as in attribution graphs (Ameisen et al. 2025), AttnLRP (Achtibat et al. 2024)
-    and RelP (Jafari et al. 2025).
+    ``freeze`` applies ``jax.lax.stop_gradient`` to arrays by name, without editing the model. With
+    attention patterns and the scales of norms frozen, paths lead through values only and every
+    layer is linear but for its activations, as in attribution graphs (Ameisen et al. 2025), AttnLRP
+    (Achtibat et al. 2024) and RelP (Jafari et al. 2025).
 
     Args:
         fun: a function of arrays, or pytrees of arrays.
@@ -30,9 +30,10 @@ def freeze(
             Arguments that decide Python's control flow must not be among them.
 
     Returns:
-        A function with the arguments and the result of ``fun``, under every JAX transformation. Its
-        arrays have the same names. Between two runs (``Contrast``), what is frozen has the point's
-        values in both; ``residuals`` reports what that leaves of the difference.
+        A function with the arguments and the result of ``fun``; it works under every JAX
+        transformation, and its arrays keep their names. Between two runs (``Contrast``), a frozen
+        array has the point's value in both; ``residuals`` reports the part of the difference that
+        no path carries because of this.
 
     Raises:
         TypeError, ValueError: if a name or glob matches nothing.

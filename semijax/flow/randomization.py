@@ -65,8 +65,9 @@ def randomization_test(
 ) -> Callable[..., RandomizationTest]:
     """Test by model parameter randomization whether an analysis depends on what was learned.
 
-    The entries of each parameter array are shuffled, group after group, and the analysis is
-    compared with that of the true model. An analysis that hardly changes shows the architecture.
+    The entries of each parameter array are shuffled, one group after another, and after each group
+    the analysis is compared with that of the true model. An analysis that hardly changes reflects
+    the architecture, not what was learned.
 
     Args:
         analysis: a function of parameters and further arguments that returns numbers: arrays,

@@ -74,7 +74,7 @@ def _remainder(
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """The part of the difference that one equation leaves.
+    """The part of the difference that no path carries past one equation.
 
     Attributes:
         primitive: the equation's name.
@@ -170,14 +170,14 @@ def residuals(
     Every equation's inputs should account for the difference of its outputs. Where they cannot, no
     path carries the rest: an integer index that differs between the runs, a branch that only one
     of them took, a jump (``floor``, a ``where`` between values that do not meet), an array that
-    moves though no path leads to it, what ``stop_gradient`` keeps from moving, an integral that is
-    too steep for its points.
+    differs though no path leads to it, an array that ``stop_gradient`` keeps at the point's value,
+    or an integrand that is too steep for the quadrature's points.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         args: its arguments, a tuple.
-        reference: those of the second run; or a weighting, such as ``Relevance()``, which leaves
-            the values of equations at 0.
+        reference: the arguments of the second run; or a weighting, such as ``Relevance()``, for
+            which the remainders are the equations' values at 0.
         argnums: the positional argument(s) where paths start; by default all that are floating.
         source: where they start in place of these, see ``site_flow``.
         traced: as for ``site_grads``.

@@ -167,15 +167,15 @@ class WeightedGraph:
     def function(self, target: Any) -> Callable[[Any], jax.Array]:
         """Return the graph as a function, whose paths are the graph's.
 
-        It adds up, node by node, what arrives along the edges, and what is put in at the node.
+        The value of a node is the sum of what arrives along its edges and of its own input.
 
         Args:
             target: the node where paths end, by name; or from names to weights, for several.
 
         Returns:
-            A function of what is put in at each node, an array of shape ``[nodes]``, where paths
-            start. It returns the value at the target, in the array's dtype: its gradient is the sum
-            over the paths from each node to the target.
+            A function of the nodes' inputs, an array of shape ``[nodes]``, where paths start. It
+            returns the value at the target, in the array's dtype. Its gradient is the sum over the
+            paths from each node to the target.
 
         Raises:
             ValueError: if there is no such node.

@@ -303,10 +303,10 @@ def register_jacobian(primitive: Any) -> Callable[[Rule], Rule]:
     """Give a primitive its local Jacobian: a decorator for the rule.
 
     The rule is called with the ``Equation`` and the primal value of each of its inputs. It returns
-    one local Jacobian per input, ``None`` for an input without edges (``equation.wrt`` has the
-    positions that are asked for). For a primitive with several outputs it returns a dict from
-    (position of input, position of output) to local Jacobian. ``semijax.jacobians`` has the kinds
-    to build one from.
+    one local Jacobian per input, ``None`` for an input without edges (``equation.wrt`` lists the
+    positions that are needed). For a primitive with several outputs it returns a dict from
+    (position of input, position of output) to local Jacobian. Build local Jacobians from the kinds
+    in ``semijax.jacobians``.
 
     Primitives that JAX can differentiate work without a rule, through a dense Jacobian; a rule
     makes them faster, and says which edges of weight 0 are there.

@@ -174,23 +174,24 @@ def gradient_graph(
     max_edges: int = 2000,
     weighting: Weighting = DERIVATIVE,
 ) -> Callable[..., GradientGraph]:
-    """Return the labelled computation graph of ``fun``, to be looked at.
+    """Return the computation graph of ``fun`` with labelled edges, for drawing.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         argnums: the positional argument(s) where paths start.
         source: where they start in place of these, see ``top_paths``.
         traced: as for ``top_paths``.
-        level: ``"element"``: every node and edge that is on a path, edges labelled with local
-            derivatives (Du et al. 2023, Fig. 1b), for small functions. ``"scope"``: a node for each
-            module and each array where paths start, for models of any size: an edge from where an
-            array was made to where it is read.
+        level: ``"element"``: every node and edge that is on a path, with local derivatives as
+            labels (Du et al. 2023, Fig. 1b), for small functions. ``"scope"``: a node for each
+            module and each array where paths start, for models of any size; an edge leads from
+            where an array is made to where it is read.
         depth: modules are told apart by this many names of their scope, from the outside; by all
             names by default.
         iterations: whether a module that a loop runs is another node in each iteration.
-        semiring: between modules, what flows: the ⊕ over all paths from the arguments to the output
-            that take an edge from the one to the other, read out as a number. The mass,
-            ``AbsSumProduct``, by default; only its shares are drawn.
+        semiring: between modules, the semiring of the flow. The flow is the ⊕ over all paths from
+            the arguments to the output that take an edge from the one module to the other, read out
+            as a number. By default it is the mass, ``AbsSumProduct``; of the mass, only shares are
+            drawn.
         share: between modules, show the largest edges that together carry this much of the mass
             that crosses from module to module, a number in (0, 1].
         max_edges: between elements, the most edges there may be.

@@ -29,12 +29,11 @@ class Variable:
     """An array that the function computed, or an argument.
 
     Attributes:
-        name: of an array where the path starts, the name it goes by: of an argument its place
-            among the arguments, as in ``"[0]['w']"``, of another the site's; of any other array
-            ``"v"`` and a number that counts the arrays on paths.
+        name: for an array where the path starts, the argument's place, as in ``"[0]['w']"``, or the
+            site's name; for any other array, ``"v"`` and a number that counts the arrays on paths.
         shape, dtype: the array's; the parts of a complex number are a last axis of the shape.
-        primitive: what made it; for a called function that is one equation, the function's name;
-            ``""`` where the path starts: no edge of it leads there.
+        primitive: the primitive that made it, or the name of a called function that is one
+            equation; ``""`` where the path starts, since none of its edges leads there.
         scope: the modules it was made in, joined by ``/``, each with its iteration if it lies in a
             loop: ``"layers[3]/attention"``.
         source: the user's line, ``file:line (function)``.
@@ -154,8 +153,8 @@ class Edge:
         equation: the number of the equation's step in the run of the function.
         input, output: the positions of the two arrays in the equation: ``x * x`` has two edges from
             x, which differ in this.
-        start: where in its input it starts: the index of the node it leaves, but for a loop, which
-            reads an array row by row, and writes one.
+        start: the index in its input where it starts. This is the index of the node it leaves,
+            except at a loop, which reads and writes arrays row by row.
         around: of a residual connection the modules that it leads around; otherwise none.
 
     Example:
@@ -253,13 +252,13 @@ class Path:
         sites: the names of the arrays where they started, if these were named.
         fun: the function with its arguments, which ``verify`` calls again; None if it was read from
             JSON, or pickled.
-        carried: what it carries where it starts, if the weighting says so: the difference between
-            two runs there, or the value.
+        carried: what the path carries at its start, if the weighting defines it: the difference
+            between the two runs there, or the value there.
         whole: what all paths contribute together: the difference of the two outputs, or the output.
         weighting: what its edges weigh; None if it was read from JSON, or pickled.
-        story: the labels of the story it tells, if it is the best to tell it, see ``top_paths``.
-        level: what these labels say of a node, such as ``("module", "token")``; None where a
-            function decides, or there is no story.
+        story: the labels of the story whose best path it is, see ``top_paths``; None without one.
+        level: the kind of these labels, such as ``("module", "token")``; None if a function gives
+            the labels, or there is no story.
         together: the statistic of all paths that tell this story.
         semiring: the semiring that it is the statistic of, as text.
 
@@ -311,9 +310,9 @@ class Path:
 
     @property
     def together_text(self) -> str:
-        """What all paths that tell its story have together: ``"mass 0.31"``.
+        """The statistic of all paths that tell its story, as text: ``"mass 0.31"``.
 
-        A sum of contributions comes with its share of the whole; nothing, where nothing is known.
+        A sum of contributions comes with its share of the whole. Empty if there is no statistic.
         """
         if self.story is None or self.together is None:
             return ""
@@ -333,7 +332,7 @@ class Path:
     def weight(self) -> float:
         """The product of the edges' weights, in float64; ``log_abs_weight`` never underflows.
 
-        0 if one of them is: what was not selected is worth nothing, however steep it is beyond.
+        The weight is 0 if any of them is 0, even if others are infinite.
         """
         product = math.prod((edge.weight for edge in self.edges), start=1.0) if self.sign else 0.0
         if product and math.isfinite(product):
@@ -371,8 +370,8 @@ class Path:
     def verify(self, fun: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> float:
         """Compute the weights again in another way; return the relative error of their product.
 
-        The function runs anew, and each weight comes from ``jax.vjp`` of its equation alone; one
-        that is an average, from an adaptive quadrature of that.
+        The function runs again, and each weight comes from ``jax.vjp`` of its equation alone. A
+        weight that is an average comes from an adaptive quadrature of that derivative.
 
         Args:
             fun: the function; by default the one that the path was found in, with the arguments it
@@ -393,7 +392,7 @@ class Path:
         if weighting is None:
             raise ValueError(
                 "A path that was read from JSON does not know its weighting: "
-                "dataclasses.replace(path, weighting=…) tells it."
+                "set it with dataclasses.replace(path, weighting=…)."
             )
         if call is None:
             raise ValueError(
@@ -469,8 +468,8 @@ class Path:
         Returns:
             One line, such as ``'keys' → layer_0/attention, head 3 → 'are' → past layer_1 … layer_5
             → head``. Tokens are named where the path reaches them, layers where it enters one of
-            their modules; modules that it only bypasses follow "past". Of a story, nothing is named
-            in which its paths differ: no head, unless its ``level`` says which.
+            their modules; modules that it only bypasses follow "past". For a story, only what its
+            paths have in common is named: no head, unless heads belong to its ``level``.
 
         Raises:
             ValueError: if there are fewer texts than tokens.
@@ -511,7 +510,7 @@ class Path:
         return dataclasses.replace(self, edges=tuple(edges))
 
     def components(self, depth: int | None = None) -> dict[str, int]:
-        """Count the path's edges in each module: how much it matters to the path.
+        """Count the path's edges in each module, a measure of how much the module matters to it.
 
         An edge lies where the node it leads to was made; every edge counts once.
 
@@ -678,9 +677,9 @@ class Paths(list[Path]):
     def by_size(self) -> Paths:
         """Return the same stories, ordered by what all paths of each carry, the largest first.
 
-        ``top_paths`` orders stories by their best path. One that it did not find may carry more
-        than one that it found: in many weak paths. The last line of ``tell`` bounds this: it says
-        how much of the whole the stories leave out.
+        ``top_paths`` orders stories by their best path. A story that it did not find may carry more
+        than one that it found, through many weak paths. The last line of ``tell`` bounds this: it
+        says how much of the whole the stories found leave out.
 
         Raises:
             ValueError: if there are paths without a number for all paths of their story: without

@@ -45,12 +45,13 @@ def top_paths(
 ) -> Callable[..., Paths]:
     """Find the k best paths of ``fun``, exactly.
 
-    A path leads from an element of an argument, or of an array that is named as its ``source``,
-    along the edges of the computation graph to the output; its weight is the product of the local
-    derivatives on it. There are far too many to list, and no need to. A backward sweep says how
-    good the best way on is from every node. Then paths are extended forward, and no more than k are
-    kept: each of those can be completed to a path as good as the sweep said, these k are different,
-    and so none that falls behind them begins one of the k best.
+    A path leads from an element of an argument, or of an array named as ``source``, along the edges
+    of the computation graph to the output. Its weight is the product of the local derivatives along
+    it. There are far too many paths to list, but the search need not list them. A backward sweep
+    computes, for every node, how good the best way on from there is. Paths are then extended
+    forward, and at most k are kept. Each of these can be completed to a path as good as the sweep
+    says, and the completed paths are all different; so a beginning that ranks below them cannot
+    lead to one of the k best.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -61,21 +62,21 @@ def top_paths(
         argnums: the positional argument(s) where paths start.
         source: where they start in place of all of these arguments:
 
-            * at arrays, by a name or a glob or several, see ``list_sites``: an intermediate array,
-              such as ``"*/embed"``, ``"Net/shared#2"`` or a ``tap``'s name, or an argument's leaf,
-              ``"[0]['w']"``. The arguments may then be integers. Paths start at each element of
-              each of these arrays, and those from one may pass another;
+            * at arrays, given by one or several names or globs, see ``list_sites``: an intermediate
+              array, such as ``"*/embed"``, ``"Net/shared#2"`` or a ``tap``'s name, or an argument's
+              leaf, ``"[0]['w']"``. The arguments may then be integers. Paths start at every element
+              of each of these arrays, and a path that starts in one may pass through another;
             * at one element, by a pair of such a name and the index in the array. A leaf of the
               arguments may be named by its keys too: ``(0, (2, 5))``, ``((0, "w"), 3)``. For an
               array in a loop the first index is that of the iteration;
             * where a mask is true, a pytree of boolean arrays like the argument(s).
-        through: keep to the paths that pass a node made in a scope that matches this glob, such as
+        through: a glob. Only paths that pass a node made in a scope that matches it are considered:
             ``"*/attention/self/key"``, or ``"layers[3]/attention"`` for one iteration of a loop;
-            ``*`` matches slashes too. Where no scope matches, those that pass a node of a site:
-            ``"Net/shared#2"``, a ``tap``'s name, ``"*/mlp/tanh"``.
+            ``*`` matches slashes too. If no scope matches, the glob stands for sites, and paths
+            must pass a node of one: ``"Net/shared#2"``, a ``tap``'s name, ``"*/mlp/tanh"``.
         distinct: the level at which paths must differ. The result is then the k best *stories*,
-            each with its best path. A story is the sequence of labels of a path's nodes, where
-            equal ones that follow each other are one:
+            each with its best path. A story is the sequence of the labels of a path's nodes, in
+            which consecutive equal labels count as one. The level may be:
 
             * ``"module"``: the scope in which a node was made; where the path starts, the array's
               name;
@@ -85,24 +86,26 @@ def top_paths(
             * a function from a ``Node`` to a label that can be hashed, or to None for a node that
               tells nothing. It is called for every node of every array;
             * several of these, in a tuple: labels are tuples then.
-        semiring: with ``distinct``, the statistic of all paths that tell a story together: a
-            semiring, or several, see ``semiring_grad``. By default ``AbsSumProduct``, their mass.
-        axes: names of axes, where ``distinct`` needs one that is not known: from an array's name,
-            as in ``source``, to a tuple: ``{"[0]": ("token", None)}``. They are then known for all
-            arrays that are computed from it. The tokens of embeddings looked up in a table are
-            known without being told, and so is ``"head"``, the axis that queries and keys share.
+        semiring: with ``distinct``, the semiring whose statistic is computed over all paths that
+            tell a story; or several, see ``semiring_grad``. By default ``AbsSumProduct``, their
+            mass.
+        axes: names for axes, if ``distinct`` uses a name that is not known: a dict from an array's
+            name, as in ``source``, to a tuple, such as ``{"[0]": ("token", None)}``. The names then
+            hold for all arrays computed from that array. Two names are known without being stated:
+            ``"token"``, for embeddings looked up in a table, and ``"head"``, for the axis that
+            queries and keys share.
         traced: the positions of the arguments that are traced, see ``list_sites``; all by default.
         weighting: what the edges weigh, see ``semiring_grad``. Where a path carries something at
             the start, such as the difference between two runs, what it contributes is compared in
             place of its weight.
 
     Returns:
-        A function with the arguments of ``fun`` that returns a list of ``Path``, best first; no two
-        are alike. Of equally good paths the one with the lower index comes first: the element
-        it starts from, then, where they part, the earlier array, then the index in it; weights
-        that agree to ten digits are equal. Where no path leads from the source to the output, the
-        list is empty, and says so when printed. With ``distinct`` each knows its ``story`` and, as
-        ``together``, the statistic of all paths that tell it; equally good stories are in no
+        A function with the arguments of ``fun`` that returns ``Paths``, a list of different
+        ``Path``, best first. Weights that agree to ten digits count as equal. Equally good paths
+        are ordered by index: first by the element they start from, then, where they part, by the
+        earlier array and by the index in it. If no path leads from the source to the output, the
+        list is empty, and says so when printed. With ``distinct``, each path has its ``story`` and,
+        as ``together``, the statistic of all paths that tell it; equally good stories are in no
         particular order.
 
     Raises:
@@ -126,7 +129,7 @@ def top_paths(
         1. Path(weight=3, 3 edges: [0] → sub → mul → add)
         2. Path(weight=1, 2 edges: [0] → exp → add)
 
-        Twelve paths tell two stories; ``together`` is the mass of those that tell it:
+        Twelve paths tell two stories; ``together`` is the mass of all paths that tell a story:
 
         >>> g = lambda x: (x + jnp.tanh(x @ jnp.ones((3, 3)))).sum()
         >>> made_by = lambda node: node.primitive or None
@@ -144,7 +147,7 @@ def top_paths(
     if distinct is not None:
         check_level(distinct)
     elif semiring is not None:
-        raise TypeError("semiring is for stories: say at which level paths are distinct.")
+        raise TypeError("semiring needs distinct, which says at which level paths must differ.")
     of_all = as_semiring(AbsSumProduct() if semiring is None else semiring)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"))
@@ -177,14 +180,15 @@ def trace_gradient(
     """Trace gradients as DuSell does: from one element, always on to where the gradient is largest.
 
     Backpropagate as usual; then start at the element and step from each node v to the successor u
-    with the largest ``|∂L/∂u · ∂u/∂v|``, until the output L. It is greedy: ∂L/∂u sums over all
-    paths from u, so it follows the crowd, and misses the strongest path where that goes alone;
-    ``top_paths`` finds it.
+    with the largest ``|∂L/∂u · ∂u/∂v|``, until the output L. The trace is greedy: ∂L/∂u sums over
+    all paths from u, so the trace follows the crowd and misses the strongest path where that goes
+    alone; ``top_paths`` finds it.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
         argnums: the positional argument(s) that a mask is like.
-        source: the element where it starts, as for ``top_paths``; a mask or an array must have one.
+        source: the element where the trace starts, as for ``top_paths``. A mask or an array must
+            have exactly one element with a path to the output.
         traced: as for ``top_paths``.
         weighting: as for ``top_paths``.
 
@@ -243,10 +247,10 @@ def sample_paths(
 ) -> Callable[..., Paths]:
     """Draw independent samples of the paths of ``fun``, each with probability ``|weight| / Z``.
 
-    Z is the sum of ``|weight|`` over all paths in question, that of ``AbsSumProduct``; with a
-    weighting, the sum of ``|contribution|``. The samples are exact: one sweep says how much mass
-    lies ahead of every node, and a walk forward chooses each edge with the probability that a path
-    from there has it.
+    Z is the sum of ``|weight|`` over all paths considered, as ``AbsSumProduct`` computes it; with a
+    weighting, the sum of ``|contribution|``. The samples are exact: a backward sweep computes how
+    much mass lies ahead of every node, and a walk forward chooses each edge with the probability
+    that a path from its node takes it.
 
     Args:
         fun: a function of arrays, or pytrees of arrays, that returns a real scalar.
@@ -260,9 +264,9 @@ def sample_paths(
         weighting: as for ``top_paths``.
 
     Returns:
-        A function of the key, unless it is given, and the arguments of ``fun`` that returns a list
-        of n ``Path``, in random order, some perhaps alike; an empty one where no path has a weight
-        other than 0. Equal keys and arguments give equal paths.
+        A function of the key, unless it is given here, and of the arguments of ``fun``. It returns
+        a list of n ``Path`` in random order, possibly with repetitions; the list is empty if no
+        path has a weight other than 0. Equal keys and arguments give equal paths.
 
     Raises:
         ValueError: if ``n`` is less than 1; and as ``top_paths``.

@@ -42,22 +42,23 @@ def path_grid(
     """Draw the gradient's paths over the grid of layers and tokens, the input at the bottom.
 
     A node lies in the first layer whose glob matches its scope or, for a residual connection
-    outside all layers, the scope that it leads around. Other nodes lie in the layer of the one
-    before: in the input's row before the first layer, in the output's after the last. Within its
-    row, a path rises from node to node. A node without a token stays in the column of the one
-    before. A story takes the way of its best path; where the sum of all its paths is known, see
-    ``Path.adds_up``, that is its colour and its width. More than eight are bundled.
+    outside all layers, the scope that it leads around. Any other node lies in the layer of the node
+    before it; before the first layer in the input's row, after the last in the output's. Within a
+    row, a path rises from node to node. A node without a token stays in the column of the node
+    before it. A story is drawn along its best path; if the sum of all its paths is known, see
+    ``Path.adds_up``, its colour and width show that sum. More than eight paths are bundled.
 
     Args:
         path_or_paths: as ``top_paths`` finds them.
         tokens: the tokens' texts; by default their numbers, if the paths know their tokens.
-        layers: from a layer's label to a glob over the modules' scopes, in order from the input to
-            the output; or globs, which are labels then. By default the modules that have numbers,
-            such as ``layer_0`` and ``layers[1]``: the outermost of which there are several.
-        token_axis: the arrays' axis that counts the tokens, where it is ``len(tokens)`` long, or a
-            function from a node to its token's number, or None if it has no token. By default what
-            the paths know, see ``Node.along``, or else the first axis of that length: the query's,
-            of attention scores ``[heads, query, key]``.
+        layers: a mapping from a layer's label to a glob over the modules' scopes, in order from the
+            input to the output; or a sequence of globs, which then serve as labels. By default, the
+            modules that have numbers, such as ``layer_0`` and ``layers[1]``, at the outermost level
+            where there are several.
+        token_axis: the axis that counts the tokens, in arrays where it is ``len(tokens)`` long; or
+            a function from a node to its token's number, or None if it has no token. By default,
+            the axis that the paths know, see ``Node.along``, or else the first axis of that length:
+            in attention scores ``[heads, query, key]``, the query's.
         title: above the grid.
 
     Returns:

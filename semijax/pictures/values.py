@@ -67,9 +67,9 @@ def token_strip(
         normalisation: what they were divided by, as in ``"sum over the sentence = 1"``.
         signed: whether colours go from blue (negative) through white to red (positive), symmetric
             about 0. By default, whether any number is negative.
-        from_zero: whether colours that are not signed begin at 0, or else at the least number. By
-            default they do unless all numbers lie in the upper half of the way from 0 to the
-            largest: entropies from 100 to 110 nats do not begin at 0.
+        from_zero: whether unsigned colours begin at 0 rather than at the smallest number. By
+            default they do, unless every number is more than half of the largest: for entropies
+            from 100 to 110 nats, the colours do not begin at 0.
         title: above the boxes.
 
     Returns:

@@ -23,10 +23,10 @@ class AbsSumProduct(LogSumSemiring):
     all, before paths of opposite sign cancel? ``|gradient| ≤ Z`` always.
 
     Z grows exponentially with depth: that of a 12-layer BERT is beyond float32. The elements are
-    log Z, and everything that compares masses (shares, winners, pictures) compares these. Only the
-    mass that is read overflows, to ``inf``, where Z itself is too large for the dtype;
-    ``raw=True`` gives the logarithm. Since the logarithm is what is rounded, a large Z has a
-    few fewer correct digits. The derivative of ``|w|`` at 0 is 0.
+    log Z, and shares, winners and pictures compare these logarithms. Only the readout overflows, to
+    ``inf``, if Z itself is too large for the dtype; ``raw=True`` returns the logarithm instead.
+    Since the logarithm is what is rounded, a large Z has a few fewer correct digits. The derivative
+    of ``|w|`` at 0 is 0.
 
     Source: the normaliser of Du et al. 2023, Eq. 6.
 

@@ -98,12 +98,13 @@ def list_sites(
 
     Args:
         fun: any function of arrays or pytrees of arrays.
-        traced: the positions of the arguments that are traced; all by default. Only the floating
-            point numbers in them are. Give it where other arguments decide the control flow in
-            Python.
+        traced: the positions of the arguments that are traced; all by default. Only their floating
+            point numbers are traced. Set ``traced`` if other arguments decide Python's control
+            flow.
         match: list only the arrays that one of these names or globs means: ``"*/attention*"``.
-        axis: list only the arrays that have an axis of this name, or have it within one, as queries
-            of all heads side by side do: those for which ``by="head"`` means something.
+        axis: list only the arrays that have an axis of this name, or an axis that contains it, such
+            as queries with all heads side by side. These are the arrays for which ``by=`` works
+            with this name.
 
     Returns:
         A function with the arguments of ``fun`` that returns a ``SiteTable``, without running it.
@@ -111,16 +112,16 @@ def list_sites(
         its shape and the line of the model. An array has several names:
 
         * ``scope/primitive``, such as ``"Model/layer_0/query/dot_general"``;
-        * that of a module it comes out of, ``"Model/layer_0/query"``;
-        * that of a module that reads it, ``"Model/layer_1:input"``;
-        * that of a ``tap``; and an argument's, ``"[0]['w']"``.
+        * the name of a module whose output it is, ``"Model/layer_0/query"``;
+        * the name of a module that reads it, ``"Model/layer_1:input"``;
+        * the name of a ``tap``, or of an argument, ``"[0]['w']"``.
 
         Where several arrays have the same name, such as those of a module that is used twice, they
         are numbered, ``"Model/shared#2"``; the name without the number means all of them. In a scan
         an array has one value per iteration, and a first axis for them.
 
         A name may be a glob, whose ``*`` matches slashes too: ``"*/query"``. A module that matches
-        stands for what comes out of it, and what lies within it is not meant: ``"*/layer/*"`` are
+        stands for its outputs, not for the arrays inside it: ``"*/layer/*"`` picks the outputs of
         the layers, ``"*/query/add"`` the sums in the modules called query.
 
     Raises:

@@ -38,7 +38,8 @@ def tap(x: Any, name: str) -> Any:
 
     Args:
         x: an array, or a pytree of arrays; each leaf gets the name.
-        name: the name to find it by, or by a glob; within the scope of a module also by its path.
+        name: the name to ask for it by, or to match with a glob; inside a module's scope, the
+            module's path followed by the name works too.
 
     Returns:
         The same arrays.

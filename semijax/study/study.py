@@ -53,14 +53,15 @@ def run_study(
 
     **Padding.** By default nothing is padded. Where batches have many lengths, ``pad=0`` pads them
     to a few: then ``fn`` compiles once for each of these and is called as ``fn(batch, mask=mask)``.
-    The mask, bool ``[padded length]``, is False where the batch was padded. Nothing else of a study
-    sees the padding: reducers get the output without it. Only ``fn`` can tell it from data, so the
-    first batch that is padded runs a second time as it is, and if the two disagree by more than
-    ``pad_tolerance``, the study stops. That compiles once more, and calls the reducers twice.
+    The mask, bool ``[padded length]``, is False where the batch was padded. Apart from ``fn``,
+    nothing in a study sees the padding: reducers get the output without it. To check that ``fn``
+    disregards it, the first batch that is padded runs a second time without padding, and the study
+    stops if the two results differ by more than ``pad_tolerance``. That compiles once more, and
+    calls the reducers twice.
 
-    **Standard errors** take examples for independent, not the numbers of one example: they are
-    clustered by example (``Moments.stderr`` has the formula). A batch is one example, unless
-    ``cluster_by`` says which examples it holds.
+    **Standard errors** assume that examples are independent, but not the numbers of one example:
+    they are clustered by example (``Moments.stderr`` has the formula). A batch is one example,
+    unless ``cluster_by`` says which examples it holds.
 
     With a ``checkpoint``, a study may be killed at any moment and started again: it goes on after
     the last batch it has written down, and ends with the numbers of one that was never killed. A
@@ -68,14 +69,15 @@ def run_study(
 
     Args:
         fn: a function of one batch, and with ``pad`` of a ``mask``, that returns any pytree of
-            arrays. With ``pad``, an axis of these must be longer, at its end, by as many positions
-            as the batch, or no longer at all.
+            arrays. With ``pad``, each axis of these must either grow at its end by as many
+            positions as the batch, or keep its length.
         batches: any iterable of pytrees of arrays: sentences, or groups of them.
-        reducers: by the statistics' names, functions of ``(output, batch)``: what ``fn`` returns
-            for the batch, and the batch, both without padding and on the host as NumPy arrays. They
-            return a number, an array of them, each an observation, or a dict of these, whose
-            statistics are called ``"name/key"``. NaN, and what a masked array masks, is no
-            observation; the study counts it as dropped.
+        reducers: a mapping from the name of a statistic to a function of ``(output, batch)``: the
+            output of ``fn`` for the batch, and the batch itself, both without padding and on the
+            host as NumPy arrays. The function returns a number, an array of numbers, each an
+            observation, or a dict of these, whose statistics are called ``"name/key"``. NaN and
+            masked elements of a masked array are not observations; the study counts them as
+            dropped.
         group_by: a function of the batch as given that returns a label (str, int or bool), or an
             array of labels for the observations of each statistic: as many, or of the shape of
             their first axes, so that labels ``[tokens]`` do for observations ``[tokens, layers]``.
@@ -94,15 +96,17 @@ def run_study(
         axis: the axis in which leaves differ in length.
         buckets: the lengths to pad to, increasing; powers of two from 8 by default.
         pad_tolerance: how much padding may change the observations of a statistic, in the batch
-            where this is compared: ``Σ |change|`` as a share of ``Σ |observation|``, where each
-            counts as no less than a thousandth of the largest of all statistics. It is there for
-            rounding; ``math.inf`` allows everything.
-        jit: whether to compile ``fn``; False if it compiles all of its work itself, such as one
-            that calls a jitted function with a model's parameters, which several studies share.
+            where the two runs are compared: ``Σ |change|`` as a share of ``Σ |observation|``, where
+            each observation counts as at least a thousandth of the largest one of all statistics.
+            The tolerance is for rounding; ``math.inf`` allows everything.
+        jit: whether to compile ``fn``. Set it to False if ``fn`` compiles all of its work itself,
+            for example by passing a model's parameters to a jitted function that several studies
+            share.
         keep: whether to keep every observation, and not only the means. Then a checkpoint grows by
             about 60 bytes for each.
-        provenance: what else to remember about where the numbers come from, such as the model's
-            name. A checkpoint knows functions by name only: this tells changed ones apart.
+        provenance: further facts to record about where the numbers come from, such as the model's
+            name. A checkpoint knows functions by name only, so use this to tell changed functions
+            apart.
 
     Returns:
         A ``Study``, accumulated in float64.
@@ -114,8 +118,9 @@ def run_study(
             in an output; leaves to pad differ in length or are longer than the last bucket; labels
             do not fit the observations; outputs differ in provenance; or the checkpoint is of
             another study, of other batches or of another layout.
-        FloatingPointError: if an observation is infinite, such as the log of 0, and with it the
-            mean; a reducer leaves it out by NaN. Also if moments overflow float64.
+        FloatingPointError: if an observation is infinite, such as the log of 0, since the mean
+            would be infinite too; a reducer drops an observation by returning NaN. Also if moments
+            overflow float64.
         ModuleNotFoundError: if there is to be a bar, but tqdm is missing.
 
     Example:

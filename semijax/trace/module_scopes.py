@@ -36,7 +36,7 @@ _DISPATCHING = (("torchax", ""), ("torch", "_"), ("torch", "utils"), ("torch", "
 
 @contextlib.contextmanager
 def scopes(model: Any) -> Iterator[None]:
-    """Name the modules of a model by their place in it, for everything traced meanwhile.
+    """Name the modules of a model by their place in it, for all that is traced in this context.
 
     A Flax NNX model gives its equations no names, an Equinox model only those of classes, a Penzai
     model only numbers. Inside of this context each method of each of its modules enters a scope:
@@ -48,10 +48,10 @@ def scopes(model: Any) -> Iterator[None]:
     with slashes. torchax's own names, which are those of operations (``"aten::addmm"``), are left
     out, and lines are the model's, not torchax's.
 
-    A module is looked for in the object that calls it, so that a model is recognised after
-    ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has made it anew. One that is not found, such
-    as one of several alike that ``eqx.filter_vmap`` makes anew by itself, or one of the layers of a
-    Penzai ``LayerStack``, is named after its class.
+    Modules are looked up in the object that calls them, so a model is still recognised after
+    ``nnx.merge``, ``jax.tree.map`` or ``eqx.combine`` has rebuilt it. A module that is not found is
+    named after its class: for example, one of several equal modules that ``eqx.filter_vmap``
+    rebuilds by itself, or one of the layers of a Penzai ``LayerStack``.
 
     Whatever ``jit`` has traced before keeps its names: enter this context first, or call
     ``jax.clear_caches()``. Two models of one class have the same names.
