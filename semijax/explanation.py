@@ -130,7 +130,7 @@ def _remainders(
 ) -> Mapping[tuple[Any, int], float]:
     """Return the most that each equation leaves, by the graph it lies in and its number there."""
     leaves = paired_leaves(args, weighting.reference)
-    at = evaluate(graph, Runs.of_arguments(leaves, weighting))
+    at = evaluate(graph, Runs.of_arguments(leaves, weighting, backward=True))
     semiring = SumProduct()
     ends = [
         semiring.one(el.node_shape(v), jnp.float32)

@@ -33,6 +33,9 @@ class Rematerialization:
     def __init__(self, graph: Graph, at: Evaluation) -> None:
         self._graph = graph
         self._at = at
+        # Numbers that are not traced stay anyway: computing them again would save nothing.
+        known = [list(values.values()) for values in at.runs] if graph.checkpointed else []
+        self._saves = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(known))
         self._inside: list[tuple[Checkpoint, Evaluation]] = []
 
     def reach(self, equation: Equation, arrived: Arrived) -> tuple[Evaluation, Arrived]:
@@ -43,6 +46,8 @@ class Rematerialization:
             arrived: the elements of its outputs. If a checkpoint begins here, its values are
                 computed after them.
         """
+        if not self._saves:
+            return self._at, arrived
         inside = self._inside
         while inside and inside[-1][0] not in equation.checkpoints:
             inside.pop()
@@ -85,8 +90,6 @@ def _after(everything: Any) -> Any:
     """
     leaves = jax.tree.leaves(everything)
     arrays = {id(leaf): leaf for leaf in leaves if isinstance(leaf, jax.Array)}
-    if not any(isinstance(array, jax.core.Tracer) for array in arrays.values()):
-        return everything  # there is nothing to compile
     kinds: dict[Any, dict[int, Any]] = {}
     for key, array in arrays.items():
         kinds.setdefault(sharding.varying(array), {})[key] = array

@@ -213,6 +213,52 @@ def test_in_shard_map(check_vma):
     np.testing.assert_allclose(jax.jit(mapped)(X, W), expected, 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("policy", ["nothing", "products"])
+def test_around_what_shard_map_maps(policy):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec
+
+    def mapped(wrap):
+        def f(x, w):
+            each = jax.shard_map(wrap(layer), mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"))
+            return each(each(x, w[0]), w[1]).sum()
+
+        return f
+
+    found, plain = (
+        operations(sj.semiring_grad(mapped(wrap), sj.SumProduct()), X, W)
+        for wrap in (remat(policy), lambda f: f)
+    )
+    again = operations(sj.semiring_grad(stacked(remat(policy)), sj.SumProduct()), X, W)
+    assert found == again != plain
+
+
+def stacked(wrap):
+    return lambda x, w: wrap(layer)(wrap(layer)(x, w[0]), w[1]).sum()
+
+
+def test_numbers_that_stay_are_not_computed_again():
+    """Outside of jit, where the values of the forward pass stay."""
+    count = 0
+
+    def counted(x):
+        nonlocal count
+        count += 1
+        return np.asarray(x)
+
+    def noisy(x, w):
+        seen = jax.lax.stop_gradient(x)
+        return layer(x, w) * jax.pure_callback(counted, seen, seen)
+
+    def times(wrap):
+        nonlocal count
+        count = 0
+        sj.semiring_grad(lambda x: wrap(noisy)(x, W[0]).sum(), sj.SumProduct())(jnp.asarray(X))
+        return count
+
+    assert times(jax.checkpoint) == times(lambda f: f) > 0
+
+
 def test_verbs_other_than_the_reverse_sweep():
     f, g = network(jax.checkpoint), network(lambda f: f)
     for semiring in (sj.MaxProduct(), sj.Entropy()):
@@ -238,6 +284,27 @@ def test_the_iterations_of_a_scan_are_computed_as_often_as_in_a_checkpoint():
 
     found = operations(sj.semiring_grad(whole(f), sj.SumProduct()), X, W)
     assert found == operations(jax.grad(whole(g)), X, W)
+
+
+def test_a_scan_runs_once_each_way_and_is_unrolled_as_written():
+    def f(x, w):
+        return jax.lax.scan(lambda x, w: (layer(x, w), None), x, w, unroll=3)[0].sum()
+
+    def scans(g):
+        jaxpr = jax.make_jaxpr(g)(X, W)
+        return [e.params["unroll"] for e in equations_in(jaxpr) if e.primitive.name == "scan"]
+
+    assert scans(sj.semiring_grad(f, sj.SumProduct())) == [3, 3]
+    # One forward pass; without what it keeps, each of three sweeps would run another one first.
+    flow = functools.partial(sj.site_flow, semiring=sj.SumProduct(), sites="hidden")
+    assert len(scans(lambda x, w: flow(f)(x, w)["hidden"])) == 6
+
+
+def equations_in(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations_in(inner)
 
 
 def test_a_forward_sweep_keeps_no_iterations():

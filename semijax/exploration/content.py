@@ -108,7 +108,7 @@ class Content:
         most = max(1, max_edges // len(read))
         self._kept = np.unique(np.concatenate([largest(s, share)[:most] for s in self._sizes]))
         of_all = as_semiring(tuple(read.values()))
-        told = best_storytellers(search, k, Cells(grid), ("module", "token"), of_all)
+        told = best_storytellers(search, k, Cells(grid), grid.level, of_all)
         self.stories: list[Path] = [path for path, _ in told]
         self._together = [elements for _, elements in told]
         self._told = [np.array(path.story, int) for path in self.stories]

@@ -26,6 +26,7 @@ class Grid:
         last: for each row the array that was made last.
         tokens: the number of tokens; 0 if no axis is known to count them.
         groups: for each array the numbers of its nodes' cells.
+        level: what a cell says of a node, see ``top_paths``.
     """
 
     def __init__(self, call: Call, depth: int | None) -> None:
@@ -41,6 +42,7 @@ class Grid:
         tokens = [t for a in names if (t := call.indices(a, TOKEN)) is not None]
         self.tokens: int = 1 + max((int(t.max(initial=-1)) for t in tokens), default=-1)
         self.groups: Groups = group_nodes(call.run, self._cells)
+        self.level: tuple[str | int, str] = ("module" if depth is None else depth, TOKEN)
 
     @property
     def cells(self) -> int:

@@ -318,7 +318,7 @@ class Path:
             return ""
         if self.adds_up:
             return _part_text(self.together, self.whole)
-        name = "mass" if self.semiring == "AbsSumProduct()" else self.semiring
+        name = "mass" if self.is_mass else self.semiring
         named = self.together if isinstance(self.together, dict) else {name: self.together}
         numbers = {key: each for key, each in named.items() if isinstance(each, float)}
         return ", ".join(f"{key} {number:.4g}" for key, number in numbers.items())
@@ -327,6 +327,11 @@ class Path:
     def adds_up(self) -> bool:
         """True if ``together`` is the sum of what all paths of a story contribute."""
         return self.semiring == "SumProduct()" and isinstance(self.together, float)
+
+    @property
+    def is_mass(self) -> bool:
+        """True if ``together`` is the mass of all paths of a story."""
+        return self.semiring == "AbsSumProduct()" and isinstance(self.together, float)
 
     @property
     def weight(self) -> float:
@@ -586,7 +591,7 @@ class Path:
                 whole=whole,
                 story=told,
                 level=None if level is None else tuple(level),
-                together=content.get("together"),
+                together=_number(content.get("together")),
                 semiring=semiring,
             )
         except (TypeError, KeyError, IndexError, AttributeError) as error:
@@ -657,38 +662,39 @@ class Paths(list[Path]):
     def tell(self, tokens: Sequence[str] | None = None, depth: int | None = None) -> str:
         """Return the paths in words, one per line, see ``Path.tell``.
 
-        The last line says what several stories carry in all, if their ``semiring`` adds up.
+        The last line says what several stories carry together, see ``total_text``.
         """
         lines = (path.tell(tokens, depth) for path in self)
         numbered = (f"{number}. {line}" for number, line in enumerate(lines, start=1))
-        return "\n".join([*numbered, *filter(None, [self.in_all])])
+        return "\n".join([*numbered, *filter(None, [self.total_text])])
 
     @property
-    def in_all(self) -> str:
-        """What several stories carry in all: ``"20 stories in all: +0.8 of 0.85, 94%"``.
+    def total_text(self) -> str:
+        """The sum of what several stories carry: ``"These 20 stories together: +0.8 of 1, 80%"``.
 
-        Empty unless each is the sum of all its paths, see ``Path.adds_up``.
+        Empty unless each is the sum of all its paths, see ``Path.adds_up``, and the whole is known.
         """
-        if len(self) < 2 or not all(path.adds_up for path in self):
+        if len(self) < 2 or not all(path.adds_up and path.whole is not None for path in self):
             return ""
         total = math.fsum(path.together for path in self)
-        return f"{len(self)} stories in all: {_part_text(total, self[0].whole)}"
+        return f"These {len(self)} stories together: {_part_text(total, self[0].whole)}"
 
     def by_size(self) -> Paths:
         """Return the same stories, ordered by what all paths of each carry, the largest first.
 
         ``top_paths`` orders stories by their best path. A story that it did not find may carry more
-        than one that it found, through many weak paths. The last line of ``tell`` bounds this: it
-        says how much of the whole the stories found leave out.
+        than one that it found: in many weak paths. The last line of ``tell`` says how much of the
+        whole the stories found carry.
 
         Raises:
-            ValueError: if there are paths without a number for all paths of their story: without
-                ``distinct=``, or with a ``semiring`` that has none or several.
+            ValueError: if there are paths without a sum or a mass of all paths of their story:
+                without ``distinct=``, or with another ``semiring`` than ``SumProduct`` and
+                ``AbsSumProduct``.
         """
-        if not all(isinstance(path.together, (int, float)) for path in self):
+        if not all(path.adds_up or path.is_mass for path in self):
             raise ValueError(
-                "by_size orders stories by one number for each: ask top_paths for distinct=… with "
-                "semiring=SumProduct() or AbsSumProduct()."
+                "by_size orders stories by the sum or the mass of all paths of each: ask top_paths "
+                "for distinct=… with semiring=SumProduct() or AbsSumProduct()."
             )
         ordered = sorted(self, key=lambda path: -abs(path.together))
         return Paths(ordered, self.explanation)
@@ -721,7 +727,7 @@ class Paths(list[Path]):
             ValueError: if it ends in something else.
         """
         formats = {
-            ".html": lambda: page.document("Paths", _table(self) if self else self._repr_html_()),
+            ".html": lambda: page.document("Paths", self._html(len(self))),
             ".txt": lambda: self.tell() + "\n",
             ".json": lambda: f"[{', '.join(path.to_json() for path in self)}]",
         }
@@ -759,15 +765,19 @@ class Paths(list[Path]):
             return f"[]  # {self.explanation}" if self.explanation else "[]"
         texts = [path.tell() if path.together_text else repr(path) for path in self[:SHOWN]]
         shown = [f"{number}. {text}" for number, text in enumerate(texts, start=1)]
-        return "\n".join([*shown, *self._more(), *filter(None, [self.in_all])])
+        return "\n".join([*shown, *self._more(SHOWN), *filter(None, [self.total_text])])
 
     def _repr_html_(self) -> str:
+        return self._html(SHOWN)
+
+    def _html(self, shown: int) -> str:
         if not self:
             return f"<p>{page.text(self.explanation)}</p>"
-        return _table(self[:SHOWN]) + "".join(f"<p>{line}</p>" for line in self._more())
+        lines = filter(None, [*self._more(shown), self.total_text])
+        return _table(self[:shown]) + "".join(f"<p>{page.text(line)}</p>" for line in lines)
 
-    def _more(self) -> list[str]:
-        return [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+    def _more(self, shown: int) -> list[str]:
+        return [f"… and {len(self) - shown} more"] if len(self) > shown else []
 
 
 SHOWN = 20
@@ -794,6 +804,15 @@ def _plain(content: Any) -> Any:
     if hasattr(content, "tolist"):
         return content.tolist()
     return content if content is None or isinstance(content, (str, int, float)) else str(content)
+
+
+def _number(content: Any) -> Any:
+    """Return a statistic as it was before ``page.finite`` replaced infinities and NaN by text."""
+    if isinstance(content, dict):
+        return {key: _number(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_number(each) for each in content]
+    return float(content) if content in ("inf", "-inf", "nan") else content
 
 
 def _hashable(label: Any) -> Any:
@@ -852,15 +871,17 @@ def brackets(index: Index) -> str:
 def _table(paths: Sequence[Path]) -> str:
     largest = max(path.log_abs_contribution for path in paths)
     carry = any(path.carried is not None for path in paths)
+    stories = any(path.together_text for path in paths)
 
     def bar(path: Path) -> str:
         log, sign = path.log_abs_contribution, path.sign * (-1 if (path.carried or 1) < 0 else 1)
         return page.bar(math.exp(log - largest) if log > -math.inf else 0, sign)
 
     def amounts(path: Path) -> list[str]:
-        if carry:
-            return [page.text(path.contribution_text) + bar(path), page.text(path.weight_text)]
-        return [page.text(path.weight_text) + bar(path)]
+        texts = [path.contribution_text, path.weight_text] if carry else [path.weight_text]
+        first, *rest = map(page.text, texts)
+        whole = [page.text(path.together_text)] if stories else []
+        return [*whole, first + bar(path), *rest]
 
     rows = [
         [
@@ -877,7 +898,9 @@ def _table(paths: Sequence[Path]) -> str:
         "if positive, blue if negative."
     )
     heads = ["contribution", "weight"] if carry else ["weight"]
-    return page.table(["", *heads, "edges", "path"], rows, caption)
+    heads = ["all paths of the story", *heads] if stories else heads
+    path = "best path" if stories else "path"
+    return page.table(["", *heads, "edges", path], rows, caption)
 
 
 _HEADS = ["node", "value", "weight", "scope", "line"]

@@ -217,7 +217,7 @@ def _bundle_caption(paths: Sequence[Path]) -> str:
     elif any(path.story for path in paths):
         what = "stories, each by its best path alone"
     return (
-        f"{len(paths)} {what}, bundled{_in_all(paths)}. Line width is the square root of the sum "
+        f"{len(paths)} {what}, bundled{_total(paths)}. Line width is the square root of the sum "
         "of |contribution| over the largest; sign of the sum: red +, blue −; dashed: a residual "
         "connection around the layer"
     )
@@ -234,13 +234,14 @@ def _bundle_legend(figure: Figure, paths: Sequence[Path]) -> None:
     handles = [Line2D([], [], linewidth=1.6, label=label, **look) for label, look in looks.items()]
     of = "stories" if _are_stories(paths) else "the best paths of stories"
     of = f" of {of}" if any(path.story for path in paths) else ""
-    title = f"Line width: √(sum of |contribution|{of} / the largest){_in_all(paths)}"
+    title = f"Line width: √(sum of |contribution|{of} / the largest){_total(paths)}"
     figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title)
 
 
-def _in_all(paths: Sequence[Path]) -> str:
+def _total(paths: Sequence[Path]) -> str:
     """Say what share of the whole the drawn stories carry, if that is known."""
-    return f"; {in_all}" if (in_all := Paths(paths).in_all) else ""
+    text = Paths(paths).total_text
+    return f"; {text[0].lower()}{text[1:]}" if text else ""
 
 
 def _path_caption(paths: Sequence[Path]) -> str:
@@ -311,8 +312,8 @@ def _token_numbers(paths: Sequence[Path]) -> list[str]:
     known = [token for p in paths for n in p.nodes if (token := n.along("token")) is not None]
     if not known:
         raise ValueError(
-            "The paths do not know which axes count the tokens: pass tokens, their texts, or state "
-            "the axes where the paths are looked for, top_paths(…, axes=…)."
+            "The paths do not know which axes count the tokens: pass tokens, their texts, which "
+            "token_axis needs too, or state the axes in the search, top_paths(…, axes=…)."
         )
     return [str(number) for number in range(max(known) + 1)]
 

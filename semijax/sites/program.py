@@ -82,7 +82,7 @@ class Program:
         self.caller: str = caller
         self.argnums: list[int] = [leaf.argnum for leaf in leaves]
         self.names: list[str] = [leaf.name for leaf in leaves]
-        self.runs: Runs = Runs.of_arguments(leaves, weighting)
+        self.runs: Runs = Runs.of_arguments(leaves, weighting, backward=True)
         self.leaves: list[Any] = list(self.runs.inputs[0])
         try:
             staged = stage(of_traced, *self.leaves)

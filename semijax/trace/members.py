@@ -164,6 +164,9 @@ class _Members:
         if (called := compat.called_jaxpr(equation)) is not None:
             if compat.is_internal_to_jax(called):
                 return self.evaluate(*compat.open_jaxpr(called), *values, traceback=line)
+            if compat.is_checkpoint(equation):
+                again = functools.partial(jax.checkpoint, policy=params["policy"])
+                return self._call(called, values, transformed=again)
             return self._call(called, values)
         if (region := region_of(equation)) is not None:
             bodies = {None: region.test, **dict(enumerate(region.bodies))}
@@ -178,12 +181,14 @@ class _Members:
             return self._custom(equation, jax.custom_vjp)(*values)
         return compat.bind(equation, *values, mesh=jax.sharding.get_abstract_mesh())
 
-    def _call(self, called: Any, values: Sequence[Any], name: str = "call") -> Sequence[Any]:
+    def _call(
+        self, called: Any, values: Sequence[Any], name: str = "call", transformed: Any = jax.jit
+    ) -> Sequence[Any]:
         def call(*args: Any) -> list[Any]:
             return self.evaluate(*compat.open_jaxpr(called), *args)
 
         call.__name__ = name
-        return jax.jit(call)(*values)
+        return transformed(call)(*values)
 
     def _custom(self, equation: Any, kind: Any) -> Callable[..., Any]:
         """Return a function with a custom derivative without the mesh; its rule is a jaxpr too."""

@@ -99,10 +99,12 @@ class ScanRegion(Region):
     Attributes:
         length: the number of iterations.
         reverse: whether it runs from the last element to the first.
+        unroll: how many iterations a compiled loop does at a time, as ``lax.scan`` says it.
     """
 
     length: int = 0
     reverse: bool = False
+    unroll: int = 1
 
     @property
     def iterations(self) -> int:
@@ -117,7 +119,7 @@ class ScanRegion(Region):
 
     def run(self, step: Any, state: Any, xs: Any, *, against: bool = False) -> tuple[Any, Any]:
         """Run another body over as many elements, in the same direction or against it."""
-        return lax.scan(step, state, xs, self.length, self.reverse != against)
+        return lax.scan(step, state, xs, self.length, self.reverse != against, self.unroll)
 
     def evaluate(self, values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Return its outputs, and what every iteration starts from, along a first axis."""
@@ -243,8 +245,8 @@ class WhileRegion(Region):
 
 def _scan(params: dict[str, Any]) -> ScanRegion:
     layout = compat.scan_layout(params)
-    length, reverse = params["length"], params["reverse"]
-    return ScanRegion((params["jaxpr"],), layout, length=length, reverse=reverse)
+    how = {name: params[name] for name in ("length", "reverse", "unroll")}
+    return ScanRegion((params["jaxpr"],), layout, **how)
 
 
 def _cond(params: dict[str, Any]) -> CondRegion:

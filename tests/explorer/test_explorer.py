@@ -74,6 +74,9 @@ def test_rows_are_modules_each_visit_apart():
         "net/embed/gather",
         "net",
     ]
+    told = {story["told"] for story in json.loads(whole.to_json())["stories"]}
+    level = {"distinct": (1, "token"), "source": "*embed/*"}
+    assert told == {path.route() for path in sj.top_paths(SCORE, 20, **level)(IDS)}
 
 
 def test_edges_are_what_all_paths_have_in_common():

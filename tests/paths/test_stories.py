@@ -1,5 +1,6 @@
 """The k best stories are those of all paths, grouped by what they say."""
 
+import dataclasses
 import itertools
 import math
 
@@ -257,7 +258,7 @@ def test_a_story_tells_nothing_in_which_its_paths_differ():
     paths, text = told(("module", "token"))
     assert "head" not in text and "'read'" in text
     lines = [f"{n}. {path.tell(words)}" for n, path in enumerate(paths, 1)]
-    assert text.splitlines() == [*lines, paths.in_all]
+    assert text.splitlines() == lines
     paths, text = told(("module", "head"))
     assert "head" in text and "'read'" not in text and "token" not in text
     assert "attention" in told("module")[1] and "head" not in told("module")[1]
@@ -270,7 +271,7 @@ def test_a_story_tells_nothing_in_which_its_paths_differ():
         assert path.adds_up and path.tell(words).startswith(text)
 
 
-def test_by_size_and_in_all():
+def test_by_size_and_total_text():
     table = small_numbers(np.random.default_rng(2), 5, 4)
     other = small_numbers(np.random.default_rng(3), 5, 4)
 
@@ -286,20 +287,27 @@ def test_by_size_and_in_all():
     assert {path.story for path in ordered} == {path.story for path in stories}
     whole = float(attention(table) - attention(other))
     assert math.fsum(path.together for path in stories) == pytest.approx(whole, rel=1e-4)
-    assert stories.in_all == f"{len(stories)} stories in all: {whole:+.4g} of {whole:.4g}, 100%"
+    told = f"{whole:+.4g} of {whole:.4g}, 100%"
+    assert stories.total_text == f"These {len(stories)} stories together: {told}"
     some = ordered[:3]
     part = math.fsum(path.together for path in some)
-    assert some.tell().endswith(f"3 stories in all: {part:+.4g} of {whole:.4g}, {part / whole:.0%}")
-    assert ordered[:1].in_all == ""
+    told = f"{part:+.4g} of {whole:.4g}, {part / whole:.0%}"
+    assert some.tell().endswith(f"\nThese 3 stories together: {told}")
+    page = some._repr_html_()
+    assert told in page and some[1].together_text in page and "best path" in page
+    assert ordered[:1].total_text == ""
 
+    plain = sj.top_paths(attention, 3, distinct="module", semiring=sj.SumProduct())(table)
+    assert plain.total_text == ""  # derivatives by different elements add up to nothing
     masses = search(5, sj.AbsSumProduct())(table)
     assert masses.by_size()[0].together == max(path.together for path in masses)
-    assert masses.in_all == "" and "in all" not in masses.tell()
+    assert masses.total_text == "" and "together" not in masses.tell()
     for paths in (
         sj.top_paths(attention, 2)(table),
         search(2, {"sum": sj.SumProduct(), "mass": sj.AbsSumProduct()})(table),
+        search(2, sj.PathCount())(table),
     ):
-        with pytest.raises(ValueError, match="by_size orders stories by one number"):
+        with pytest.raises(ValueError, match="by_size orders stories by the sum or the mass"):
             paths.by_size()
 
 
@@ -528,6 +536,9 @@ def test_stories_are_kept():
         assert (read.story, read.together) == (path.story, path.together)
         assert (read.level, read.semiring) == (path.level, path.semiring) == (level, read.semiring)
         assert read.tell() == path.tell()
+    for together in (math.inf, {"mass": -math.inf, "paths": 2.0}, 3.0):
+        path = dataclasses.replace(paths[0], together=together)
+        assert sj.Path.from_json(path.to_json()).together == together
 
 
 def test_told_where_there_is_one_module_or_none():

@@ -373,7 +373,7 @@ def test_a_story_is_drawn_with_the_sum_of_all_its_paths():
     assert {"1, 2, 3, 4\n5", "story 2: -1 of 8, -12%", "adds", "subtracts"} <= told
     assert "2: -1 of 8, -12%" in picture.caption
     many = pictures.path_grid(stories * 2, layers=LAYERS, tokens=["x", "y", "z"])
-    assert "10 stories in all: +16 of 8, 200%" in many.caption
+    assert "these 10 stories together: +16 of 8, 200%" in many.caption
 
 
 def test_without_the_tokens_texts_paths_must_know_their_tokens():
