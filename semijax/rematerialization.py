@@ -7,7 +7,7 @@ mode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,9 @@ from semijax.evaluation import Evaluation, recompute
 from semijax.trace.graph import Checkpoint, Equation, Graph, Variable
 
 Arrived = Sequence[Elements | None]
+
+Pending = MutableMapping[Variable, Elements]
+"""The elements of variables that a reverse sweep has reached, and not come to yet."""
 
 
 class Rematerialization:
@@ -38,13 +41,16 @@ class Rematerialization:
         self._saves = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(known))
         self._inside: list[tuple[Checkpoint, Evaluation]] = []
 
-    def reach(self, equation: Equation, arrived: Arrived) -> tuple[Evaluation, Arrived]:
+    def enter(
+        self, equation: Equation, arrived: Arrived, pending: Pending
+    ) -> tuple[Evaluation, Arrived]:
         """Return the values at an equation, and what has arrived there.
 
         Args:
             equation: the next one, in reverse order.
-            arrived: the elements of its outputs. If a checkpoint begins here, its values are
-                computed after them.
+            arrived: the elements of its outputs.
+            pending: those of other variables. If a checkpoint begins here, its values are computed
+                after all of its results' elements, which are replaced by the same numbers.
         """
         if not self._saves:
             return self._at, arrived
@@ -53,13 +59,13 @@ class Rematerialization:
             inside.pop()
         for checkpoint in equation.checkpoints[len(inside) :]:
             at = inside[-1][1] if inside else self._at
-            at, arrived = _entered(self._graph, checkpoint, at, arrived)
+            at, arrived = _entered(self._graph, checkpoint, at, arrived, pending)
             inside.append((checkpoint, at))
         return (inside[-1][1] if inside else self._at), arrived
 
 
 def _entered(
-    graph: Graph, checkpoint: Checkpoint, at: Evaluation, arrived: Arrived
+    graph: Graph, checkpoint: Checkpoint, at: Evaluation, arrived: Arrived, pending: Pending
 ) -> tuple[Evaluation, Arrived]:
     """Compute values inside a checkpoint again, once elements have arrived there."""
     again: list[Equation] = []
@@ -77,7 +83,10 @@ def _entered(
     if not again:
         return at, arrived
     given = [[values[v] for v in needed] for values in at.runs]
-    given, arrived = _after((given, arrived))
+    made = [v for equation in graph.checkpointed[checkpoint] for v in equation.outputs]
+    others = [v for v in made if v in pending]
+    given, arrived, after = _after((given, arrived, [pending[v] for v in others]))
+    pending.update(zip(others, after, strict=True))
     known = [dict(zip(needed, own, strict=True)) for own in given]
     return recompute(again[::-1], at, known), arrived
 

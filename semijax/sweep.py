@@ -79,7 +79,7 @@ def backward(
         arrived = [state.pop(v, None) for v in equation.outputs]
         jacobian, sent = None, {}
         if equation.is_on_a_path and any(element is not None for element in arrived):
-            here, arrived = values.reach(equation, arrived)
+            here, arrived = values.enter(equation, arrived, state)
             jacobian = here.jacobian(equation)
         if jacobian and equation.wrt:
             local = _on(semiring, equation, jacobian)

@@ -233,6 +233,20 @@ def test_around_what_shard_map_maps(policy):
     assert found == again != plain
 
 
+def test_all_of_a_checkpoints_results_have_arrived_before_it_computes_again():
+    def f(x, w):
+        y, extra = jax.checkpoint(lambda x: (layer(x, w), jnp.tanh(x).sum()))(x)
+        return jnp.sin(y).sum() + 3 * extra
+
+    jaxpr = jax.make_jaxpr(sj.semiring_grad(f, sj.SumProduct()))(X, W[0])
+    (barrier,) = (e for e in equations_in(jaxpr) if e.primitive.name == "optimization_barrier")
+    shapes = [v.aval.shape for v in barrier.invars]
+    assert sorted(shapes) == [(), X.shape, X.shape, W[0].shape]  # extra's and y's, x and w
+    np.testing.assert_allclose(
+        sj.semiring_grad(f, sj.SumProduct())(X, W[0]), jax.grad(f)(X, W[0]), 1e-5, 1e-5
+    )
+
+
 def stacked(wrap):
     return lambda x, w: wrap(layer)(wrap(layer)(x, w[0]), w[1]).sum()
 
