@@ -239,7 +239,9 @@ def evaluate(graph: Graph, runs: Runs) -> Evaluation:
     return Evaluation(found, runs.weighting, runs.backward)
 
 
-def recompute(equations: Sequence[Equation], at: Evaluation, given: Sequence[Values]) -> Evaluation:
+def evaluate_again(
+    equations: Sequence[Equation], at: Evaluation, given: Sequence[Values]
+) -> Evaluation:
     """Compute what some equations compute once more, in each run.
 
     Args:

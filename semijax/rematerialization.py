@@ -16,7 +16,7 @@ from jax import lax
 
 from semijax import sharding
 from semijax.elements import Elements
-from semijax.evaluation import Evaluation, recompute
+from semijax.evaluation import Evaluation, evaluate_again
 from semijax.trace.graph import Checkpoint, Equation, Graph, Variable
 
 Arrived = Sequence[Elements | None]
@@ -88,7 +88,7 @@ def _entered(
     given, arrived, after = _after((given, arrived, [pending[v] for v in others]))
     pending.update(zip(others, after, strict=True))
     known = [dict(zip(needed, own, strict=True)) for own in given]
-    return recompute(again[::-1], at, known), arrived
+    return evaluate_again(again[::-1], at, known), arrived
 
 
 def _after(everything: Any) -> Any:

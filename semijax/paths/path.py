@@ -481,8 +481,8 @@ class Path:
         """
         level = ("module", "token", "head") if self.level is None else self.level
         depths = [each for each in level if isinstance(each, int)]
-        if depth is None and "module" not in level:
-            depth = max(depths, default=None)
+        if depths and "module" not in level:  # deeper down, the paths of a story may differ
+            depth = min(max(depths), max(depths) if depth is None else depth)
         axes = [each for each in level if isinstance(each, str) and each not in ("module", "token")]
         last, parts = None, []
         first = self.nodes[0]

@@ -340,6 +340,7 @@ def test_told_past_what_is_only_gone_around():
 
     whole = sj.top_paths(f, 16, distinct=1)(jnp.array([1.0, 2.0, -0.5]))
     assert [path.route() for path in whole] == ["[0] → layer_0 → layer_1"]  # skips or not
+    assert whole[0].route(depth=2) == whole[0].route()  # below, its paths differ
     (skip, _) = sj.top_paths(in_one, 2, distinct="module")(jnp.ones(1))
     assert skip.route().endswith("block (skips attn)")
     assert skip.tell() == f"mass 1: {skip.route()} (best path +1)"
