@@ -58,8 +58,12 @@ class Table:
 
 
 def line_text(source: str) -> str:
-    """Return a line of code for a table: in an installed package, from the package's name on."""
-    return re.sub(r"^.*[/\\](?:site|dist)-packages[/\\]", "", source)
+    """Return a line of code to show to others: without the folders that are this machine's.
+
+    In an installed package it begins with the package's name, in the working directory after that.
+    """
+    here = os.path.join(os.getcwd(), "")
+    return re.sub(r"^.*[/\\](?:site|dist)-packages[/\\]", "", source).removeprefix(here)
 
 
 class Printed:

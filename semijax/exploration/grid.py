@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semijax import tables
 from semijax.paths.call import Call
 from semijax.paths.crossings import Groups, group_nodes
 from semijax.paths.run import Array
@@ -102,7 +103,8 @@ class Grid:
         for row, token in zip((self.rows[r] for r in rows), tokens.tolist(), strict=True):
             array, of_row = self.last[row], squares[row]
             scopes.append(array.scope)
-            lines.append("" if array.made_by is None else array.made_by.source)
+            source = "" if array.made_by is None else array.made_by.source
+            lines.append(tables.line_text(source))
             square = of_row.get(token)
             values.append(None if square is None else math.sqrt(square))
         return {"scope": scopes, "line": lines, "value": values}

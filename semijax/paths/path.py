@@ -481,8 +481,7 @@ class Path:
         """
         level = ("module", "token", "head") if self.level is None else self.level
         depths = [each for each in level if isinstance(each, int)]
-        if depths and "module" not in level:  # deeper down, the paths of a story may differ
-            depth = min(max(depths), max(depths) if depth is None else depth)
+        depth = self._told_depth(depth)
         axes = [each for each in level if isinstance(each, str) and each not in ("module", "token")]
         last, parts = None, []
         first = self.nodes[0]
@@ -502,6 +501,27 @@ class Path:
                     parts.append(_token_text(token, tokens))
                     last = token
         return " → ".join(parts)
+
+    @property
+    def skips(self) -> tuple[bool, ...]:
+        """Whether each edge is a residual connection around modules.
+
+        Of a story's best path, only around modules that its ``level`` tells apart: all of its paths
+        go around these.
+        """
+        told = self
+        if self.level is not None:
+            if not any(each == "module" or isinstance(each, int) for each in self.level):
+                return (False,) * len(self.edges)
+            told = self._without_skips_inside(self._told_depth(None))
+        return tuple(bool(edge.around) for edge in told.edges)
+
+    def _told_depth(self, depth: int | None) -> int | None:
+        """Return a depth no deeper than a story's level: below, its paths may differ."""
+        depths = [each for each in self.level or () if isinstance(each, int)]
+        if not depths or "module" in (self.level or ()):
+            return depth
+        return min(max(depths), max(depths) if depth is None else depth)
 
     def _without_skips_inside(self, depth: int | None) -> Path:
         """Return the path without what it goes around in a module that a story tells as one."""

@@ -150,7 +150,7 @@ def _bundles(
     found: dict[tuple[Station, Station], list[float]] = {}
     triples = zip(_amounts(paths), paths, rows, columns, strict=True)
     for amount, path, of_row, of_column in triples:
-        around = [False, *(bool(edge.around) for edge in path.edges)]
+        around = [False, *path.skips]
         stations: dict[tuple[int, int], bool] = {}
         for row, (column, _), past in zip(of_row, of_column, around, strict=True):
             # A path goes around a row if a residual connection is all that it takes there.
@@ -385,9 +385,9 @@ def _draw_path(
     looks = [
         (
             _sign_colour(edge.weight if whole is None else whole),
-            _DOTTED if not has else _DASHED if edge.around else "solid",
+            _DOTTED if not has else _DASHED if skips else "solid",
         )
-        for edge, has in zip(path.edges, tokened[1:], strict=True)
+        for edge, has, skips in zip(path.edges, tokened[1:], path.skips, strict=True)
     ]
     # Edges that look the same are one line, or each would begin its dashes anew.
     runs = [[n for n, _ in run] for _, run in itertools.groupby(enumerate(looks), lambda x: x[1])]

@@ -147,8 +147,10 @@ def list_sites(
             names = {place: own for place, own in names.items() if axis in axes.within(place)}
             if not names:
                 known = scope_names.listed(sorted(axes.known)) or "none"
+                inside = "" if match is None else " A matching module stands for its output alone."
                 raise ValueError(
-                    f"No array listed has an axis known as {axis!r}; the function knows: {known}."
+                    f"No array that would be listed has an axis known as {axis!r}.{inside} In the "
+                    f"whole function, axes are known as: {known}."
                 )
         return SiteTable(
             tuple(

@@ -341,7 +341,14 @@ def test_told_past_what_is_only_gone_around():
     whole = sj.top_paths(f, 16, distinct=1)(jnp.array([1.0, 2.0, -0.5]))
     assert [path.route() for path in whole] == ["[0] → layer_0 → layer_1"]  # skips or not
     assert whole[0].route(depth=2) == whole[0].route()  # below, its paths differ
+    assert not any(any(path.skips) for path in whole)  # some of its paths go through what one skips
     (skip, _) = sj.top_paths(in_one, 2, distinct="module")(jnp.ones(1))
+    (best,) = sj.top_paths(in_one)(jnp.ones(1))
+    assert skip.skips == best.skips == (True, False)
+    (either,) = sj.top_paths(in_one, distinct=lambda node: None)(jnp.ones(1))
+    (token,) = sj.top_paths(in_one, distinct="unit", axes={"[0]": ("unit",)})(jnp.ones(1))
+    assert any(edge.around for edge in token.edges) and not any(token.skips)
+    assert either.skips == (True, False)  # nothing is known of what a function tells
     assert skip.route().endswith("block (skips attn)")
     assert skip.tell() == f"mass 1: {skip.route()} (best path +1)"
 

@@ -1,5 +1,7 @@
 """The names of axes: that following them gets through every program."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,7 +101,7 @@ def test_listed_by_axis():
         assert sj.site_grads(f, sj.SumProduct(), row.names[0], by="head")(words)
     tokens = sj.list_sites(f, axis="token", match="reduce_*")(words).names
     assert tokens == ("reduce_max#1", "reduce_sum")  # those of softmax; not the output
-    with pytest.raises(ValueError, match=r"No array listed has an axis known as 'layer'; .*'head'"):
+    with pytest.raises(ValueError, match=r"has an axis known as 'layer'\..*'head'"):
         sj.list_sites(f, axis="layer")(words)
     with pytest.raises(ValueError, match="list_sites\\(fun, axis='head'\\) lists the arrays"):
         sj.site_flow(f, sj.SumProduct(), "reduce_max#2", source="x", by="head")(words)
@@ -113,7 +115,7 @@ def test_lines_in_installed_packages_are_short():
     for table in (sj.list_sites(f)(x), sj.explain(f)(x)):
         assert any("-packages" in row.source for row in table)
         assert "-packages" not in str(table) and " flax/linen/" in str(table)
-        assert __file__ in str(table)
+        assert f" {os.path.relpath(__file__)}:" in str(table)
 
 
 def test_saved(tmp_path):
