@@ -38,7 +38,7 @@ test-newest: $(NEWEST)/test.installed  ## run the tests with the newest JAX (nee
 	SEMIJAX_NATIVE=off $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(OPTIONS)
 
 test-newest-native: $(NEWEST)/test.installed  ## run the native kernels' tests with the newest JAX
-	SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/native tests/test_devices.py
+	SEMIJAX_NATIVE=baseline $(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(OPTIONS) tests/native tests/test_devices.py
 
 # The sanitizers must be in the process before anything else is. Clang has one library for them, which it
 # does not link with ours; GCC links two. Without kernels SEMIJAX_NATIVE=baseline is an error. JAX compiles
