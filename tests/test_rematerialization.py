@@ -10,6 +10,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 import semijax as sj
+from semijax import native
 from semijax.evaluation import Inside, evaluate
 
 POLICIES = {
@@ -137,7 +138,9 @@ def test_it_keeps_little():
         program = jax.jit(transform(network(wrap))).lower(x, w).compile(options)
         return program.memory_analysis().temp_size_in_bytes
 
-    for semiring in (sj.SumProduct(), sj.AbsMaxProduct()):
+    # Without the kernels, the maxima of one contraction alone take more than all of this.
+    by_kernels = [sj.AbsMaxProduct()] if native.target() else []
+    for semiring in (sj.SumProduct(), *by_kernels):
         transform = functools.partial(sj.semiring_grad, semiring=semiring)
         bound = 1.3 * temporary(jax.grad, jax.checkpoint)
         assert temporary(transform, jax.checkpoint) <= bound < temporary(transform, lambda f: f)
