@@ -480,7 +480,6 @@ class Path:
             ValueError: if there are fewer texts than tokens.
         """
         level = ("module", "token", "head") if self.level is None else self.level
-        depths = [each for each in level if isinstance(each, int)]
         depth = self._told_depth(depth)
         axes = [each for each in level if isinstance(each, str) and each not in ("module", "token")]
         last, parts = None, []
@@ -489,7 +488,7 @@ class Path:
         told = self if self.level is None else self._without_skips_inside(depth)
         for names, stages in _told_names(told.collapse(depth), start):
             nodes = [node for stage in stages for node in stage.nodes]
-            known = [names] if depths or "module" in level else []
+            known = [names] if self._tells_modules else []
             for axis in axes:
                 places = dict.fromkeys(node.along(axis) for node in nodes)
                 known += [f"{axis} {place}" for place in places if place is not None]
@@ -509,19 +508,27 @@ class Path:
         Of a story's best path, only around modules that its ``level`` tells apart: all of its paths
         go around these.
         """
-        told = self
-        if self.level is not None:
-            if not any(each == "module" or isinstance(each, int) for each in self.level):
-                return (False,) * len(self.edges)
-            told = self._without_skips_inside(self._told_depth(None))
+        if not self._tells_modules:
+            return (False,) * len(self.edges)
+        told = self if self.level is None else self._without_skips_inside(self._told_depth(None))
         return tuple(bool(edge.around) for edge in told.edges)
+
+    @property
+    def _tells_modules(self) -> bool:
+        """True if a story tells modules apart; a path without a level does."""
+        return self.level is None or "module" in self.level or bool(self._depths)
+
+    @property
+    def _depths(self) -> list[int]:
+        """How many names of a scope a story tells, from the outside, where its level says so."""
+        return [each for each in self.level or () if isinstance(each, int)]
 
     def _told_depth(self, depth: int | None) -> int | None:
         """Return a depth no deeper than a story's level: below, its paths may differ."""
-        depths = [each for each in self.level or () if isinstance(each, int)]
-        if not depths or "module" in (self.level or ()):
+        if not self._depths or "module" in (self.level or ()):
             return depth
-        return min(max(depths), max(depths) if depth is None else depth)
+        deepest = max(self._depths)
+        return deepest if depth is None else min(deepest, depth)
 
     def _without_skips_inside(self, depth: int | None) -> Path:
         """Return the path without what it goes around in a module that a story tells as one."""
