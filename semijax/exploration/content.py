@@ -16,7 +16,7 @@ from semijax.exploration.grid import Cells, Grid
 from semijax.paths.crossings import Crossings, Flow, largest
 from semijax.paths.path import Path
 from semijax.paths.scores import MASS, Scores
-from semijax.paths.search import Search, best_storytellers, where_infinite
+from semijax.paths.search import Search, told_stories, where_infinite
 from semijax.semirings import (
     AbsMaxProduct,
     AbsSumProduct,
@@ -108,7 +108,7 @@ class Content:
         most = max(1, max_edges // len(read))
         self._kept = np.unique(np.concatenate([largest(s, share)[:most] for s in self._sizes]))
         of_all = as_semiring(tuple(read.values()))
-        told = best_storytellers(search, k, Cells(grid), grid.level, of_all)
+        told = told_stories(search, k, Cells(grid), grid.level, of_all)
         self.stories: list[Path] = [path for path, _ in told]
         self._together = [elements for _, elements in told]
         self._told = [np.array(path.story, int) for path in self.stories]

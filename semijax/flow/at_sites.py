@@ -40,7 +40,8 @@ class SiteValues(Result):
     """The semiring's readout at some intermediate arrays, by the names of their sites.
 
     A mapping from the names of the sites to arrays, in the order of the program; it passes through
-    ``jit`` and ``vmap``, which adds axes in front. It prints as a table.
+    ``jit`` and ``vmap``, which adds axes in front. It prints as a table: a few numbers for each
+    site as they are, of more the smallest, the mean and the largest.
 
     Attributes:
         elements: the semiring's elements, by name.
@@ -51,7 +52,8 @@ class SiteValues(Result):
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
         weighting: the name of what the edges weigh.
-        columns: the name of what the last axis of each site counts, such as a token or a head.
+        columns: the name of what the last axis of each site counts, such as a token or a head, if
+            it was asked for by that name.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -70,7 +72,7 @@ class SiteValues(Result):
     semiring: Semiring
     granularity: str
     weighting: str
-    columns: str = "token"
+    columns: str = ""
 
     @property
     def total(self) -> Any:
@@ -163,11 +165,18 @@ class SiteValues(Result):
             "unit": unit or str(self.semiring),
             "normalisation": f"{normalisation}{self._legend()}",
             "row_label": "site",
-            "column_label": self.columns,
+            "column_label": self.columns or "token",
         }
         return pictures.heat_map(np.stack(known), **(given | options))
 
     def _table(self) -> tables.Table:
+        count = self._few()
+        if count:
+            each = f"{self.columns} {{}}" if self.columns else "[{}]"
+            columns = [each.format(i) for i in range(count)] if count > 1 else ["value"]
+            rows = [(name, *self._cells(name)) for name in self.names]
+            right = range(1, 1 + count)
+            return tables.Table(("site", *columns), rows, right, legend=self._legend())
         rows = []
         for name in self.names:
             elements = self.elements[name]
@@ -186,8 +195,31 @@ class SiteValues(Result):
         header = ("site", "shape", "min", "mean", "max")
         return tables.Table(header, rows, right=(2, 3, 4), legend=self._legend())
 
+    def _few(self) -> int:
+        """Return how many numbers every site has, if that is a few along one axis; else 0."""
+        if is_traced(self.elements):
+            return 0
+        numbers = [jax.tree.leaves(self[name]) for name in self.names]
+        shapes = {np.shape(leaf) for own in numbers for leaf in own}
+        if len(shapes) != 1 or any(len(own) > 1 for own in numbers):
+            return 0
+        (shape,) = shapes
+        one_each = all(self.semiring.shape(self.elements[name]) == shape for name in self.names)
+        return max((1, *shape)) if one_each and max((1, *shape)) == el.size(shape) <= FEW else 0
+
+    def _cells(self, name: str) -> list[str]:
+        values = np.ravel(np.asarray(self[name], np.float64))
+        logs: Any = [None] * len(values)
+        if reads_logs(self.semiring):
+            logs = np.ravel(self.semiring.log_size(self.elements[name]))
+        return [shown(value, log) for value, log in zip(values, logs, strict=True)]
+
     def _legend(self) -> str:
         return f"{self.semiring}, {self.conditions}"
+
+
+FEW = 8
+"""The most numbers for each site that are printed one by one."""
 
 
 def _behind(total: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -409,7 +441,7 @@ def _results(
     by: str | Sequence[str] | None,
 ) -> Any:
     names = tuple(site.name for site in sites)
-    columns = "token" if by is None else by if isinstance(by, str) else by[-1]
+    columns = "" if by is None else by if isinstance(by, str) else by[-1]
     loops = tuple(map(_loops_left, sites, combined))
     by_name = {
         name: own.of(semiring, element)

@@ -155,20 +155,28 @@ def squeezed(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> li
 
 def reshaped(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:
     """Drop and add axes of size 1, keep the first and last unchanged ones, and mix the others."""
-    sizes, out = shapes(equation)[0], equation.outputs[0].shape
-    old, new = list(zip(sizes, inputs[0], strict=True)), list(range(len(out)))
-    found: list[int | None] = [None] * len(out)
+    (sizes, *_), out, own = shapes(equation), equation.outputs[0].shape, inputs[0]
+    same = unchanged_axes(sizes, out)
+    labels.mix([own[a] for a, n in enumerate(sizes) if n != 1 and a not in same.values()])
+    return [tuple(own[same[a]] if a in same else None for a in range(len(out)))]
+
+
+def unchanged_axes(sizes: Shape, new_sizes: Shape) -> dict[int, int]:
+    """Return which axis each axis of a reshaped array has been: the first and last unchanged ones.
+
+    Axes of size 1 don't count.
+    """
+    old, new, found = list(range(len(sizes))), list(range(len(new_sizes))), {}
 
     def keep() -> None:
         for end in (0, -1):
-            while old and new and old[end][0] == out[new[end]]:
-                found[new.pop(end)] = old.pop(end)[1]
+            while old and new and sizes[old[end]] == new_sizes[new[end]]:
+                found[new.pop(end)] = old.pop(end)
 
     keep()
-    old, new = [axis for axis in old if axis[0] != 1], [a for a in new if out[a] != 1]
+    old, new = [a for a in old if sizes[a] != 1], [a for a in new if new_sizes[a] != 1]
     keep()
-    labels.mix([label for _, label in old])
-    return [tuple(found)]
+    return found
 
 
 def reduced(labels: AxisLabels, equation: Equation, inputs: list[Labels]) -> list[Labels]:

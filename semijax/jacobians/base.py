@@ -20,6 +20,7 @@ import numpy as np
 from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians.edges import Edges, probed
+from semijax.jacobians.pins import Pins
 from semijax.semirings.base import Semiring
 from semijax.semirings.real import SumProduct
 from semijax.trace.graph import Equation, Graph, Variable
@@ -75,6 +76,20 @@ class LocalJacobian(abc.ABC):
     def entering(self, index: np.ndarray) -> Edges:
         """Return the edges that enter distinct output elements, given by flattened position."""
         return probed(self, "pull", index)
+
+    def restricted(self, pins: Pins) -> tuple[LocalJacobian, Pins] | None:
+        """Return the edges that enter a part of the output, as a smaller Jacobian.
+
+        Args:
+            pins: the indices of the outputs that count.
+
+        Returns:
+            The Jacobian from a part of the input to that part of the output, in both of which the
+            pinned axes have size 1, and the indices of the inputs; None if a kind does not know
+            them.
+        """
+        del pins
+        return None
 
     @property
     def kind(self) -> str:

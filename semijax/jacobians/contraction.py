@@ -16,6 +16,7 @@ from semijax.jacobians import axis_labels
 from semijax.jacobians.base import LocalJacobian, arrays, declare, rule_for
 from semijax.jacobians.edges import NO_EDGES, Edges, spread, unravel
 from semijax.jacobians.einsum import einsum
+from semijax.jacobians.pins import Pins, part_of, pinned
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
@@ -82,6 +83,18 @@ class Contraction(LocalJacobian):
         owner = np.arange(len(index)).repeat(targets.shape[1])
         return Edges(owner, targets.ravel(), met.ravel().astype(np.float64))
 
+    def restricted(self, pins: Pins) -> tuple[Contraction, Pins]:
+        batch, of_weights, of_input = self._out_dims
+        weights = _operand_pins(self.weight_dims, batch, of_weights, pins)
+        own = _operand_pins(self.in_dims, batch, of_input, pins)
+        smaller = dataclasses.replace(
+            self,
+            weights=part_of(self.weights, weights),
+            in_shape=pinned(self.in_shape, own),
+            out_shape=pinned(self.out_shape, pins),
+        )
+        return smaller, own
+
     @property
     def _letters(self) -> tuple[str, str, str]:
         """The letters of the axes of the weights, of the input and of the output."""
@@ -134,6 +147,14 @@ def dot_general_jacobian(equation: Equation, lhs: Any, rhs: Any) -> list[LocalJa
 
 
 declare("ragged_dot_general", bilinear=True)
+
+
+def _operand_pins(dims: Groups, batch: Axes, free: Axes, pins: Pins) -> Pins:
+    """Return an operand's pins, given what axes of the output its batch and free axes become."""
+    own = dict.fromkeys(dims[1]) | {
+        a: pins[d] for a, d in zip(dims[0] + dims[2], batch + free, strict=True)
+    }
+    return tuple(own[axis] for axis in range(len(own)))
 
 
 def _others(ndim: int, *groups: Any) -> tuple[int, ...]:

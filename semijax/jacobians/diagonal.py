@@ -12,6 +12,7 @@ from semijax import elements as el
 from semijax.elements import Elements, Shape
 from semijax.jacobians.base import LocalJacobian, accumulated, arrays
 from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, spread, unravel
+from semijax.jacobians.pins import Pins, part_of, pinned
 from semijax.semirings.base import Semiring
 
 
@@ -77,6 +78,16 @@ class Diagonal(LocalJacobian):
         ]
         _, weight, present = self._weigh(index)
         return at_most_one(ravel(source, self.in_shape, index), weight, present)
+
+    def restricted(self, pins: Pins) -> tuple[Diagonal, Pins]:
+        own = tuple(
+            pins[d] if n == self.out_shape[d] else None
+            for d, n in zip(self._dimensions(), self.in_shape, strict=True)
+        )
+        arrays = part_of((self.weights, self.present, self.selected), pins)
+        shapes = pinned(self.in_shape, own), pinned(self.out_shape, pins)
+        weights, present, selected = arrays
+        return Diagonal(weights, *shapes, self.dimensions, present, selected), own
 
     def _weigh(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
         weight = None if self.weights is None else numbers(self.weights, outputs)
@@ -149,10 +160,21 @@ class Reduction(LocalJacobian):
     def entering(self, index: np.ndarray) -> Edges:
         return self._transposed().leaving(index)
 
+    def restricted(self, pins: Pins) -> tuple[Reduction, Pins]:
+        kept = dict(zip(self._kept, pins, strict=True))
+        own = tuple(kept.get(axis) for axis in range(len(self.in_shape)))
+        weights, selected = part_of((self.weights, self.selected), own)
+        shapes = pinned(self.in_shape, own), pinned(self.out_shape, pins)
+        return Reduction(weights, *shapes, self.axes, selected), own
+
+    @property
+    def _kept(self) -> tuple[int, ...]:
+        """The axes of the input that the output has too."""
+        return tuple(a for a in range(len(self.in_shape)) if a not in self.axes)
+
     def _transposed(self) -> Diagonal:
-        kept = tuple(a for a in range(len(self.in_shape)) if a not in self.axes)
         sides = self.out_shape, self.in_shape
-        return Diagonal(self.weights, *sides, kept, selected=self.selected)
+        return Diagonal(self.weights, *sides, self._kept, selected=self.selected)
 
 
 @arrays("inner")

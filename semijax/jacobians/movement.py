@@ -18,6 +18,7 @@ from semijax.jacobians.compiled import compiled_on_numbers
 from semijax.jacobians.diagonal import Diagonal, Transposed, scaled_by
 from semijax.jacobians.edges import Edges, at_most_one, numbers, ravel, unravel
 from semijax.jacobians.line import Line
+from semijax.jacobians.pins import Pins, pinned
 from semijax.semirings.base import Semiring
 from semijax.trace.graph import Equation
 
@@ -126,6 +127,20 @@ class Permutation(LocalJacobian):
         moved = unravel(index, tuple(self.in_shape[a] for a in axes))
         indices = self._flip([moved[position] for position in np.argsort(axes)])
         return at_most_one(ravel(indices, self.in_shape, index), None)
+
+    def restricted(self, pins: Pins) -> tuple[Permutation, Pins] | None:
+        axes = self._axes()
+        transposed = tuple(self.in_shape[a] for a in axes)
+        same = axis_labels.unchanged_axes(transposed, self.out_shape)
+        own: list[int | None] = [None] * len(axes)
+        for outer, pin in enumerate(pins):
+            if pin is not None:
+                if outer not in same:
+                    return None
+                axis = axes[same[outer]]
+                own[axis] = self.in_shape[axis] - 1 - pin if axis in self.flipped else pin
+        shapes = pinned(self.in_shape, own), pinned(self.out_shape, pins)
+        return dataclasses.replace(self, in_shape=shapes[0], out_shape=shapes[1]), tuple(own)
 
     def _flip(self, indices: list[np.ndarray]) -> list[np.ndarray]:
         return [self.in_shape[a] - 1 - i if a in self.flipped else i for a, i in enumerate(indices)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from semijax.jacobians.edges import NO_EDGES, Edges
 from semijax.paths.run import Array, Step
-from semijax.paths.scores import Guide
+from semijax.paths.scores import Reach
 
 
 class Bundle(NamedTuple):
@@ -31,7 +31,7 @@ class Bundle(NamedTuple):
         return self.step.outputs[self.output]
 
 
-def bundles(scores: Guide, array: Array, index: np.ndarray) -> list[Bundle]:
+def bundles(scores: Reach, array: Array, index: np.ndarray) -> list[Bundle]:
     """Return the edges that leave these nodes for arrays from which there is a way to the end."""
     found = []
     for step, position in scores.run.readers[array.number]:

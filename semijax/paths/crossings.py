@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import elements as el
-from semijax.elements import Elements, Shape
+from semijax.elements import Elements
+from semijax.jacobians.pins import Pins, part_of
 from semijax.paths.run import Array, Rows, Run, Step
+from semijax.paths.slabs import Slab, only, pulled_slabs, whole
 from semijax.paths.sweeps import backward, forward, multiplied, only_at, pulled, read_out, started
 from semijax.semirings import Semiring
 from semijax.semirings.extent import Extent
@@ -150,16 +152,17 @@ class Crossings:
                 if step.equation is None or not departed or not arrived:
                     continue
                 for given, targets in self._pulls(semiring, step, arrived):
-                    for i, part in pulled(semiring, step, given).items():
+                    for i, (pins, ahead) in pulled_slabs(semiring, step, given).items():
                         if i in departed:
                             array = departed[i]
-                            both = multiplied(semiring, from_begin[array], part)
-                            crossing.add(both, array.shape, self._groups[array], targets[i])
+                            come = part_of(from_begin[array], pins)
+                            both = multiplied(semiring, come, ahead)
+                            crossing.add(both, pins, self._groups[array], targets[i])
             for array, positions in self._begin.items():
                 if array in to_end:
                     elements = started(semiring, array, to_end[array])
                     own = only_at(semiring, elements, positions)
-                    starting.add(own, array.shape, self._groups[array])
+                    starting.add(own, (None,) * len(array.shape), self._groups[array])
             pairs, crossed = crossing.total()
             starts, begun = starting.total()
             self._pairs = pairs if self._pairs is None else self._pairs
@@ -173,21 +176,22 @@ class Crossings:
 
     def _pulls(
         self, semiring: Semiring, step: Step, arrived: dict[int, Elements]
-    ) -> Iterator[tuple[dict[int, Elements], Mapping[int, np.ndarray]]]:
+    ) -> Iterator[tuple[dict[int, Slab], Mapping[int, np.ndarray]]]:
         """Yield what to pull through a step, and the group each input node then leads to."""
         if step not in self._targets:
             self._targets[step] = self._reached(step, arrived)
         targets = self._targets[step]
+        slabs = {o: whole(e, len(step.outputs[o].shape)) for o, e in arrived.items()}
         if targets:
-            yield arrived, targets
+            yield slabs, targets
             return
         shapes = {o: step.outputs[o].shape for o in arrived}
         groups = {o: np.broadcast_to(self._groups[step.outputs[o]], s) for o, s in shapes.items()}
         for group in np.unique(np.concatenate([own.ravel() for own in groups.values()])):
             given = {
-                o: only_at(semiring, arrived[o], np.flatnonzero(own == group))
+                o: slab
                 for o, own in groups.items()
-                if (own == group).any()
+                if (slab := only(semiring, slabs[o], own == group)) is not None
             }
             yield given, {i: group for i in step.inputs}
 
@@ -239,10 +243,17 @@ class _Sums:
         self._keys: list[np.ndarray] = [np.zeros((0, columns), int)]
         self._elements: list[Elements] = [semiring.zero((0,), jnp.float64)]
 
-    def add(self, elements: Elements, shape: Shape, *groups: np.ndarray) -> None:
-        """Add an array's elements, each to its groups; what stays in one group is left out."""
+    def add(self, elements: Elements, pins: Pins, *groups: np.ndarray) -> None:
+        """Add an array's elements, each to its groups; what stays in one group is left out.
+
+        Args:
+            elements: those of a part of the array.
+            pins: which part it is.
+            groups: the groups of the array's nodes, in shapes that broadcast to the array's.
+        """
+        shape, rank = self._semiring.shape(elements), len(pins)
         columns = [
-            np.asarray(g).reshape((1,) * (len(shape) - np.ndim(g)) + np.shape(g)) for g in groups
+            part_of(np.reshape(g, (1,) * (rank - np.ndim(g)) + np.shape(g)), pins) for g in groups
         ]
         varies = [any(g.shape[axis] != 1 for g in columns) for axis in range(len(shape))]
         sums = tuple(axis for axis, v in enumerate(varies) if not v)

@@ -12,7 +12,7 @@ import numpy as np
 from semijax.jacobians.edges import pairs
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import DECIMALS, Guide, Order, beyond_float64, log_size
+from semijax.paths.scores import DECIMALS, Guide, Order, Reach, beyond_float64, log_size
 from semijax.semirings.logarithmic import ZERO
 
 
@@ -94,11 +94,8 @@ def k_best(scores: Guide, k: int, sources: Mapping[Array, np.ndarray | None]) ->
     ranking = np.lexsort((prefixes.order, -prefixes.size, -prefixes.sign))
     found = prefixes.take(ranking)
     kept = len(ranking) >= n and _at_least(found.rank, worst)[n - 1]
-    if not kept or not np.allclose(_first(found.rank), promised, rtol=1e-9, atol=SLACK):
-        raise FloatingPointError(
-            "The weights of some paths are too small or too large for float64, in which they are "
-            f"compared with their signs{beyond_float64(scores)}. by='abs' compares logarithms."
-        )
+    if not kept or not agree(found.take(np.zeros(1, int)).rank, promised):
+        raise out_of_range(scores)
     return Found(search.tree, prefixes.pointer[ranking].tolist())
 
 
@@ -205,7 +202,7 @@ class _KBest:
         edge = kept[edge]
 
         following, taken = prefixes.take(prefix), there[edge]
-        log = np.where(following.log < ZERO / 2, ZERO, following.log + log[edge])
+        log = extended(following.log, log[edge])
         rank = rank_of(self._scores.order, score[taken], log)
         return dataclasses.replace(
             following,
@@ -241,6 +238,25 @@ def rank_of(order: Order, score: np.ndarray, log: Any) -> Rank:
     return Rank(sign, np.round(sign * size, DECIMALS))
 
 
+def extended(log: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """Return the logarithms of weights times that of an edge; a weight of 0 remains."""
+    return np.where(log < ZERO / 2, ZERO, log + edge)
+
+
+def agree(found: Rank, promised: Rank) -> bool:
+    """Tell whether paths rank as the scores at their beginnings promised."""
+    both = zip(found, promised, strict=True)
+    return all(np.allclose(own, one, rtol=1e-9, atol=SLACK) for own, one in both)
+
+
+def out_of_range(scores: Reach) -> FloatingPointError:
+    """Make the error for paths that are not as good as their beginnings promised."""
+    return FloatingPointError(
+        "The weights of some paths are too small or too large for float64, in which they are "
+        f"compared with their signs{beyond_float64(scores)}. by='abs' compares logarithms."
+    )
+
+
 SLACK = 1e-5
 """The most, in nats, that rounding may set a score apart from the weights it is made of.
 
@@ -251,10 +267,6 @@ Whatever seems only this much worse than the k best is looked at all the same.
 def _at_least(rank: Rank, least: Rank) -> np.ndarray:
     close = (rank.sign == least.sign) & (rank.size >= least.size - SLACK)
     return (rank.sign > least.sign) | close
-
-
-def _first(rank: Rank) -> tuple[float, float]:
-    return rank.sign[0], rank.size[0]
 
 
 def _none() -> _Prefixes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -156,6 +157,14 @@ def _by_function(call: Call, function: Callable[[Any], Hashable]) -> Level:
     return label
 
 
+def _distinct(codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes that occur, of ``count`` in all, and which of them each is."""
+    if count > len(codes):
+        return np.unique(codes, return_inverse=True)
+    occurs = np.bincount(codes, minlength=count) > 0  # much faster than to sort them
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[codes]
+
+
 def _together(levels: Sequence[Level]) -> Level:
     def label(array: Array, start: bool) -> Any:
         parts = [level(array, start) for level in levels]
@@ -168,7 +177,7 @@ def _together(levels: Sequence[Level]) -> Level:
         codes = np.zeros(len(array.positions), int)
         for part, size in zip(coded, sizes, strict=True):
             codes = codes * size + part.codes
-        used, codes = np.unique(codes, return_inverse=True)
+        used, codes = _distinct(codes, math.prod(sizes))
         chosen = np.unravel_index(used, sizes)
         columns = [
             [part.labels[n] for n in own.tolist()] for part, own in zip(coded, chosen, strict=True)

@@ -77,22 +77,30 @@ def log_size(weights: np.ndarray) -> np.ndarray:
         return np.maximum(np.log(np.abs(weights)), ZERO)
 
 
-class Guide(Protocol):
-    """A guide for a search: how good the best way on is from a node, for a path in some state.
+class Reach(Protocol):
+    """The arrays that lead to where paths end.
 
     Attributes:
         run: the run.
         end: where the paths end.
-        order: which paths are better.
     """
 
     run: Run
     end: Array
-    order: Order
 
     def reached(self, array: Array) -> bool:
         """Tell whether any path leads from the array to the end."""
         ...
+
+
+class Guide(Reach, Protocol):
+    """A guide for a search: how good the best way on is from a node, for a path in some state.
+
+    Attributes:
+        order: which paths are better.
+    """
+
+    order: Order
 
     def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
         """Return the states of paths that start at some nodes of an array."""
@@ -189,7 +197,7 @@ def by_state(
     return found
 
 
-def beyond_float64(scores: Guide) -> str:
+def beyond_float64(scores: Reach) -> str:
     """Say where the weights ahead get too small or too large for float64, for a message."""
     strongest = Scores(scores.run, scores.end, STRONGEST)
     smallest = math.log(np.finfo(float).tiny)

@@ -21,7 +21,8 @@ from semijax.paths.levels import Labelling, Told, check_level
 from semijax.paths.path import Path, Paths
 from semijax.paths.run import Array
 from semijax.paths.scores import GRADIENT, LARGEST, MASS, SMALLEST, STRONGEST, Order, Scores
-from semijax.paths.stories import Suffixes, best_path, best_stories
+from semijax.paths.stories import Suffixes, best_stories
+from semijax.paths.storytellers import best_storytellers
 from semijax.paths.sweeps import read_out
 from semijax.semirings import AbsSumProduct, Semiring, as_semiring
 from semijax.sites.axis_names import StatedAxes
@@ -163,7 +164,7 @@ def top_paths(
             return Paths(Labels(call).paths(found), search.explanation)
         level = distinct if isinstance(distinct, tuple) else (distinct,)
         level = None if any(map(callable, level)) else level
-        found = best_storytellers(search, k, Told(call, distinct), level, of_all)
+        found = told_stories(search, k, Told(call, distinct), level, of_all)
         return Paths([_with_statistic(p, of_all, e) for p, e in found], search.explanation)
 
     return paths
@@ -300,7 +301,7 @@ def sample_paths(
     return paths
 
 
-def best_storytellers(
+def told_stories(
     search: Search,
     k: int,
     told: Labelling,
@@ -320,9 +321,9 @@ def best_storytellers(
     call, scores = search.call, search.scores
     how = told, search.sources, call.passes
     suffixes = Suffixes(scores.run, scores.end, scores.order, of_all, *how)
-    labels, paths = Labels(call), []
-    for story in best_stories(suffixes, k):
-        (path,) = labels.paths(best_path(suffixes, story))
+    stories, paths = best_stories(suffixes, k), []
+    tellers = Labels(call).paths(best_storytellers(suffixes, stories))
+    for story, path in zip(stories, tellers, strict=True):
         said = tuple(told.labels[number] for number in story)
         whole = suffixes.whole(story)
         assert whole is not None  # this path tells it

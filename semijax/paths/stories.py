@@ -5,7 +5,7 @@ story is grown from its end: the elements of all paths to the end that tell a su
 and a sweep goes on back through what is told next. A sweep forward says how good the best way to a
 node is. So the most promising suffix is always known, and a story that is complete is the best of
 those that are not found yet. Each suffix of the k stories is swept once, through the nodes of one
-label: where labels are modules, a story costs about as much as a sweep through everything.
+label, and only where these are: where labels name tokens, through the rows of one token.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from typing import Any
 
 import numpy as np
 
+from semijax import elements as el
 from semijax.elements import Elements
 from semijax.jacobians.base import Structure
-from semijax.paths.backpointers import Found
-from semijax.paths.k_best import k_best, rank_of
+from semijax.jacobians.pins import Pins, part_of
+from semijax.paths.k_best import rank_of
 from semijax.paths.levels import UNTOLD, Labelling
 from semijax.paths.run import Array, Run, Step
-from semijax.paths.scores import LARGEST_LOG, Order, by_state
+from semijax.paths.scores import LARGEST_LOG, Order
+from semijax.paths.slabs import Slab, joined, only, pulled_slabs, whole
 from semijax.paths.sweeps import (
     Kept,
-    accumulate,
     finished,
     forward_by_state,
     is_nan,
     multiplied,
-    only_at,
-    pulled,
     started,
     total,
 )
@@ -46,6 +45,9 @@ Suffix = tuple[int, ...]
 
 Sources = Mapping[Array, np.ndarray | None]
 """The positions where paths start in each array; None for all."""
+
+Slabs = dict[Array, Slab]
+"""The elements at arrays that a sweep has reached."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,8 +62,8 @@ class Part:
     """
 
     suffix: Suffix
-    kept: Mapping[bool, Kept]
-    arrived: Mapping[bool, Kept]
+    kept: Mapping[bool, Slabs]
+    arrived: Mapping[bool, Slabs]
 
     @property
     def first(self) -> int:
@@ -119,7 +121,9 @@ class Suffixes:
             if suffix:
                 self._parts[suffix] = self._extended(self.part(suffix[1:]), suffix[0])
             else:
-                self._parts[suffix] = self._swept((), {}, {True: finished(self.semiring, self.end)})
+                ends = finished(self.semiring, self.end)
+                done = {array: whole(e, len(array.shape)) for array, e in ends.items()}
+                self._parts[suffix] = self._swept((), {}, {True: done})
         return self._parts[suffix]
 
     def whole(self, story: Suffix) -> tuple[Elements, Elements] | None:
@@ -129,34 +133,40 @@ class Suffixes:
             found += self._starts(self.part(story[1:]), {story[0]})
         return total(self.semiring, found) if found else None
 
-    def starts(self, part: Part, array: Array) -> Elements | None:
+    def starts(self, part: Part, array: Array) -> Slab | None:
         """Return the ⊕ of the paths that start at an array's nodes and then tell a suffix."""
-        elements = part.arrived[self.after(False, array)].get(array)
-        return None if elements is None else started(self.semiring, array, elements)
+        slab = part.arrived[self.after(False, array)].get(array)
+        if slab is None:
+            return None
+        own = Slab(slab.pins, started(self.semiring, array, slab.elements, slab.pins))
+        positions = self.sources[array]
+        if positions is None:
+            return own
+        begins = np.zeros(el.size(array.shape), bool)
+        begins[positions] = True
+        return only(self.semiring, own, part_of(begins.reshape(array.shape), own.pins))
 
     def _starts(self, part: Part, labels: set[int]) -> Iterator[Elements]:
-        for array, positions in self.sources.items():
-            elements = self.starts(part, array)
-            if elements is not None:
-                here = _positions(self.told.at_start(array), labels, array)
-                if positions is not None:
-                    here = np.intersect1d(here, positions)
-                if len(here):
-                    yield only_at(self.semiring, elements, here)
+        for array in self.sources:
+            slab = self.starts(part, array)
+            if slab is not None:
+                own = self._only(array, slab, self.told.at_start(array), labels)
+                if own is not None:
+                    yield own.elements
 
     def _extended(self, part: Part, label: int) -> Part:
         entering = {
             state: {
-                array: only
-                for array, elements in kept.items()
-                if (only := self._masked(array, elements, {label})) is not None
+                array: own
+                for array, slab in kept.items()
+                if (own := self._only(array, slab, self.told.at(array), {label})) is not None
             }
             for state, kept in part.arrived.items()
         }
         return self._swept((label, *part.suffix), entering, {})
 
     def _swept(
-        self, suffix: Suffix, entering: Mapping[bool, Kept], arrived: Mapping[bool, Kept]
+        self, suffix: Suffix, entering: Mapping[bool, Slabs], arrived: Mapping[bool, Slabs]
     ) -> Part:
         """Sweep back through the nodes of a label, and those without, from where paths enter."""
         labels = {suffix[0] if suffix else UNTOLD, UNTOLD}
@@ -185,47 +195,49 @@ class Suffixes:
                     kept = part.kept[self.after(state, made)]
                     if made in kept:
                         given[o] = kept[made]
-                for i, elements in self._pulled(step, given).items():
-                    if i in step.inputs:
-                        accumulate(self.semiring, part.arrived[state], step.inputs[i], elements)
-                        visit(step.inputs[i])
+                for i, slab in self._pulled(step, given).items():
+                    self._accumulate(part.arrived[state], step.inputs[i], slab)
+                    visit(step.inputs[i])
         return part
 
-    def _pulled(self, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-        """Pull elements to a step's inputs; an edge that leads nowhere may weigh infinity."""
-        found = pulled(self.semiring, step, given)
-        if not is_nan(found):
+    def _pulled(self, step: Step, given: Mapping[int, Slab]) -> dict[int, Slab]:
+        """Pull slabs to a step's inputs; an edge that leads nowhere may weigh infinity."""
+        found = pulled_slabs(self.semiring, step, given)
+        if not is_nan([slab.elements for slab in found.values()]):
             return found
-        somewhere = {o: ~self.semiring.is_zero(elements) for o, elements in given.items()}
-        leads_on = pulled(Structure(), step, somewhere)
-        return {i: only_at(self.semiring, e, np.flatnonzero(leads_on[i])) for i, e in found.items()}
+        somewhere = {o: Slab(s.pins, ~self.semiring.is_zero(s.elements)) for o, s in given.items()}
+        leads = pulled_slabs(Structure(), step, somewhere)
+        on = {i: only(self.semiring, s, np.asarray(leads[i].elements)) for i, s in found.items()}
+        return {i: slab for i, slab in on.items() if slab is not None}
 
     def _keep(
-        self, part: Part, state: bool, array: Array, labels: set[int], entering: Kept
+        self, part: Part, state: bool, array: Array, labels: set[int], entering: Slabs
     ) -> None:
         """Keep what paths do from an array's nodes on, now that all that follow are known."""
         if array in entering:
             part.kept[state][array] = entering[array]
         arrived = part.arrived[state].get(array)
         if arrived is not None:
-            only = self._masked(array, arrived, labels)
-            if only is not None:
-                accumulate(self.semiring, part.kept[state], array, only)
+            own = self._only(array, arrived, self.told.at(array), labels)
+            if own is not None:
+                self._accumulate(part.kept[state], array, own)
 
-    def _masked(self, array: Array, elements: Elements, labels: set[int]) -> Elements | None:
+    def _accumulate(self, found: Slabs, array: Array, slab: Slab) -> None:
+        known = found.get(array)
+        found[array] = slab if known is None else joined(self.semiring, known, slab, array.shape)
+
+    def _only(self, array: Array, slab: Slab, told: Any, labels: set[int]) -> Slab | None:
         """Return the elements at nodes with one of these labels; None if there are none."""
-        told = self.told.at(array)
+        own = within(told, array, slab.pins)
         if np.ndim(told) == 0:
-            return elements if int(told) in labels else None
-        here = _positions(told, labels, array)
-        return only_at(self.semiring, elements, here) if len(here) else None
+            return slab if int(told) in labels else None
+        here = functools.reduce(np.logical_or, (own == label for label in labels))
+        return only(self.semiring, slab, here)
 
 
-def _positions(told: Any, labels: set[int], array: Array) -> np.ndarray:
-    """Return the positions of an array's nodes that have one of some labels."""
-    if np.ndim(told) == 0:
-        return array.positions if int(told) in labels else np.zeros(0, int)
-    return np.flatnonzero(functools.reduce(np.logical_or, (told == label for label in labels)))
+def within(told: Any, array: Array, pins: Pins) -> Any:
+    """Return the labels of the nodes of a part of an array: one for all, or in its shape."""
+    return told if np.ndim(told) == 0 else part_of(told.reshape(array.shape), pins)
 
 
 def best_stories(suffixes: Suffixes, k: int) -> list[Suffix]:
@@ -284,31 +296,31 @@ def _promises(suffixes: Suffixes, part: Part, before: Mapping[bool, Kept]) -> di
     dead = ZERO if order.logarithmic else 0.0
 
     def add(told: Any, scores: np.ndarray) -> None:
-        there = np.flatnonzero(scores != -np.inf)
-        if not len(there):
-            return
-        labels = np.broadcast_to(told, scores.shape)[there]
-        own, which = np.unique(labels, return_inverse=True)
-        best, promised = np.full(len(own), -np.inf), scores[there]
         # All that comes to the end is finite: what is not, here, is not selected further on.
-        np.maximum.at(best, which, np.where(np.isfinite(promised), promised, dead))
-        for label, score in zip(own.tolist(), best.tolist(), strict=True):
-            if label not in (UNTOLD, part.first):
-                found[label] = max(found.get(label, -np.inf), score)
+        promised = np.where(np.isfinite(scores) | (scores == -np.inf), scores, dead)
+        best = np.full(np.max(told, initial=UNTOLD) + 2, -np.inf)  # the last of what is untold
+        if np.ndim(told) == 0:
+            best[told] = promised.max(initial=-np.inf)
+        else:
+            np.maximum.at(best, told.ravel(), promised)
+        for label in np.flatnonzero(best[:-1] > -np.inf).tolist():
+            if label != part.first:
+                found[label] = max(found.get(label, -np.inf), float(best[label]))
 
-    for state, kept in part.arrived.items():
-        for array, (elements, _) in kept.items():
-            if array in before[state]:
-                both = multiplied(order.semiring, before[state][array], elements)
+    for state, arrived in part.arrived.items():
+        for array, (pins, (ahead, _)) in arrived.items():
+            told = within(suffixes.told.at(array), array, pins)
+            if array in before[state] and not np.isin(told, (UNTOLD, part.first)).all():
+                come = part_of(before[state][array], pins)
                 if not order.logarithmic:
-                    _check_range(before[state][array], elements)
-                add(suffixes.told.at(array), order.score(both, slice(None), False))
-    for array, positions in suffixes.sources.items():
-        elements = suffixes.starts(part, array)
-        if elements is not None:
-            index = array.positions if positions is None else positions
-            told = np.broadcast_to(suffixes.told.at_start(array), array.positions.shape)
-            add(told[index], order.score(elements[0], index, False))
+                    _check_range(come, ahead)
+                both = multiplied(order.semiring, come, ahead)
+                add(told, order.score(both, slice(None), False))
+    for array in suffixes.sources:
+        slab = suffixes.starts(part, array)
+        if slab is not None:
+            told = within(suffixes.told.at_start(array), array, slab.pins)
+            add(told, order.score(slab.elements[0], slice(None), False))
     return found
 
 
@@ -330,79 +342,3 @@ def _check_range(before: Elements, ahead: Elements) -> None:
             "The weights of some paths are too large for float64, in which they are compared with "
             "their signs. by='abs' compares logarithms."
         )
-
-
-def best_path(suffixes: Suffixes, story: Suffix) -> Found:
-    """Find the best path that tells a story."""
-    return k_best(StoryScores(suffixes, story), 1, suffixes.sources)
-
-
-class StoryScores:
-    """The scores of all nodes for paths that tell one story, see ``Guide``.
-
-    The state of a path says how much of the story it has told, whether it has been where it has to
-    pass, and whether it has only started.
-
-    Args:
-        suffixes: the paths of the run.
-        story: what they tell.
-    """
-
-    def __init__(self, suffixes: Suffixes, story: Suffix) -> None:
-        self.run: Run = suffixes.run
-        self.end: Array = suffixes.end
-        self.order: Order = suffixes.order
-        self._suffixes, self._story = suffixes, story
-        self._parts = [suffixes.part(story[n:]) for n in range(len(story) + 1)]
-        self._nowhere = len(self._parts)  # a place in the story from which nothing leads on
-
-    def reached(self, array: Array) -> bool:
-        """See ``Guide``."""
-        return any(array in kept for part in self._parts for kept in part.kept.values())
-
-    def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
-        """See ``Guide``."""
-        told = np.broadcast_to(self._suffixes.told.at_start(array), array.positions.shape)[index]
-        first = self._story[0] if self._story else UNTOLD
-        place = np.where(told == UNTOLD, -1, np.where(told == first, 0, self._nowhere))
-        return _state(place, self._suffixes.after(False, array), True)
-
-    def arriving(self, array: Array, index: np.ndarray, state: int) -> np.ndarray:
-        """See ``Guide``."""
-        place, passed, _ = _read(state)
-        told = np.broadcast_to(self._suffixes.told.at(array), array.positions.shape)[index]
-        following = self._story[place + 1] if place + 1 < len(self._story) else UNTOLD
-        moves = (told == following) & (told != UNTOLD)
-        return _state(place + moves, self._suffixes.after(passed, array), False)
-
-    def at(
-        self, array: Array, index: np.ndarray | None, *, state: Any = 0, negative: Any = False
-    ) -> np.ndarray:
-        """See ``Guide``."""
-        index = array.positions if index is None else index
-        of_state = functools.partial(self._of_state, array)
-        return by_state(of_state, index, state, negative)
-
-    def _of_state(self, array: Array, state: int, index: np.ndarray, negative: Any) -> np.ndarray:
-        place, passed, starts = _read(state)
-        told = np.broadcast_to(self._suffixes.told.at(array), array.positions.shape)[index]
-        ahead = [self._parts[n] for n in (place, place + 1) if 0 <= n < len(self._parts)]
-        found = np.full(len(index), -np.inf)
-        for part in ahead:
-            kept = (part.arrived if starts else part.kept)[passed].get(array)
-            if kept is None:
-                continue
-            score = self.order.score(kept[0], index, negative)
-            if not starts:  # a node that tells nothing may still lead on to either
-                own = self._story[place] if part is ahead[0] and place >= 0 else UNTOLD
-                score = np.where((told == own) | (told == UNTOLD), score, -np.inf)
-            found = np.where(found == -np.inf, score, np.fmax(found, score))
-        return found
-
-
-def _state(place: Any, passed: Any, starts: bool) -> np.ndarray:
-    return ((np.asarray(place) + 1) * 2 + np.asarray(passed)) * 2 + starts
-
-
-def _read(state: int) -> tuple[int, bool, bool]:
-    return state // 4 - 1, bool(state // 2 % 2), bool(state % 2)

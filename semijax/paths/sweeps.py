@@ -15,6 +15,7 @@ from semijax.elements import Elements
 from semijax.jacobians import EquationJacobian
 from semijax.jacobians.base import Structure
 from semijax.jacobians.edges import is_static
+from semijax.jacobians.pins import Pins, part_of
 from semijax.paths.run import Array, Run, Step
 from semijax.semirings import Semiring
 
@@ -92,13 +93,15 @@ def finished(semiring: Semiring, end: Array) -> Kept:
         return {end: semiring.one(end.shape, jnp.float64)}
 
 
-def started(semiring: Semiring, array: Array, elements: Elements | None = None) -> Elements:
-    """Return the elements of paths that start in an array, given what they do from there on."""
+def started(
+    semiring: Semiring, array: Array, elements: Elements | None = None, pins: Pins = ()
+) -> Elements:
+    """Return the elements of paths that start in an array, or a part of it, given those ahead."""
     with jax.enable_x64(True):
         on = semiring.one(array.shape, jnp.float64) if elements is None else elements
         if array.carried is None:
             return on
-        weights = jnp.asarray(array.carried_at(None)).reshape(array.shape)
+        weights = jnp.asarray(part_of(array.carried_at(None).reshape(array.shape), pins))
         return semiring.scale_selected(weights, weights != 0, on)
 
 
@@ -115,11 +118,12 @@ def only_at(semiring: Semiring, elements: Elements, positions: np.ndarray | None
         # In NumPy: for so many small arrays it is several times faster.
         return np.where(mask.reshape(shape + (1,) * (np.ndim(leaf) - len(shape))), leaf, none)
 
-    return jax.tree.map(masked, elements, _none(semiring))
+    return jax.tree.map(masked, elements, no_path(semiring))
 
 
 @functools.cache
-def _none(semiring: Semiring) -> Any:
+def no_path(semiring: Semiring) -> Any:
+    """Return 0̄ of a single node, in NumPy."""
     with jax.enable_x64(True):
         return jax.tree.map(np.asarray, semiring.zero((), jnp.float64))
 
@@ -139,13 +143,25 @@ def read_out(semiring: Semiring, elements: Elements) -> Any:
 def accumulate(semiring: Semiring, found: Kept, array: Array, part: Elements) -> None:
     """Add elements with ⊕ to those known for an array."""
     with jax.enable_x64(True):
-        found[array] = _add(semiring, found[array], part) if array in found else part
+        found[array] = add(semiring, found[array], part) if array in found else part
 
 
-def pulled(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
-    """Pull the elements at a step's outputs, by position, to its inputs."""
+def pulled(
+    semiring: Semiring,
+    step: Step,
+    given: dict[int, Elements],
+    jacobian: EquationJacobian | None = None,
+) -> dict[int, Elements]:
+    """Pull the elements at a step's outputs, by position, to its inputs.
+
+    Args:
+        semiring: any.
+        step: the step.
+        given: the elements.
+        jacobian: its edges, if not all of them are meant.
+    """
     with jax.enable_x64(True):
-        return _swept("pull", semiring, step, given)
+        return _swept("pull", semiring, step, given, jacobian)
 
 
 def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[int, Elements]:
@@ -163,7 +179,7 @@ def _pushed(semiring: Semiring, step: Step, given: dict[int, Elements]) -> dict[
     for o, elements in found.items():
         none = semiring.zero(semiring.shape(elements), jnp.float64)
         rest = el.where(weightless[o], _weightless(semiring, elements), none)
-        found[o] = _add(semiring, el.where(weighing[o], elements, none), rest)
+        found[o] = add(semiring, el.where(weighing[o], elements, none), rest)
     return found
 
 
@@ -190,6 +206,12 @@ def _equal(semiring: Semiring, a: Elements, b: Elements) -> jax.Array:
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def add(semiring: Semiring, a: Elements, b: Elements) -> Elements:
+    """Compute the ⊕ of two elements."""
+    return semiring.add(a, b)
+
+
 def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Elements:
     """Return the elements of paths through every node, given those of the ways to it and on.
 
@@ -207,18 +229,22 @@ def multiplied(semiring: Semiring, before: Elements, after: Elements) -> Element
 
 
 def _swept(
-    verb: str, semiring: Semiring, step: Step, given: dict[int, Elements]
+    verb: str,
+    semiring: Semiring,
+    step: Step,
+    given: dict[int, Elements],
+    jacobian: EquationJacobian | None = None,
 ) -> dict[int, Elements]:
     """Sweep a step by position, from outputs to inputs or the reverse; nothing from nothing."""
     if not given:
         return {}
+    edges = step.jacobian if jacobian is None else jacobian
     if step.equation is None:
-        found = _sweep(verb, semiring, step.jacobian, len(step.outputs), given)
+        found = _sweep(verb, semiring, edges, len(step.outputs), given)
     else:
         # A rule's Jacobian is a pytree, and compiled once for all that look like it.
-        sweep = _jitted_sweep if is_static(step.jacobian) else _sweep
-        count = len(step.equation.outputs)
-        found = sweep(verb, semiring.at(step.equation), step.jacobian, count, given)
+        sweep = _jitted_sweep if is_static(edges) else _sweep
+        found = sweep(verb, semiring.at(step.equation), edges, len(step.equation.outputs), given)
     return {position: part for position, part in found.items() if part is not None}
 
 
@@ -231,11 +257,6 @@ def _sweep(
 
 
 _jitted_sweep = functools.partial(jax.jit, static_argnums=(0, 1, 3))(_sweep)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _add(semiring: Semiring, a: Elements, b: Elements) -> Elements:
-    return semiring.add(a, b)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -167,6 +167,27 @@ def test_results_print_while_they_are_traced():
     analysed(X)
 
 
+def test_a_few_numbers_for_each_site_are_printed_as_they_are():
+    def doubled(x):
+        return jnp.sum(sj.tap(sj.tap(2 * x, "a") * jnp.arange(1.0, 1 + len(x)), "b"))
+
+    mass = sj.AbsSumProduct()
+    few = str(sj.site_flow(doubled, mass, ["a", "b"])(jnp.ones(3)))
+    assert [line.split() for line in few.splitlines()[:3]] == [
+        ["site", "[0]", "[1]", "[2]"],
+        ["a", "2", "4", "6"],
+        ["b", "2", "4", "6"],
+    ]
+    one = str(sj.site_flow(doubled, mass, "a", aggregate=0)(jnp.ones(3)))
+    assert [line.split() for line in one.splitlines()[:2]] == [["site", "value"], ["a", "12"]]
+    named = sj.site_flow(doubled, mass, "a", by="head", axes={"a": ("head",)})(jnp.ones(3))
+    assert str(named).split()[:5] == ["site", "head", "0", "head", "1"]
+    many = str(sj.site_flow(doubled, mass, "a")(jnp.ones(9)))
+    assert many.split()[:7] == ["site", "shape", "min", "mean", "max", "a", "9"]
+    large = str(sj.site_flow(lambda x: 1e30 * sj.tap(1e30 * x, "a").sum(), mass, "a")(jnp.ones(2)))
+    assert large.splitlines()[1].split() == ["a", "exp(138.2)", "exp(138.2)"]
+
+
 def test_a_container_of_semirings_is_a_container_of_results():
     several = sj.site_flow(model, (sj.SumProduct(), [sj.TopK(2)]), "net/keys")(X)
     assert isinstance(several, tuple) and isinstance(several[1], list)

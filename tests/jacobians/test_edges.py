@@ -1,5 +1,7 @@
 """Single edges: those that leave each node, and enter it, against the dense matrix."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import semijax as sj
 from semijax.evaluation import Runs, evaluate, read
 from semijax.jacobians import Table, equation_jacobian
 from semijax.jacobians.base import LocalJacobian
+from semijax.jacobians.pins import part_of
 from semijax.trace.graph import trace
 
 from .oracle import numbers
@@ -100,6 +103,7 @@ def check(function, *args):
                 _compare(found, weights, present, equation.name)
                 found = outs - 1 - by_output.owner, by_output.other, by_output.weight
                 _compare(found, weights, present, equation.name)
+            _check_restricted(jacobian, weights, present, equation.name)
             checked += 1
             assert len(jacobian.leaving(np.zeros(0, int)).owner) == 0
     assert checked
@@ -113,6 +117,51 @@ def _compare(found, weights, present, name):
     assert values.dtype == np.float64
     np.testing.assert_array_equal(mask, present, name)
     np.testing.assert_allclose(matrix, weights, 1e-5, 1e-6, err_msg=name)
+
+
+def _check_restricted(jacobian, weights, present, name):
+    """Compare what enters parts of the output with these rows of the dense matrix."""
+    rng, shape = np.random.default_rng(0), jacobian.out_shape
+    rows = np.arange(len(weights)).reshape(shape)
+    columns = np.arange(weights.shape[1]).reshape(jacobian.in_shape)
+    choices = [[None] if n < 2 else [None, int(rng.integers(n))] for n in shape]
+    for pins in itertools.product(*choices) if rows.size else ():
+        found = jacobian.restricted(pins)
+        if found is None:
+            continue
+        smaller, own = found
+        here, there = part_of(rows, pins).ravel(), part_of(columns, own).ravel()
+        assert smaller.out_shape == part_of(rows, pins).shape
+        assert smaller.in_shape == part_of(columns, own).shape
+        size = len(here), len(there)
+        dense, mask = (np.asarray(a).reshape(size) for a in smaller.dense())
+        np.testing.assert_array_equal(mask, present[np.ix_(here, there)], name)
+        np.testing.assert_allclose(dense, weights[np.ix_(here, there)], 1e-6, err_msg=name)
+        assert not np.delete(present[here], there, 1).any(), name  # no other edge enters
+
+
+@pytest.mark.parametrize(
+    ("function", "pins", "own"),
+    [
+        (jnp.sin, (1, None), (1, None)),
+        (lambda x: lax.broadcast_in_dim(x, (2, 3, 4, 5), (1, 3)), (1, 2, None, 4), (2, 4)),
+        (lambda x: lax.reduce_sum(x, (0,)), (3,), (None, 3)),
+        (lambda x: lax.dot(x, Y.T), (2, 1), (2, None)),
+        (lambda x: lax.dot(X.T, x), (1, 4), (None, 4)),
+        (lambda x: lax.transpose(x, (1, 0)), (4, 1), (1, 4)),
+        (lambda x: lax.rev(x, (0,)), (0, 1), (2, 1)),
+        (lambda x: lax.reshape(x, (3, 1, 5)), (2, None, 4), (2, 4)),
+        (lambda x: lax.reshape(x, (5, 3)), (2, None), None),
+        (lambda x: lax.reshape(x, (15,)), (7,), None),
+        (lax.cumsum, (1, None), None),
+    ],
+)
+def test_a_part_of_the_output_depends_on_a_part_of_the_input(function, pins, own):
+    graph, _ = trace(function, X)
+    table = evaluate(graph, Runs.once([X])).jacobian(graph.equations[-1])
+    ((_, jacobian),) = table.entries.items()
+    found = jacobian.restricted(pins)
+    assert (None if found is None else found[1]) == own
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -93,8 +93,9 @@ def local_edges(equation, values, results, wrt, made, rule=None):
     elif name in REDUCTIONS | CUMULATIVE | WINDOWS | SCATTERS:
         masks = {(0, p): (in_parts(equation, values, results, p), None) for p in wrt}
     else:
-        # Linear algebra, Fourier transforms: an edge that weighs 0 cannot be told from none.
-        masks = {key: (matrix != 0, None) for key, matrix in matrices.items()}
+        # Linear algebra, Fourier transforms: an edge that weighs 0 cannot be told from none, and
+        # what JAX computes forward for a 0 may be a rounding error.
+        masks = {key: (~negligible(matrix), None) for key, matrix in matrices.items()}
     edges = {}
     for key, matrix in matrices.items():
         mask, cut = masks[key]
@@ -102,6 +103,12 @@ def local_edges(equation, values, results, wrt, made, rule=None):
         never = np.zeros(len(o), bool)
         edges[key] = Edges(o, i, matrix[o, i], never if cut is None else cut[o, i])
     return edges
+
+
+def negligible(matrix):
+    """Where derivatives are 0 next to the largest."""
+    sizes = np.abs(matrix)
+    return sizes <= 1e-16 * sizes.max(initial=0)
 
 
 def bind(equation, values):
