@@ -93,7 +93,9 @@ def main() -> None:
         figures = chain.from_iterable(part(options.repeats) for part in parts)
     else:
         figures = (quick if options.quick else everything)(options.repeats)
-    measured = report.collect(figures, found, options.output)
+    # A page has all figures: those of other parts stay as they are.
+    known = report.read(options.output, found) if options.only and options.page else ()
+    measured = report.collect(figures, found, options.output, known)
     if options.page:
         report.write(options.page, found, measured)
         print(f"wrote the table of {options.page}")

@@ -15,17 +15,39 @@ COSTS = ("", "compile ", "trace ", "memory ")
 """The prefix of a semiring's name, for each column after it."""
 
 
-def collect(figures: Iterable[Figure], machine: Mapping[str, Any], output: Path) -> list[Figure]:
-    """Print each figure as soon as it is measured, and write all so far as JSON."""
+def collect(
+    figures: Iterable[Figure],
+    machine: Mapping[str, Any],
+    output: Path,
+    known: Iterable[Figure] = (),
+) -> list[Figure]:
+    """Print each figure as soon as it is measured, and write all so far as JSON.
+
+    Args:
+        figures: those to measure.
+        machine: what they are measured on.
+        output: the file to write.
+        known: figures that are kept unless they are measured again.
+    """
     print("  ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
-    measured: list[Figure] = []
+    measured = [*known]
+    places = {(figure.what, figure.where): n for n, figure in enumerate(measured)}
     for figure in figures:
         print(figure, flush=True)
-        measured.append(figure)
+        place = places.pop((figure.what, figure.where), len(measured))
+        measured[place : place + 1] = [figure]
         rows = [dataclasses.asdict(each) for each in measured]
         output.write_text(json.dumps({"machine": dict(machine), "figures": rows}, indent=1) + "\n")
     print(f"wrote {output}")
     return measured
+
+
+def read(path: Path, machine: Mapping[str, Any]) -> list[Figure]:
+    """Read figures that were measured on the same machine; none if there are none."""
+    stored = json.loads(path.read_text()) if path.exists() else {"machine": None, "figures": []}
+    if stored["machine"] != dict(machine):
+        return []
+    return [Figure(**figure) for figure in stored["figures"]]
 
 
 def write(page: Path, machine: dict[str, str | int], figures: Sequence[Figure]) -> None:

@@ -35,6 +35,7 @@ from semijax.demo import as_sentence, strongest_path
 from semijax.experiments import first_token
 from semijax.experiments.branches import branch_bars, over_seeds
 from semijax.experiments.claims import as_markdown, estimate
+from semijax.experiments.controls import MODELS
 
 SMALL = bool(os.environ.get("SEMIJAX_SMALL"))  # as the tests run it
 table = pandas.read_csv("results/first_token.csv")
@@ -61,7 +62,7 @@ Markdown(
 - {arrived[0.0]} of {trained[0.0]} models get every validation sequence right without dropout, and
   {arrived[0.2]} of {trained[0.2]} with a rate of 0.2. What follows is about those.
 - Through the keys, the repeated token carries more than any other token: {verdict(0)}. (No key wins
-  in an untrained model, so the control says nothing here.)
+  in an untrained model; the control that counts here is the shuffled one.)
 - The repeated token's keys carry more than *any* branch of any token, as in the paper's one model:
   {verdict(1)}.
 - The first token's paths take its queries: {verdict(2)}.
@@ -143,7 +144,7 @@ bars("trained", "op", dropout=0.2)
 #
 # Each claim is expressed as a number per model that is positive if the claim holds: a branch value
 # divided by the sum of itself and its largest rival, minus one half. The control is the same model
-# before training.
+# before training; a shuffled model has the trained weights, each array's entries in random order.
 
 # %% tags=["prose"]
 Markdown("\n\n".join(f"Dropout {rate}:\n\n{as_markdown(own)}" for rate, own in claims.items()))
@@ -184,7 +185,7 @@ pandas.DataFrame(
         (model, f"dropout {rate}"): {
             kind: f"{share_of_keys(model, rate, kind):.0f}" for kind in ("repeat", "other")
         }
-        for model in ("trained", "untrained")
+        for model in MODELS
         for rate in first_token.DROPOUTS
     }
 )

@@ -20,7 +20,8 @@
 #
 # Figure 4 of Du et al. (2023) compares the branches (key, query, value, and the skip connection
 # around them) for subjects and attractors, layer by layer, in one BERT. Here are ten, trained on a
-# generated language from different seeds, each beside an untrained one. All numbers come from
+# generated language from different seeds. Beside each stand an untrained model and a shuffled one,
+# with the trained weights in random order within each array. All numbers come from
 # `results/agreement.csv`, which one command makes:
 #
 # ```sh
@@ -38,6 +39,7 @@ from semijax import zoo
 from semijax.experiments import agreement, generated, pretrained
 from semijax.experiments.branches import ALL, branch_curves, over_seeds
 from semijax.experiments.claims import as_markdown, estimate
+from semijax.experiments.controls import MODELS
 
 SMALL = bool(os.environ.get("SEMIJAX_SMALL"))  # as the tests run it
 table = pandas.read_csv("results/agreement.csv")
@@ -63,7 +65,8 @@ last_layer, subject, skip = claims
 Markdown(
     f"""
 Over {len(seeds)} trained models, which get {estimate(100 * right["trained"]):.1f}% of the verbs
-right, beside untrained ones, which get {estimate(100 * right["untrained"]):.1f}%:
+right, beside untrained ones, which get {estimate(100 * right["untrained"]):.1f}%, and shuffled
+ones, which get {estimate(100 * right["shuffled"]):.1f}%:
 
 - In the last layer the subject's paths take its keys rather than its values:
   **{last_layer.verdict}**.
@@ -71,7 +74,7 @@ right, beside untrained ones, which get {estimate(100 * right["untrained"]):.1f}
   {50 + 100 * min(last_layer.values):.0f}% to {50 + 100 * max(last_layer.values):.0f}% in single
   models.
 - Through the keys, subjects carry more than attractors: **{subject.verdict}**. (No key wins in an
-  untrained model, so the control says nothing here.)
+  untrained model; the control that counts here is the shuffled one.)
 - Skip connections carry most, in every layer: **{skip.verdict}**.
 - In the last layer only `[MASK]` is read, so no other token has a path through its skip connection
   or its queries, whatever the model has learned.
@@ -192,13 +195,13 @@ pandas.DataFrame(
             layer: f"{estimate(keys_share(kind, model)[layer].dropna()):.0f}" for layer in layers
         }
         for kind in ("subject", "attractor")
-        for model in ("trained", "untrained")
+        for model in MODELS
     }
 ).rename_axis("layer")
 
 # %% [markdown]
-# *The same over seeds, mean and 95% interval, beside untrained models.* The skip connection's share
-# of all four branches, at the subject:
+# *The same over seeds, mean and 95% interval, beside models that have learned nothing.* The skip
+# connection's share of all four branches, at the subject:
 
 # %%
 chosen = (table["kind"] == "subject") & (table["granularity"] == "op")
@@ -210,7 +213,7 @@ for branch in ("skip", "query"):
 pandas.DataFrame(
     {
         model: {layer: f"{estimate(100 * parts.xs(model)[layer]):.0f}" for layer in layers}
-        for model in ("trained", "untrained")
+        for model in MODELS
     }
 ).rename_axis("layer")
 

@@ -37,6 +37,7 @@ import semijax as sj
 from semijax import zoo
 from semijax.experiments import agreement, entropy, features, generated, pretrained
 from semijax.experiments.claims import as_markdown, estimate
+from semijax.experiments.controls import MODELS
 
 of_features = pandas.read_csv("results/features.csv")
 of_sentences = pandas.read_csv("results/entropy.csv")
@@ -206,17 +207,17 @@ pandas.DataFrame(
             name: f"{over_seeds(column, model):.{digits}f}"
             for name, (column, digits) in rows.items()
         }
-        for model in entropy.MODELS
+        for model in MODELS
     }
 )
 
 # %% tags=["prose"]
 shares = {
     (model, column): over_seeds(column, model).mean
-    for model in entropy.MODELS
+    for model in MODELS
     for column in ("length", "length_form")
 }
-level = {model: over_seeds("level", model) for model in entropy.MODELS}
+level = {model: over_seeds("level", model) for model in MODELS}
 Markdown(
     f"""
 The number of paths grows with the length, and in models that know nothing the entropy grows with
@@ -246,8 +247,7 @@ untrained ones {level["untrained"]:.0f}, and the trained weights in random order
 names = [f"spearman_{n}" for n in range(1, entropy.BINS + 1)]
 groups = [f"quarter {n}\nby length" for n in range(1, entropy.BINS + 1)] + ["equal\nlength"]
 found = {
-    model: [over_seeds(name, model) for name in [*names, "spearman_equal"]]
-    for model in entropy.MODELS
+    model: [over_seeds(name, model) for name in [*names, "spearman_equal"]] for model in MODELS
 }
 sj.pictures.grouped_bars(
     {model: [each.mean for each in own] for model, own in found.items()},
@@ -264,9 +264,7 @@ sj.pictures.grouped_bars(
 # show whether the paths of single tokens change.*
 
 # %%
-changes = {
-    model: [over_seeds(f"change_{n}", model) for n in range(1, 5)] for model in entropy.MODELS
-}
+changes = {model: [over_seeds(f"change_{n}", model) for n in range(1, 5)] for model in MODELS}
 sj.pictures.curves(
     range(1, 5),
     {model: [each.mean for each in own] for model, own in changes.items()},
@@ -292,8 +290,8 @@ Markdown(as_markdown(claims))
 
 # %% tags=["prose"]
 encoder = entropy.claims(of_encoder)
-levels = {model: over_seeds("level", model, of_encoder) for model in entropy.MODELS}
-slopes = {model: over_seeds("slope", model, of_encoder) for model in entropy.MODELS}
+levels = {model: over_seeds("level", model, of_encoder) for model in MODELS}
+slopes = {model: over_seeds("slope", model, of_encoder) for model in MODELS}
 Markdown(
     as_markdown(encoder)
     + f"""

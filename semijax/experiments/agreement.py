@@ -16,7 +16,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from semijax.experiments.branches import (
     branch_study,
     branch_table,
 )
+from semijax.experiments.controls import untrained_like
 
 PAPER = {1: 829, 2: 131, 3: 33, 4: 7}
 """The number of sentences in the paper, by number of attractors."""
@@ -346,11 +347,6 @@ def fingerprint(model: nnx.Module) -> str:
     for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-def untrained_like(model: Model, seed: int = 0) -> Model:
-    """Make a model of the same architecture with random weights: what is left is not learnt."""
-    return cast(Any, type(model))(cast(Any, model).config, rngs=nnx.Rngs(seed))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -87,8 +87,10 @@ class Claim:
         measure: what the number is, with its unit.
         paper: what the paper reports, in words.
         values: the number for each trained model, float ``[seeds]``.
-        control: the same for models that have learned nothing, float ``[seeds]``; None where there
-            is nothing to compare with.
+        control: the same for untrained models, float ``[seeds]``; None where there is nothing to
+            compare with.
+        shuffled: the same for models with the trained weights in random order; None where there are
+            none.
         digits: how many decimals to show.
     """
 
@@ -98,7 +100,8 @@ class Claim:
     paper: str
     values: Sequence[float] | np.ndarray
     control: Sequence[float] | np.ndarray | None = None
-    digits: int = 2
+    shuffled: Sequence[float] | np.ndarray | None = None
+    digits: int = dataclasses.field(default=2, kw_only=True)
 
     @property
     def ours(self) -> Estimate:
@@ -110,8 +113,8 @@ class Claim:
         """What can be said at 95% confidence.
 
         Returns:
-            ``"confirmed"`` if the interval is above 0, and above the control's mean by Welch's
-            interval of the difference; ``"the control shows it too"`` if it is above 0 and the
+            ``"confirmed"`` if the interval is above 0, and above each control's mean by Welch's
+            interval of the difference; ``"the control shows it too"`` if it is above 0 and a
             control's interval is, too, and not clearly below; ``"the opposite"`` if the interval is
             below 0; else ``"inconclusive"``.
         """
@@ -120,38 +123,31 @@ class Claim:
             return REVERSED
         if ours.low <= 0:
             return OPEN
-        if self.control is None or self._exceeds_control():
+        as_large = [control for control in self._controls if not self._exceeds(control)]
+        if not as_large:
             return CONFIRMED
-        return ARCHITECTURE if estimate(self.control).low > 0 else OPEN
+        return ARCHITECTURE if any(estimate(own).low > 0 for own in as_large) else OPEN
 
-    def _exceeds_control(self) -> bool:
-        from scipy import stats
+    @property
+    def _controls(self) -> list[np.ndarray]:
+        known = (own for own in (self.control, self.shuffled) if own is not None)
+        return [np.asarray(own, np.float64) for own in known]
 
-        assert self.control is not None
-        values, control = np.asarray(self.values), np.asarray(self.control)
-        if _is_constant(control):
-            return estimate(values - control.mean()).low > 0
-        difference = stats.ttest_ind(values, control, equal_var=False).confidence_interval(0.95)
-        return bool(difference.low > 0)
+    def _exceeds(self, control: np.ndarray) -> bool:
+        values = np.asarray(self.values, np.float64)
+        return values.mean() > control.mean() and p_of_difference(values, control) < 0.05
 
     @property
     def p(self) -> float:
-        """The p-value of the verdict, two-sided: the larger one where it rests on two tests.
+        """The p-value of the verdict, two-sided: the largest one where it rests on several tests.
 
         These are Student's, of the mean against 0, and where the mean is positive Welch's, of its
-        difference from the control's. 1 for fewer than two models.
+        difference from each control's. 1 for fewer than two models.
         """
-        from scipy import stats
-
         values = np.asarray(self.values, np.float64)
         found = [p_of_mean(values)]
-        if self.control is not None and len(values) > 1 and values.mean() > 0:
-            control = np.asarray(self.control, np.float64)
-            if _is_constant(control):
-                found.append(p_of_mean(values - control.mean()))
-            else:
-                test: Any = stats.ttest_ind(values, control, equal_var=False)
-                found.append(float(test.pvalue))
+        if values.mean() > 0:
+            found += [p_of_difference(values, control) for control in self._controls]
         return max(found)
 
     def record(self) -> dict[str, str]:
@@ -165,6 +161,7 @@ class Claim:
             "paper": self.paper,
             "here": f"{self.ours:{spec}}" + f" ({held} of {n} seeds)" * (n > 1),
             "control": "" if self.control is None else f"{estimate(self.control):{spec}}",
+            "shuffled": "" if self.shuffled is None else f"{estimate(self.shuffled):{spec}}",
             "verdict": self.verdict,
         }
 
@@ -189,6 +186,25 @@ def p_of_mean(values: np.ndarray) -> float:
     if _is_constant(values):
         return float(not values.any())
     test: Any = stats.ttest_1samp(values, 0)
+    return float(test.pvalue)
+
+
+def p_of_difference(values: np.ndarray, control: np.ndarray) -> float:
+    """Return the two-sided p of Welch's t-test that two means are equal.
+
+    Args:
+        values: float ``[seeds]``.
+        control: float ``[seeds]``, of others; one number over and over is taken as exact.
+
+    Returns:
+        The p-value; 1 for fewer than two values.
+    """
+    from scipy import stats
+
+    if len(values) < 2 or _is_constant(control):
+        return p_of_mean(values - control.mean())
+    moments = [(own.mean(), own.std(ddof=1), len(own)) for own in (values, control)]
+    test: Any = stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False)
     return float(test.pvalue)
 
 

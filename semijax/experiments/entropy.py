@@ -14,14 +14,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from semijax import zoo
 from semijax.experiments import agreement, generated
 from semijax.experiments.claims import Claim, claims_table
+from semijax.experiments.controls import MODELS, controls
 from semijax.experiments.results import ResultTable
 
 FILE = "entropy.csv"
@@ -30,9 +28,6 @@ FILE = "entropy.csv"
 KEY = ("seed", "sentences", "epochs", "examined", "versions")
 """The columns that tell its runs apart."""
 
-MODELS = ("trained", "untrained", "shuffled")
-"""The models of a seed, as `controls` makes them."""
-
 PAPER_CORRELATIONS = (0.18, 0.13, 0.01, 0.11)
 """Spearman's correlations in Fig. 7, by length; App. B.2 calls them minimal."""
 
@@ -40,23 +35,6 @@ PAPER_SLOPE = (277.5 - 269) / (69 - 10)
 """Of Fig. 6a, from its first and its last length, in nats per token."""
 
 BINS = len(PAPER_CORRELATIONS)
-
-
-def controls(model: agreement.Model, seed: int) -> dict[str, agreement.Model]:
-    """Return the model beside two that know nothing, of any class for ``untrained_like``.
-
-    One is untrained. Trained weights are larger, so another one has the trained weights, each
-    array's entries in random order: of the right sizes, and in no relation to each other.
-    """
-    rng = np.random.default_rng(seed)
-    shuffled = agreement.untrained_like(model)
-    state = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.permutation(np.ravel(leaf)).reshape(leaf.shape)),
-        nnx.state(model, nnx.Param),
-    )
-    nnx.update(shuffled, state)
-    untrained = agreement.untrained_like(model, seed=1000 + seed)
-    return dict(zip(MODELS, (model, untrained, shuffled), strict=True))
 
 
 def sentence_sets(
@@ -219,18 +197,17 @@ def grid(
 
 
 def claims(table: Any) -> list[Claim]:
-    """State what Fig. 6a and 7 claim over seeds, beside untrained models.
+    """State what Fig. 6a and 7 claim over seeds, beside untrained and shuffled models.
 
     Args:
         table: of ``grid``.
     """
     by_model = {name: table[table["model"] == name].sort_values("seed") for name in MODELS}
     bins = [f"spearman_{n}" for n in range(1, BINS + 1)]
-    trained, untrained, _ = by_model.values()
     correlations = ", ".join(f"{rho:.2f}" for rho in PAPER_CORRELATIONS)
 
     def claim(where: str, statement: str, measure: str, paper: str, columns: list[str]) -> Claim:
-        values = (own[columns].mean(axis=1).to_numpy() for own in (trained, untrained))
+        values = (own[columns].mean(axis=1).to_numpy() for own in by_model.values())
         return Claim(where, statement, measure, paper, *values)
 
     return [

@@ -24,6 +24,7 @@ from semijax import zoo
 from semijax.experiments import agreement, first_token, generated, rankings
 from semijax.experiments.claims import Claim, claims_table
 from semijax.experiments.comparisons import RIVALS, comparisons, gains, verdicts
+from semijax.experiments.controls import untrained_like
 from semijax.experiments.rankings import Components
 from semijax.experiments.results import ResultTable
 
@@ -172,7 +173,7 @@ def sentence_cases(
             Components(agreement.margin, sites, structure),
             tuple(f"layer {n}" for n in layers),
             state,
-            nnx.split(agreement.untrained_like(model, seed=1000 + seed))[1],
+            nnx.split(untrained_like(model, seed=1000 + seed))[1],
             history.scores[-1],
             sentences,
             others,

@@ -22,6 +22,7 @@ import semijax as sj
 from semijax import zoo
 from semijax.experiments.branches import ALL, GRANULARITIES, branch_study, branch_table
 from semijax.experiments.claims import Claim, claims_table
+from semijax.experiments.controls import MODELS, shuffled_like
 from semijax.experiments.results import ResultTable
 from semijax.experiments.softmax import log_softmax
 
@@ -197,7 +198,7 @@ def grid(
 
     Returns:
         A ``pandas.DataFrame``: the rows of a ``branch_table`` for each ``dropout``, ``seed`` and
-        ``model`` (``"trained"`` or ``"untrained"``), with the ``validation`` accuracy that the
+        ``model`` (``controls.MODELS``), with the ``validation`` accuracy that the
         training ended with and whether it ``arrived`` at 100%.
     """
     import pandas
@@ -219,8 +220,12 @@ def grid(
             )
             for key in table.missing(key for key in keys if key[0] == dropout):
                 model, history = models[key[1]]
-                by_name = {"trained": model, "untrained": untrained_model(key[1], dropout=dropout)}
-                by_name["untrained"].eval()
+                untrained = untrained_model(key[1], dropout=dropout)
+                by_name = dict(
+                    zip(MODELS, (model, untrained, shuffled_like(model, key[1])), strict=True)
+                )
+                for each in by_name.values():
+                    each.eval()
                 run = dict(zip(KEY, key, strict=True))
                 run |= {"arrived": history.reached, "validation": history.scores[-1]}
                 rows = [
@@ -232,7 +237,7 @@ def grid(
 
 
 def claims(table: Any, *, dropout: float = 0.0) -> list[Claim]:
-    """State what Fig. 2 claims over the seeds that arrived, beside the same untrained models.
+    """State what Fig. 2 claims over the seeds that arrived, beside them untrained and shuffled.
 
     Args:
         table: of ``grid``.
@@ -246,10 +251,10 @@ def claims(table: Any, *, dropout: float = 0.0) -> list[Claim]:
         """Of a branch value and the largest of others, its share less one half, by model."""
         value, largest = cells[cell], cells[list(others)].max(axis=1)
         found = (value / (value + largest)).fillna(0.5) - 0.5
-        return {name: found.loc[name].to_numpy() for name in ("trained", "untrained")}
+        return {name: found.loc[name].to_numpy() for name in MODELS}
 
     def claim(statement: str, measure: str, paper: str, found: dict[str, np.ndarray]) -> Claim:
-        return Claim("Fig. 2", statement, measure, paper, found["trained"], found["untrained"])
+        return Claim("Fig. 2", statement, measure, paper, *(found[name] for name in MODELS))
 
     def published(cell: tuple[str, str], *others: tuple[str, str]) -> str:
         rival = max(PAPER[other] for other in others)

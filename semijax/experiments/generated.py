@@ -30,10 +30,10 @@ from semijax.experiments.agreement import (
     encodable,
     margin,
     padded,
-    untrained_like,
 )
 from semijax.experiments.branches import ALL, branch_table
 from semijax.experiments.claims import Claim, claims_table
+from semijax.experiments.controls import MODELS, controls
 from semijax.experiments.results import ResultTable
 
 LENGTH = 36
@@ -190,7 +190,7 @@ def grid(
 
     Returns:
         A ``pandas.DataFrame``: the rows of a ``branch_table`` for each ``seed`` and ``model``
-        (``"trained"`` or ``"untrained"``), with its part of verbs that are ``right``.
+        (``controls.MODELS``), with its part of verbs that are ``right``.
     """
     import pandas
 
@@ -212,10 +212,7 @@ def grid(
         for key in missing:
             model = by_seed[key[0]]
             rows = []
-            for name, each in {
-                "trained": model,
-                "untrained": untrained_like(model, seed=1000 + key[0]),
-            }.items():
+            for name, each in controls(model, key[0]).items():
                 # One shape, so that all models are examined by one program.
                 study = branch_values(each, batches(encoded, 20), buckets=(LENGTH,))
                 right = float(accuracy(each, whole))
@@ -226,7 +223,7 @@ def grid(
 
 
 def claims(table: Any) -> list[Claim]:
-    """State what Fig. 4 claims over seeds, beside untrained models.
+    """State what Fig. 4 claims over seeds, beside untrained and shuffled models.
 
     Args:
         table: of ``grid``.
@@ -242,10 +239,10 @@ def claims(table: Any) -> list[Claim]:
     def share(part: Any, other: Any) -> dict[str, np.ndarray]:
         """Of two series of numbers, the first's share less one half, by model."""
         found = (part / (part + other)).fillna(0.5) - 0.5
-        return {name: found.loc[name].to_numpy() for name in ("trained", "untrained")}
+        return {name: found.loc[name].to_numpy() for name in MODELS}
 
     def claim(statement: str, measure: str, paper: str, found: dict[str, np.ndarray]) -> Claim:
-        return Claim("Fig. 4", statement, measure, paper, found["trained"], found["untrained"])
+        return Claim("Fig. 4", statement, measure, paper, *(found[name] for name in MODELS))
 
     def over_layers(kind: str, branch: str) -> Any:
         return sum(cells[kind, layer, branch] for layer in range(last + 1))
@@ -259,10 +256,7 @@ def claims(table: Any) -> list[Claim]:
             )
             for layer in range(last + 1)
         ]
-        return {
-            name: np.min([each[name] for each in shares], axis=0)
-            for name in ("trained", "untrained")
-        }
+        return {name: np.min([each[name] for each in shares], axis=0) for name in MODELS}
 
     return [
         claim(

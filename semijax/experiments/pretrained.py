@@ -37,6 +37,7 @@ from semijax import zoo
 from semijax.experiments import agreement, entropy, generated
 from semijax.experiments.branches import branch_table
 from semijax.experiments.claims import Claim, claims_table
+from semijax.experiments.controls import MODELS, controls
 from semijax.experiments.results import ResultTable
 from semijax.zoo.agreement import plural_noun
 
@@ -467,7 +468,7 @@ def grid(
         progress: print what is done.
 
     Returns:
-        A ``pandas.DataFrame``. For each ``seed`` and ``model`` (``entropy.MODELS``; ``"trained"``
+        A ``pandas.DataFrame``. For each ``seed`` and ``model`` (``controls.MODELS``; ``"trained"``
         is the pretrained encoder) it has a row per ``layer``, ``kind`` and ``branch``: the branch
         value, ``mean``, as in a ``branch_table``, and ``fall`` and ``change`` as from `ablations`.
         And it has one row with none of these: what ``entropy.summary`` returns; ``right``, the
@@ -491,7 +492,7 @@ def grid(
         for key in missing:
             seed, found = key[2], []
             own = draw(seed)
-            for name, each in entropy.controls(model, seed).items():
+            for name, each in controls(model, seed).items():
                 if progress:
                     print(f"seed {seed}: {name}", flush=True)
                 run = dict(zip(KEY, key, strict=True)) | {"model": name}
@@ -562,7 +563,7 @@ def correlations(table: Any, kind: str, effect: str = "change") -> dict[str, np.
     found = own.groupby(["model", "seed"])[["mean", effect]].apply(
         lambda each: entropy.correlation(each["mean"], each[effect])
     )
-    return {model: found.loc[model].to_numpy() for model in entropy.MODELS}
+    return {model: found.loc[model].to_numpy() for model in MODELS}
 
 
 def claims(table: Any) -> list[Claim]:
@@ -588,7 +589,7 @@ def claims(table: Any) -> list[Claim]:
             statement,
             "part of verbs right − ½",
             "not asked",
-            *(of_model[name][column].to_numpy() - 0.5 for name in ("trained", "untrained")),
+            *(of_model[name][column].to_numpy() - 0.5 for name in MODELS),
         )
         for statement, column in columns.items()
     ]
@@ -598,8 +599,7 @@ def claims(table: Any) -> list[Claim]:
             f"Branches of the {kind} with larger values change the margin more when ablated.",
             "Spearman's correlation over layers and branches",
             "not asked",
-            found["trained"],
-            found["untrained"],
+            *(found[name] for name in MODELS),
         )
         for kind in KINDS
         for found in [correlations(table, kind)]

@@ -11,6 +11,7 @@ import semijax as sj
 from semijax import zoo
 from semijax.experiments import agreement, generated
 from semijax.experiments.branches import ALL, branch_table
+from semijax.experiments.controls import MODELS, untrained_like
 
 from ..compilation import quick_jit
 
@@ -129,7 +130,7 @@ def test_an_examination_resumes_and_knows_its_model(model, sentences, encoded, t
         pandas.testing.assert_frame_equal(one, other)
     read = pandas.read_csv(tmp_path / "sentences.csv")
     np.testing.assert_allclose(read["entropy"], first[1]["entropy"])
-    other = agreement.untrained_like(model, seed=1)
+    other = untrained_like(model, seed=1)
     assert agreement.fingerprint(other) != agreement.fingerprint(model)
     with pytest.raises(ValueError, match="is of another study: model was"):
         agreement.examine(other, sentences, encoded, **options)
@@ -173,7 +174,7 @@ def test_a_grid_over_seeds_goes_on_and_states_its_claims(tmp_path):
     table = generated.grid([0, 1], tmp_path, **options, progress=False)
     again = generated.grid([0, 1], tmp_path, **options, progress=False)
     pandas.testing.assert_frame_equal(table, again)
-    assert set(table["model"]) == {"trained", "untrained"}
+    assert set(table["model"]) == {*MODELS}
     keys, subjects, skips = generated.claims(table)
     assert all(claim.ours.n == 2 for claim in (keys, subjects, skips))
     own = table[(table["granularity"] == "op") & (table["model"] == "trained")]

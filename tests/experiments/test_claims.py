@@ -27,8 +27,8 @@ def test_values_that_are_no_numbers_are_refused(values):
         estimate(values)
 
 
-def claim(values, control=None):
-    return Claim("Fig. 1", "It grows.", "growth", "3", values, control)
+def claim(values, control=None, shuffled=None):
+    return Claim("Fig. 1", "It grows.", "growth", "3", values, control, shuffled)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,11 @@ def claim(values, control=None):
 )
 def test_verdicts(values, control, verdict):
     assert claim(values, control).verdict == verdict
+    assert claim(values, None, control).verdict == verdict  # either control is enough to doubt it
+    if control is not None:
+        nothing = [0, 0.1, -0.1]
+        assert claim(values, control, nothing).verdict == verdict
+        assert claim(values, nothing, control).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -60,8 +65,9 @@ def test_verdicts(values, control, verdict):
         ([3], None, 1),
     ],
 )
-def test_the_p_value_is_that_of_the_weaker_test(values, control, p):
+def test_the_p_value_is_that_of_the_weakest_test(values, control, p):
     assert claim(values, control).p == pytest.approx(p, rel=0.05)
+    assert claim(values, [-9, -9, -9], control).p == pytest.approx(p, rel=0.05)
 
 
 def test_a_verdict_may_not_survive_among_many():
@@ -75,6 +81,9 @@ def test_a_table_of_claims_says_all_of_each():
     table = claims.claims_table([claim([1.0, 2.0, -0.5], [0.0, 0.1, 0.2])])
     (row,) = table.to_dict("records")
     assert row["here"].endswith("(2 of 3 seeds)") and row["control"].startswith("0.10 ± ")
+    assert row["shuffled"] == ""
+    both = claim([1.0, 2.0, 1.5], [0.0, 0.1, 0.2], [0.3, 0.3, 0.3]).record()
+    assert both["shuffled"] == "0.30 ± 0.00"
     text = claims.as_markdown([Claim("§1", "a|b", "m", "p", [1.0, 2.0])])
     assert text.splitlines()[0] == "| where | claim | measure | paper | here | verdict |"
     assert text.splitlines()[1] == "| --- | --- | --- | --- | --- | --- |"

@@ -8,6 +8,7 @@ from flax import nnx
 
 from semijax import zoo
 from semijax.experiments import entropy, generated
+from semijax.experiments.controls import MODELS, controls
 
 
 def sentences_with(entropy, attractors, tokens):
@@ -70,7 +71,7 @@ def test_a_shuffled_model_has_the_same_weights_in_other_places():
     model = zoo.BertForMaskedLM(
         generated.config(zoo.Grammar(), layers=1, width=8), rngs=nnx.Rngs(0)
     )
-    found = entropy.controls(model, 0)
+    found = controls(model, 0)
     assert found["trained"] is model
     pairs = zip(
         *(jax.tree.leaves(nnx.state(each, nnx.Param)) for each in found.values()), strict=False
@@ -95,7 +96,7 @@ def test_a_grid_goes_on(tmp_path):
     first = entropy.grid([0, 1], tmp_path, **options, progress=False)
     again = entropy.grid([0, 1], tmp_path, **options, progress=False)
     pandas.testing.assert_frame_equal(first, again)
-    assert [*first["model"]] == [*entropy.MODELS] * 2
+    assert [*first["model"]] == [*MODELS] * 2
     claims = entropy.claims(first)
     slopes = first.loc[first["model"] == "trained", "slope"]
     assert claims[0].ours.mean == pytest.approx(slopes.mean()) and claims[0].ours.n == 2

@@ -79,7 +79,7 @@ def test_a_grid_goes_on(tmp_path):
     again = first_token.grid([0, 1], tmp_path, **options)
     pandas.testing.assert_frame_equal(table, again)
     runs = table[["dropout", "seed", "model"]].drop_duplicates()
-    assert len(runs) == 8 and not table["arrived"].any()
+    assert len(runs) == 12 and not table["arrived"].any()
     structural = table["kind"].isin(["repeat", "other"]) & table["branch"].isin(["query", "skip"])
     assert (table.loc[structural, "mean"] == 0).all()
 
@@ -109,6 +109,7 @@ def test_claims_are_about_the_seeds_that_arrived():
         trained = {("repeat", "key"): 0.3 + noise, ("first", "query"): 0.3, ("first", "skip"): 0.1}
         rows += made_up(trained, "trained", seed)
         rows += made_up({("repeat", "value"): 0.1, ("first", "skip"): 0.1}, "untrained", seed)
+        rows += made_up({("repeat", "key"): 0.1, ("other", "key"): 0.1}, "shuffled", seed)
     more, most, queries = first_token.claims(pandas.DataFrame(rows))
     assert [claim.ours.n for claim in (more, most, queries)] == [3, 3, 3]
     assert more.values.tolist() == [0.5] * 3 and more.verdict == "confirmed"
@@ -117,3 +118,4 @@ def test_claims_are_about_the_seeds_that_arrived():
     )
     assert queries.values == pytest.approx([0.25] * 3)
     assert queries.control == pytest.approx([-0.5] * 3)
+    assert more.shuffled == pytest.approx([0] * 3)

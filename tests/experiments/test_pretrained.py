@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 import semijax as sj
 from semijax import zoo
-from semijax.experiments import agreement, entropy, generated, paper, pretrained
+from semijax.experiments import agreement, generated, paper, pretrained
+from semijax.experiments.controls import MODELS
 
 GRAMMAR = zoo.Grammar()
 TOKENIZER = GRAMMAR.tokenizer()
@@ -145,7 +146,7 @@ def test_a_grid_goes_on(folder, tmp_path):
     again = pretrained.grid([0, 1], tmp_path, encoder=folder, **SIZES, progress=False)
     pandas.testing.assert_frame_equal(first, again)
     of_models = pretrained.summaries(first)
-    assert [*of_models["model"]] == [*entropy.MODELS] * 2
+    assert [*of_models["model"]] == [*MODELS] * 2
     assert of_models[[f"right_{n}" for n in range(5)]].notna().all(axis=None)
     found = pretrained.cells(first)
     assert {*found["kind"]} == {*agreement.GROUPS}
@@ -173,7 +174,7 @@ def test_a_correlation_is_by_rank_without_the_last_queries():
     rows = [
         {"model": model, "seed": seed, "layer": layer, "kind": "subject", "branch": branch}
         | {"mean": 3 * layer + n, "change": np.exp(3 * layer + n) * (-1 if seed else 1)}
-        for model in entropy.MODELS
+        for model in MODELS
         for seed in (0, 1)
         for layer in (0, 1)
         for n, branch in enumerate(("key", "value", "query", "skip"))
