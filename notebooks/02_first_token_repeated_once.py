@@ -17,8 +17,8 @@
 # from model to model.
 #
 # Figure 2 of Du et al. (2023) shows one trained model. Here are ten, with and without dropout, each
-# beside the same model before training. All numbers come from `results/first_token.csv`, which one
-# command makes:
+# beside the same model before training and one with its trained weights in random order. All
+# numbers come from `results/first_token.csv`, which one command makes:
 #
 # ```sh
 # python -m semijax.experiments.first_token --out results

@@ -84,9 +84,9 @@ class Diagonal(LocalJacobian):
             pins[d] if n == self.out_shape[d] else None
             for d, n in zip(self._dimensions(), self.in_shape, strict=True)
         )
-        arrays = part_of((self.weights, self.present, self.selected), pins)
+        arrays = _of_shape(self.out_shape, self.weights, self.present, self.selected)
+        weights, present, selected = part_of(arrays, pins)
         shapes = pinned(self.in_shape, own), pinned(self.out_shape, pins)
-        weights, present, selected = arrays
         return Diagonal(weights, *shapes, self.dimensions, present, selected), own
 
     def _weigh(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
@@ -105,6 +105,12 @@ class Diagonal(LocalJacobian):
         if self.present is None:
             return scaled
         return el.where(self.present, scaled, semiring.zero(self.out_shape, semiring.dtype(scaled)))
+
+
+def _of_shape(shape: Shape, *arrays: Any) -> list[Any]:
+    """Give arrays that broadcast to a shape that shape."""
+    whole = (a is None or np.shape(a) == shape for a in arrays)
+    return [a if same else np.broadcast_to(a, shape) for a, same in zip(arrays, whole, strict=True)]
 
 
 def scaled_by(
@@ -163,7 +169,8 @@ class Reduction(LocalJacobian):
     def restricted(self, pins: Pins) -> tuple[Reduction, Pins]:
         kept = dict(zip(self._kept, pins, strict=True))
         own = tuple(kept.get(axis) for axis in range(len(self.in_shape)))
-        weights, selected = part_of((self.weights, self.selected), own)
+        arrays = _of_shape(self.in_shape, self.weights, self.selected)
+        weights, selected = part_of(arrays, own)
         shapes = pinned(self.in_shape, own), pinned(self.out_shape, pins)
         return Reduction(weights, *shapes, self.axes, selected), own
 
