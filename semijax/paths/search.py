@@ -321,8 +321,8 @@ def told_stories(
     call, scores = search.call, search.scores
     how = told, search.sources, call.passes
     suffixes = Suffixes(scores.run, scores.end, scores.order, of_all, *how)
-    stories, paths = best_stories(suffixes, k), []
-    tellers = Labels(call).paths(best_storytellers(suffixes, stories))
+    stories, labels, paths = best_stories(suffixes, k), Labels(call), []
+    tellers = (path for own in best_storytellers(suffixes, stories) for path in labels.paths(own))
     for story, path in zip(stories, tellers, strict=True):
         said = tuple(told.labels[number] for number in story)
         whole = suffixes.whole(story)

@@ -18,12 +18,12 @@ from semijax.paths.run import Array, Run
 from semijax.paths.scores import Order, by_state, log_size
 from semijax.paths.stories import Suffix, Suffixes
 
+AT_ONCE = 64
+"""The number of stories whose paths are followed together: a node may have thousands of edges."""
 
-def best_storytellers(suffixes: Suffixes, stories: Sequence[Suffix]) -> Found:
-    """Find the best path that tells each story.
 
-    All are followed together, edge by edge, always on to where the best way is; of equally good
-    ones, to the earlier array, then to the lower index.
+def best_storytellers(suffixes: Suffixes, stories: Sequence[Suffix]) -> Iterator[Found]:
+    """Find the best path that tells each story, a few at a time.
 
     Args:
         suffixes: the paths of the run.
@@ -32,12 +32,20 @@ def best_storytellers(suffixes: Suffixes, stories: Sequence[Suffix]) -> Found:
     Raises:
         FloatingPointError: if weights are too small or too large to be compared.
     """
-    scores, tree = StoryScores(suffixes, stories), Backpointers()
-    sources = [*suffixes.sources]
+    for start in range(0, len(stories), AT_ONCE):
+        yield _followed(StoryScores(suffixes, stories[start : start + AT_ONCE]))
+
+
+def _followed(scores: StoryScores) -> Found:
+    """Follow a path for each story, all together, edge by edge, always on to where the best way is.
+
+    Of equally good edges, the first is followed: to the earlier array, then to the lower index.
+    """
+    tree, sources = Backpointers(), scores.sources
     last = _Steps.best(scores.order, [*_first_steps(scores, sources)])
-    array = np.array([sources[via].number for via in last.via], int)
+    array = np.array([sources[via].number for via in last.via])
     starts = [tree.start(sources[via], last.index[[n]]) for n, via in enumerate(last.via)]
-    pointer = np.concatenate([np.zeros(0, int), *starts])
+    pointer = np.concatenate(starts)
     promised, done = last.rank(scores.order), len(scores.run.arrays)
     while (number := int(array.min(initial=done))) < done:
         here = np.flatnonzero(array == number)
@@ -110,7 +118,7 @@ class _Steps:
 
 
 def _first_steps(scores: StoryScores, sources: Sequence[Array]) -> Iterator[_Steps]:
-    """Yield, for each story, the nodes of each source where a path may start."""
+    """Yield, for each story, the best node of each source for a path to start at, if any."""
     for via, array in enumerate(sources):
         index = scores.begins(array)
         carried = array.carried_at(index)
@@ -118,7 +126,8 @@ def _first_steps(scores: StoryScores, sources: Sequence[Array]) -> Iterator[_Ste
         for path in range(scores.count):
             state = scores.starting(array, index, path)
             score = scores.at(array, index, state=state, negative=negative)
-            yield _Steps(path * same, via * same, index, 1.0 * same, state, log, negative, score)
+            columns = path * same, via * same, index, 1.0 * same, state, log, negative, score
+            yield _Steps.best(scores.order, [_Steps(*columns)])
 
 
 def _steps(
@@ -163,6 +172,11 @@ class StoryScores:
     def reached(self, array: Array) -> bool:
         """Tell whether any path leads from the array to the end."""
         return array in self._reached
+
+    @property
+    def sources(self) -> list[Array]:
+        """The arrays where paths start."""
+        return [*self._suffixes.sources]
 
     def begins(self, array: Array) -> np.ndarray:
         """Return the positions in a source where paths start."""

@@ -564,3 +564,14 @@ def test_told_where_there_is_one_module_or_none():
 
     told = sj.top_paths(unnamed)(table)[0].tell()
     assert "→ head 0" in told
+
+
+def test_paths_of_many_stories_are_followed_in_parts(monkeypatch):
+    def model(x):
+        return jnp.sum(jnp.tanh(x * jnp.arange(1.0, 8.0)) ** 2)
+
+    search = sj.top_paths(model, 7, distinct=everything)
+    whole = [(path.weight, path.story) for path in search(jnp.linspace(0.1, 0.9, 7))]
+    monkeypatch.setattr("semijax.paths.storytellers.AT_ONCE", 2)
+    parts = [(path.weight, path.story) for path in search(jnp.linspace(0.1, 0.9, 7))]
+    assert len(whole) == 7 and parts == whole
