@@ -218,7 +218,8 @@ class StoryScores:
             if not starts:  # a node that tells nothing may still lead on to either
                 own = self._labels[story, place] if part is ahead[0] and place >= 0 else UNTOLD
                 score = np.where((told == own) | (told == UNTOLD), score, -np.inf)
-            found = np.where(found == -np.inf, score, np.fmax(found, score))
+            both = np.where(score == -np.inf, found, np.fmax(found, score))  # one may be NaN
+            found = np.where(found == -np.inf, score, both)
         return found
 
     def _state(self, story: Any, place: Any, passed: Any, starts: bool) -> np.ndarray:

@@ -22,7 +22,7 @@ RANGE = 600.0
 
 @dataclasses.dataclass(frozen=True)
 class LogAbsMaxProduct(Semiring):
-    """The log of the largest |weight|; ``ZERO`` or less where it is 0, −∞ where there is no path.
+    """The log of the largest |weight|; ``ZERO`` where it is 0, −∞ where there is no path.
 
     It is to be carried in float64.
     """
@@ -44,8 +44,10 @@ class LogAbsMaxProduct(Semiring):
         return jnp.maximum(a, b)
 
     def mul(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        none = (a == -jnp.inf) | (b == -jnp.inf)
-        return jnp.where(none, -jnp.inf, a + b)  # no path, however steep the other way is
+        none = (a == -jnp.inf) | (b == -jnp.inf)  # no path, however steep the other way is
+        found = jnp.where(none, -jnp.inf, a + b)
+        dead = ~none & ((a < ZERO / 2) | (b < ZERO / 2))
+        return jnp.where(dead, jnp.where(jnp.isfinite(found), ZERO, jnp.nan), found)  # 0 · ∞ is NaN
 
     def scale(self, weights: jax.Array, elements: jax.Array) -> jax.Array:
         return self.mul(self.lift(weights.astype(elements.dtype)), elements)
@@ -82,5 +84,6 @@ class LogAbsMaxProduct(Semiring):
         # TopK(1) tells no path, −∞, from a path of weight 0.
         sizes = jnp.where(elements == -jnp.inf, -jnp.inf, jnp.exp(elements - largest))
         found = TopK(1).contract(weights, sizes[..., None])[..., 0]
-        logs = jnp.where(found == 0, ZERO, jnp.log(jnp.where(found > 0, found, 1)))
-        return jnp.where(found < 0, -jnp.inf, jnp.where(jnp.isnan(found), found, logs + largest))
+        logs = jnp.log(jnp.where(found > 0, found, 1)) + largest
+        logs = jnp.where(found == 0, ZERO, jnp.where(jnp.isnan(found), found, logs))
+        return jnp.where(found < 0, -jnp.inf, logs)
