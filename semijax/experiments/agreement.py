@@ -16,7 +16,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,10 +60,6 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 PADDING: dict[str, Any] = {"pad": 0, "axis": 1, "buckets": BUCKETS}
 """The options by which ``run_study`` pads batches of them."""
-
-
-Model = TypeVar("Model", bound=nnx.Module)
-"""A class of models."""
 
 
 class Batch(NamedTuple):

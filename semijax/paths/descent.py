@@ -8,7 +8,7 @@ import numpy as np
 
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import DECIMALS, Guide, log_size
+from semijax.paths.scores import DECIMALS, Scores, log_size
 from semijax.semirings.logarithmic import ZERO
 
 NODES_AT_ONCE = 256
@@ -44,7 +44,7 @@ def by_chance(rng: np.random.Generator) -> Choose:
     return choose
 
 
-def descend(scores: Guide, choose: Choose, sources: Mapping[Array, np.ndarray]) -> Found:
+def descend(scores: Scores, choose: Choose, sources: Mapping[Array, np.ndarray]) -> Found:
     """Follow one path from each source, chosen edge by edge.
 
     Args:
@@ -96,7 +96,7 @@ class _Options:
         log: the logarithm of what it is worth.
     """
 
-    def __init__(self, scores: Guide, ways: Sequence[Bundle], state: int) -> None:
+    def __init__(self, scores: Scores, ways: Sequence[Bundle], state: int) -> None:
         self._kept, owners, logs = [], [], []
         for bundle in ways:
             owner, other, weight = bundle.edges

@@ -12,7 +12,7 @@ import numpy as np
 from semijax.jacobians.edges import pairs
 from semijax.paths.backpointers import Backpointers, Bundle, Found, bundles
 from semijax.paths.run import Array
-from semijax.paths.scores import DECIMALS, Guide, Order, Reach, beyond_float64, log_size
+from semijax.paths.scores import DECIMALS, Order, Reach, Scores, beyond_float64, log_size
 from semijax.semirings.logarithmic import ZERO
 
 
@@ -33,7 +33,7 @@ class _Prefixes:
     Attributes:
         array, index: where each has got to: the number of the array, and the position in it.
         log, negative: the logarithm of its weight's size, and whether the weight is negative.
-        state: what has to be known about it so far, see ``Guide.arriving``.
+        state: what has to be known about it so far, see ``Scores.arriving``.
         sign, size: the rank of the best path that begins like this.
         order: the order of the paths by their nodes: of equally good ones, the first wins.
         pointer: to its last edge.
@@ -67,7 +67,7 @@ class _Prefixes:
         return _Prefixes(*(np.concatenate(column) for column in columns))
 
 
-def k_best(scores: Guide, k: int, sources: Mapping[Array, np.ndarray | None]) -> Found:
+def k_best(scores: Scores, k: int, sources: Mapping[Array, np.ndarray | None]) -> Found:
     """Find the k best paths from some nodes of some arrays, best first.
 
     At most k prefixes are kept. Each can be completed to a path as good as its score says; those k
@@ -94,13 +94,13 @@ def k_best(scores: Guide, k: int, sources: Mapping[Array, np.ndarray | None]) ->
     ranking = np.lexsort((prefixes.order, -prefixes.size, -prefixes.sign))
     found = prefixes.take(ranking)
     kept = len(ranking) >= n and _at_least(found.rank, worst)[n - 1]
-    if not kept or not agree(found.take(np.zeros(1, int)).rank, promised):
+    if not kept or not agree(Rank(found.sign[0], found.size[0]), promised):
         raise out_of_range(scores)
     return Found(search.tree, prefixes.pointer[ranking].tolist())
 
 
 class _KBest:
-    def __init__(self, scores: Guide, k: int) -> None:
+    def __init__(self, scores: Scores, k: int) -> None:
         self._scores, self._k = scores, k
         self.tree = Backpointers()
 

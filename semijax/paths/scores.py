@@ -93,44 +93,11 @@ class Reach(Protocol):
         ...
 
 
-class Guide(Reach, Protocol):
-    """A guide for a search: how good the best way on is from a node, for a path in some state.
-
-    Attributes:
-        order: which paths are better.
-    """
-
-    order: Order
-
-    def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
-        """Return the states of paths that start at some nodes of an array."""
-        ...
-
-    def arriving(self, array: Array, index: np.ndarray, state: int) -> np.ndarray:
-        """Return the states of paths that come to some nodes, each from a node with this state.
-
-        A state is what has to be known about a path so far.
-        """
-        ...
-
-    def at(
-        self, array: Array, index: np.ndarray | None, *, state: Any, negative: Any = False
-    ) -> np.ndarray:
-        """Return the scores of some nodes, see ``Order``; −∞ where there is no way on.
-
-        Args:
-            array: the nodes' array.
-            index: their positions in it; None for all.
-            state: that of the path there: one, or one for each node.
-            negative: whether its weight so far is.
-        """
-        ...
-
-
 class Scores:
-    """The scores of all nodes of a run: a ``Guide`` to the best of all paths.
+    """The scores of all nodes of a run: how good the best way on is, for a path in some state.
 
-    The state of a path is 1 if it has been where it has to pass, else 0.
+    The state of a path is what has to be known about it so far: 1 if it has been where it has to
+    pass, else 0.
 
     Attributes:
         run: the run.
@@ -151,11 +118,11 @@ class Scores:
             self._kept[False] = backward(run, order.semiring, end, passes, everything)
 
     def starting(self, array: Array, index: np.ndarray) -> np.ndarray:
-        """See ``Guide``."""
+        """Return the states of paths that start at some nodes of an array."""
         return self.arriving(array, index, 0)
 
     def arriving(self, array: Array, index: np.ndarray, state: int) -> np.ndarray:
-        """See ``Guide``."""
+        """Return the states of paths that come to some nodes, each from a node with this state."""
         passed = state or self._passes is None or self._passes(array)
         return np.full(len(index), int(passed))
 
@@ -166,7 +133,14 @@ class Scores:
     def at(
         self, array: Array, index: np.ndarray | None, *, state: Any = 1, negative: Any = False
     ) -> np.ndarray:
-        """See ``Guide``."""
+        """Return the scores of some nodes, see ``Order``; −∞ where there is no way on.
+
+        Args:
+            array: the nodes' array.
+            index: their positions in it; None for all.
+            state: that of the path there: one, or one for each node.
+            negative: whether its weight so far is.
+        """
         index = array.positions if index is None else index
 
         def of_state(state: int, index: np.ndarray, negative: Any) -> np.ndarray:

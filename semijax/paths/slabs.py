@@ -16,7 +16,7 @@ from semijax.elements import Elements, Shape
 from semijax.jacobians.base import Table
 from semijax.jacobians.pins import Pins, part_of, pinned
 from semijax.paths.run import Step
-from semijax.paths.sweeps import add, no_path, pulled
+from semijax.paths.sweeps import add, masked, no_path, pulled
 from semijax.semirings import Semiring
 
 
@@ -71,12 +71,7 @@ def only(semiring: Semiring, slab: Slab, mask: np.ndarray) -> Slab | None:
         pins.append(int(there[0]) if n > 1 and len(there) == 1 else None)
     mask, elements = part_of(mask, pins), part_of(slab.elements, pins)
     if not mask.all():
-        # In NumPy: for so many small arrays it is several times faster.
-        def masked(leaf: np.ndarray, absent: np.ndarray) -> np.ndarray:
-            own = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
-            return np.where(own, leaf, absent)
-
-        elements = jax.tree.map(masked, elements, no_path(semiring))
+        elements = masked(semiring, elements, mask)
     both = zip(slab.pins, pins, strict=True)
     return Slab(tuple(new if old is None else old for old, new in both), elements)
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from semijax import elements as el
 from semijax.elements import Elements
 from semijax.jacobians.base import Structure
 from semijax.jacobians.pins import Pins, part_of
@@ -33,6 +32,7 @@ from semijax.paths.sweeps import (
     finished,
     forward_by_state,
     is_nan,
+    mask_of,
     multiplied,
     started,
     total,
@@ -142,9 +142,8 @@ class Suffixes:
         positions = self.sources[array]
         if positions is None:
             return own
-        begins = np.zeros(el.size(array.shape), bool)
-        begins[positions] = True
-        return only(self.semiring, own, part_of(begins.reshape(array.shape), own.pins))
+        begins = mask_of(positions, array.shape)
+        return only(self.semiring, own, part_of(begins, own.pins))
 
     def _starts(self, part: Part, labels: set[int]) -> Iterator[Elements]:
         for array in self.sources:

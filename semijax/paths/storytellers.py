@@ -200,7 +200,7 @@ class StoryScores:
     def at(
         self, array: Array, index: np.ndarray, *, state: np.ndarray, negative: np.ndarray
     ) -> np.ndarray:
-        """Return how good the best way on is from each of some nodes, see ``Guide``."""
+        """Return how good the best way on is from each of some nodes, see ``Scores.at``."""
         return by_state(functools.partial(self._of_state, array), index, state, negative)
 
     def _of_state(self, array: Array, state: int, index: np.ndarray, negative: Any) -> np.ndarray:

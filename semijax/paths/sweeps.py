@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semijax import elements as el
-from semijax.elements import Elements
+from semijax.elements import Elements, Shape
 from semijax.jacobians import EquationJacobian
 from semijax.jacobians.base import Structure
 from semijax.jacobians.edges import is_static
@@ -109,16 +109,24 @@ def only_at(semiring: Semiring, elements: Elements, positions: np.ndarray | None
     """Return the elements at some positions of an array, 0̄ elsewhere; all of them for None."""
     if positions is None:
         return elements
-    shape = semiring.shape(elements)
+    return masked(semiring, elements, mask_of(positions, semiring.shape(elements)))
+
+
+def mask_of(positions: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return an array of Booleans that is true at some positions."""
     mask = np.zeros(el.size(shape), bool)
     mask[positions] = True
-    mask = mask.reshape(shape)
+    return mask.reshape(shape)
 
-    def masked(leaf: Any, none: Any) -> np.ndarray:
+
+def masked(semiring: Semiring, elements: Elements, mask: np.ndarray) -> Elements:
+    """Return the elements where a mask of their shape is true, 0̄ elsewhere."""
+
+    def own(leaf: Any, none: np.ndarray) -> np.ndarray:
         # In NumPy: for so many small arrays it is several times faster.
-        return np.where(mask.reshape(shape + (1,) * (np.ndim(leaf) - len(shape))), leaf, none)
+        return np.where(mask.reshape(mask.shape + (1,) * none.ndim), leaf, none)
 
-    return jax.tree.map(masked, elements, no_path(semiring))
+    return jax.tree.map(own, elements, no_path(semiring))
 
 
 @functools.cache

@@ -156,11 +156,11 @@ def test_functions(name, level):
 
 def check_random(seed, level, by):
     for program, args, _ in draw(seed):
-        try:
-            sj.top_paths(program.scalar, argnums=tuple(range(len(args))))(*args)
-        except FloatingPointError:
+        argnums = tuple(range(len(args)))
+        sweep = sj.semiring_grad(program.scalar, sj.AbsMaxProduct(), argnums)(*args)
+        if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(sweep)):
             pytest.skip("a derivative on a path is infinite")
-        check(program.scalar, *args, level=level, by=by, argnums=tuple(range(len(args))))
+        check(program.scalar, *args, level=level, by=by, argnums=argnums)
         return
 
 
