@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from benchmarks import report, table
+from benchmarks.layers import CONVOLUTIONS, STATE_SPACE
 from benchmarks.workload import Workload
 from semijax import native
 
@@ -38,6 +39,8 @@ PARTS: dict[str, Callable[[int], Iterator[table.Figure]]] = {
     ),
     "flow": lambda repeats: chain(table.flow(Workload(6, 32), repeats), table.study()),
     "agreement": lambda repeats: table.agreement(),
+    "layers": lambda repeats: table.layers([*CONVOLUTIONS, STATE_SPACE], repeats),
+    "first": lambda _: table.first_calls(),
     "large": lambda _: table.large(1),
     "long": lambda _: table.long(),
     "contractions": table.contractions,

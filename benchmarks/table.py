@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import semijax as sj
-from benchmarks import decoder
+from benchmarks import decoder, first
+from benchmarks.layers import Layer
 from benchmarks.measure import Compiled, compiled, compiled_in_turns, peak_bytes, run_times
 from benchmarks.workload import CONTRACTIONS, Workload
 from semijax import native
@@ -30,6 +31,7 @@ from semijax.paths.sweeps import backward
 from semijax.semirings.expectation import LogMassSemiring
 from semijax.semirings.logarithmic import LogAbsMaxProduct
 
+FIRST_REPEATS = 3
 COMPILATIONS = 1
 """The number of compilations of each that are timed, after one to warm up."""
 
@@ -48,8 +50,16 @@ RUN_TARGETS = {
     "SumProduct": 1.05,
     "AbsMaxProduct": 1.3,
     "MaxProduct": 2.2,
-    "Entropy": {1: 4, 8: 3},
+    "Entropy": 4,
     "TopK(4)": 8,
+}
+BATCH_TARGETS = {**RUN_TARGETS, "Entropy": 3}
+LAYER_TARGETS = {
+    "SumProduct": 1.1,
+    "AbsMaxProduct": 1.5,
+    "MaxProduct": 2.5,
+    "Entropy": 4,
+    "TopK(4)": 10,
 }
 COMPILE_TARGETS = {"AbsMaxProduct": 1.5, "MaxProduct": 1.5, "TopK(4)": 1.5}
 CONTRACTION_TARGETS = {"AbsMaxProduct": 1.3, "MaxProduct": 4}
@@ -71,7 +81,7 @@ class Figure:
         return f"{self.what:38} {self.where:32} {self.ratio:8.2f}   {target}{mark}"
 
 
-def compile_all(workload: Workload, names: list[str]) -> dict[str, Compiled]:
+def compile_all(workload: Workload | Layer, names: list[str]) -> dict[str, Compiled]:
     gradients = {"grad": jax.grad(workload.function)}
     for name in names:
         gradients[name] = sj.semiring_grad(workload.function, SEMIRINGS[name])
@@ -85,8 +95,7 @@ def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]
     times = run_times({name: c.run for name, c in everything.items()}, repeats)
     grad = everything["grad"]
     for name in names:
-        target = RUN_TARGETS.get(name)
-        target = target.get(workload.batch) if isinstance(target, dict) else target
+        target = (RUN_TARGETS if workload.batch == 1 else BATCH_TARGETS).get(name)
         if name != "three in one":
             yield Figure(f"{name} / grad", workload.name, times[name] / times["grad"], target)
     if set(names) >= {"three in one", "SumProduct", "MaxProduct", "Entropy"}:
@@ -105,6 +114,38 @@ def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]
         yield Figure(f"trace {name} / grad", workload.name, found.trace_s / grad.trace_s, 3)
         memory = found.temporary_bytes / grad.temporary_bytes
         yield Figure(f"memory {name} / grad", workload.name, memory, 3)
+
+
+def layers(of: Iterable[Layer], repeats: int) -> Iterator[Figure]:
+    """Measure what single layers cost, each over ``jax.grad``."""
+    for layer in of:
+        everything = compile_all(layer, [*LAYER_TARGETS])
+        times = run_times({name: c.run for name, c in everything.items()}, repeats)
+        grad = everything["grad"]
+        for name, target in LAYER_TARGETS.items():
+            found = everything[name]
+            what = f"{layer.name}: {name} / grad"
+            yield Figure(what, layer.size, times[name] / times["grad"], target)
+            yield Figure(f"compile {what}", layer.size, found.compile_s / grad.compile_s, 2.5)
+            yield Figure(f"trace {what}", layer.size, found.trace_s / grad.trace_s, 3)
+            memory = found.temporary_bytes / grad.temporary_bytes
+            yield Figure(f"memory {what}", layer.size, memory, 3)
+
+
+def first_calls() -> Iterator[Figure]:
+    """Time the first call of each function in a process of its own, over that of ``jax.grad``."""
+    taken: dict[str, list[float]] = {call: [] for call in first.CALLS}
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    for _ in range(FIRST_REPEATS):
+        for call, times in taken.items():
+            command = [sys.executable, "-m", "benchmarks.first", call]
+            output = subprocess.run(command, env=environment, check=True, capture_output=True)
+            times.append(float(output.stdout))
+    seconds = {call: statistics.median(times) for call, times in taken.items()}
+    for call, (_, reference, target) in first.CALLS.items():
+        if reference != call:
+            ratio = seconds[call] / seconds[reference]
+            yield Figure(f"first {call} / first {reference}", first.MODEL.name, ratio, target)
 
 
 def contrast(workload: Workload, repeats: int) -> Iterator[Figure]:
