@@ -66,7 +66,7 @@ def _normalised(x: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A scalar function of a layer's input and its parameters, with arguments."""
+    """A scalar function of a layer's input, of its parameters and a direction, with arguments."""
 
     name: str
     module: nn.Module
@@ -76,14 +76,14 @@ class Layer:
     def size(self) -> str:
         return "×".join(map(str, self.shape))
 
-    def function(self, inputs: jax.Array, params: Any) -> jax.Array:
-        """Return the layer's output in one direction."""
-        output = self.module.apply(params, inputs)
-        return jnp.vdot(output, jax.random.normal(jax.random.key(2), output.shape))
+    def function(self, inputs: jax.Array, params: Any, direction: jax.Array) -> jax.Array:
+        """Return the layer's output along the direction."""
+        return jnp.vdot(self.module.apply(params, inputs), direction)
 
-    def arguments(self) -> tuple[jax.Array, Any]:
+    def arguments(self) -> tuple[jax.Array, Any, jax.Array]:
         inputs = jax.random.normal(jax.random.key(0), self.shape)
-        return inputs, jax.jit(self.module.init)(jax.random.key(1), inputs)
+        params = jax.jit(self.module.init)(jax.random.key(1), inputs)
+        return inputs, params, jax.random.normal(jax.random.key(2), self.shape)
 
     def batched(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
         return gradient

@@ -63,7 +63,11 @@ def table(machine: dict[str, str | int], figures: Sequence[Figure]) -> str:
     for figure in figures:
         by_name.setdefault(figure.what, []).append(figure)
     names = [what.removesuffix(" / grad").removeprefix("trace ") for what in by_name]
-    names = [name for name in dict.fromkeys(names) if f"trace {name} / grad" in by_name]
+    names = [
+        name
+        for name in dict.fromkeys(names)
+        if _of_workload(by_name.get(f"trace {name} / grad", ()))
+    ]
     lines = [
         f"Measured on {machine['processor']}, {machine['cores']} cores, kernels for "
         f"{machine['kernels']}, jax {machine['jax']}. Lowest to highest ratio over the workloads, "

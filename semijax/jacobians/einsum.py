@@ -80,8 +80,17 @@ def _by_matrices(
     weights = matrices(weights, of_weights, groups(rows, summed, layout.weights))
     weights = weights.swapaxes(1, 2) if layout.weights else weights
     elements = matrices(elements, of_elements, groups(summed, columns, layout.elements))
+    contract = semiring.contract if weights.shape[2] != 1 else functools.partial(_outer, semiring)
     with native.laid_out(layout):
-        found = swap(semiring.contract(weights, swap(elements)))
+        found = swap(contract(weights, swap(elements)))
     order = [a for group in groups(rows, columns, layout.elements) for a in group]
     found = el.reshape(found, semiring.shape(found), tuple(sizes[a] for a in order))
     return el.transpose(found, [order.index(a) for a in of_result])
+
+
+def _outer(semiring: Semiring, weights: jax.Array, elements: Elements) -> Elements:
+    """Contract a depth of 1, where there is nothing to ⊕: an outer product of ``lift(weights)``."""
+    batch, _, columns = given = semiring.shape(elements)
+    shape = (batch, weights.shape[1], columns)
+    repeated = el.broadcast_to(elements, given, shape)
+    return semiring.scale(jnp.broadcast_to(weights, shape), repeated)

@@ -19,7 +19,7 @@ def test_the_sum_is_the_gradient(layer):
 
 
 def test_the_state_space_is_a_recurrence():
-    inputs, params = STATE_SPACE.arguments()
+    inputs, params, _ = STATE_SPACE.arguments()
     own = params["params"]
     step = np.exp(-own["decay"] + 1j * own["angle"])
     into, out = (own[f"{name}_real"] + 1j * own[f"{name}_imaginary"] for name in ("into", "out"))

@@ -7,6 +7,7 @@ import pytest
 
 import semijax as sj
 from semijax import elements as el
+from semijax.jacobians.einsum import einsum
 from semijax.semirings import Semiring, Weighted
 
 SEMIRINGS = [
@@ -61,6 +62,25 @@ def test_values(semiring):
         arguments = operands(semiring, depth)
         both = jax.jit(lambda *a: (semiring.contract(*a), by_definition(semiring, *a)))
         assert_same(*both(*arguments))
+
+
+@pytest.mark.parametrize("letters", ["ab,bc->ac", "ba,bc->ac", "ab,cb->ca", "zab,zcb->zac"])
+@pytest.mark.parametrize("semiring", SEMIRINGS, ids=repr)
+def test_a_depth_of_1_needs_no_contraction(semiring, letters):
+    weights, elements = operands(semiring, 1)
+    wanted = by_definition(semiring, weights, elements)
+    if letters[0] != "z":
+        weights = weights[0]
+        elements, wanted = (el.map_leaves(lambda leaf: leaf[0], e) for e in (elements, wanted))
+    of_weights, of_elements, of_result = letters.replace("->", ",").split(",")
+    order = [*range(len(of_result))]
+    swapped = [*order[:-2], order[-1], order[-2]]
+    weights = weights.transpose(swapped if of_weights == "ba" else order)
+    elements = el.transpose(elements, swapped if of_elements.endswith("cb") else order)
+    wanted = el.transpose(wanted, swapped if of_result == "ca" else order)
+    traced = jax.make_jaxpr(lambda *a: einsum(semiring, letters, *a))(weights, elements)
+    assert "ffi_call" not in str(traced) and "dot_general" not in str(traced)
+    assert_same(einsum(semiring, letters, weights, elements), wanted)
 
 
 @pytest.mark.parametrize("semiring", SEMIRINGS[1:6], ids=repr)
