@@ -72,10 +72,6 @@ class Layer:
     module: nn.Module
     shape: tuple[int, ...]
 
-    @property
-    def size(self) -> str:
-        return "×".join(map(str, self.shape))
-
     def function(self, inputs: jax.Array, params: Any, direction: jax.Array) -> jax.Array:
         """Return the layer's output along the direction."""
         return jnp.vdot(self.module.apply(params, inputs), direction)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import Figure
+from benchmarks.table import LAYER, Figure
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 COSTS = ("", "compile ", "trace ", "memory ")
@@ -58,16 +58,13 @@ def write(page: Path, machine: dict[str, str | int], figures: Sequence[Figure]) 
 
 
 def table(machine: dict[str, str | int], figures: Sequence[Figure]) -> str:
-    """Format two tables: what each semiring costs, and everything else."""
+    """Format three tables: what each semiring costs, the same for layers, and everything else."""
     by_name: dict[str, list[Figure]] = {}
     for figure in figures:
         by_name.setdefault(figure.what, []).append(figure)
+    of_workload = {what: _of_workload(of) for what, of in by_name.items()}
     names = [what.removesuffix(" / grad").removeprefix("trace ") for what in by_name]
-    names = [
-        name
-        for name in dict.fromkeys(names)
-        if _of_workload(by_name.get(f"trace {name} / grad", ()))
-    ]
+    names = [name for name in dict.fromkeys(names) if of_workload.get(f"trace {name} / grad")]
     lines = [
         f"Measured on {machine['processor']}, {machine['cores']} cores, kernels for "
         f"{machine['kernels']}, jax {machine['jax']}. Lowest to highest ratio over the workloads, "
@@ -78,11 +75,24 @@ def table(machine: dict[str, str | int], figures: Sequence[Figure]) -> str:
     ]
     costs = {f"{cost}{name} / grad" for name in names for cost in COSTS}
     for name in names:
-        cells = (_cell(_of_workload(by_name[f"{cost}{name} / grad"])) for cost in COSTS)
+        cells = (_cell(of_workload[f"{cost}{name} / grad"]) for cost in COSTS)
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    of_layers = {what: of for what, of in by_name.items() if what.startswith(LAYER)}
+    if of_layers:
+        lines += ["", *_layers(of_layers)]
     lines += ["", "| | ratio |", "|---|---|"]
-    lines += [f"| {what} | {_cell(of)} |" for what, of in by_name.items() if what not in costs]
+    others = (what for what in by_name if what not in costs and what not in of_layers)
+    lines += [f"| {what} | {_cell(by_name[what])} |" for what in others]
     return "\n".join(lines)
+
+
+def _layers(by_name: Mapping[str, Sequence[Figure]]) -> Iterator[str]:
+    """Format a row for each layer, and a column for each semiring."""
+    names = [f"`{what.removeprefix(LAYER).removesuffix(' / grad')}`" for what in by_name]
+    yield f"| run time over jitted `jax.grad` | {' | '.join(names)} |"
+    yield "|---" * (1 + len(names)) + "|"
+    for row in zip(*by_name.values(), strict=True):
+        yield f"| {row[0].where} | {' | '.join(_cell([figure]) for figure in row)} |"
 
 
 def _of_workload(figures: Iterable[Figure]) -> list[Figure]:

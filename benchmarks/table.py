@@ -61,6 +61,7 @@ LAYER_TARGETS = {
     "Entropy": 4,
     "TopK(4)": 10,
 }
+LAYER = "layer: "
 COMPILE_TARGETS = {"AbsMaxProduct": 1.5, "MaxProduct": 1.5, "TopK(4)": 1.5}
 CONTRACTION_TARGETS = {"AbsMaxProduct": 1.3, "MaxProduct": 4}
 FIXED_SHAPES = [(512, 512, 128), (512, 2048, 128)]
@@ -117,19 +118,16 @@ def cost(workload: Workload, names: list[str], repeats: int) -> Iterator[Figure]
 
 
 def layers(of: Iterable[Layer], repeats: int) -> Iterator[Figure]:
-    """Measure what single layers cost, each over ``jax.grad``."""
+    """Measure run time and memory of sweeps through single layers, over those of ``jax.grad``."""
     for layer in of:
         everything = compile_all(layer, [*LAYER_TARGETS])
         times = run_times({name: c.run for name, c in everything.items()}, repeats)
-        grad = everything["grad"]
         for name, target in LAYER_TARGETS.items():
-            found = everything[name]
-            what = f"{layer.name}: {name} / grad"
-            yield Figure(what, layer.size, times[name] / times["grad"], target)
-            yield Figure(f"compile {what}", layer.size, found.compile_s / grad.compile_s, 2.5)
-            yield Figure(f"trace {what}", layer.size, found.trace_s / grad.trace_s, 3)
-            memory = found.temporary_bytes / grad.temporary_bytes
-            yield Figure(f"memory {what}", layer.size, memory, 3)
+            ratio = times[name] / times["grad"]
+            yield Figure(f"{LAYER}{name} / grad", layer.name, ratio, target)
+            # Alone, many a gradient needs nothing besides its arguments and results.
+            memory = everything[name].whole_bytes / everything["grad"].whole_bytes
+            yield Figure(f"memory {LAYER}{name} / grad", layer.name, memory)
 
 
 def first_calls() -> Iterator[Figure]:

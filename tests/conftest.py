@@ -5,6 +5,7 @@ optimize as it does for users. What it has compiled is kept for all processes an
 the week is over: then the folder is emptied, and everything is compiled anew.
 """
 
+import ctypes
 import datetime
 import gc
 import importlib
@@ -72,24 +73,28 @@ def keras_on_jax(tmp_path_factory):
         yield importlib.import_module("keras")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forget_after_a_module():
-    """What a module has compiled and traced goes with it."""
-    yield
-    _forget()
+MEMORY = 3 * 2**29
+"""The bytes of a process from which on it forgets what it has traced and compiled."""
+
+MAPPINGS = 20_000
+"""The same for memory mappings: programs take some, Linux grants 65,530, and one more crashes."""
+
+PROCESS = pathlib.Path("/proc/self")
 
 
 @pytest.fixture(autouse=True)
-def _few_mappings():
-    """Compiled programs take memory mappings; Linux grants 65,530, and one too many crashes."""
+def _forget_when_large():
     yield
-    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 20_000:
-        _forget()
+    if PROCESS.exists() and (_resident_bytes() > MEMORY or _mappings() > MAPPINGS):
+        jax.clear_caches()
+        gc.collect()
+        # glibc keeps what lies between blocks in use, which is most of it.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
-MAPPINGS = pathlib.Path("/proc/self/maps")
+def _resident_bytes():
+    return int((PROCESS / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _forget():
-    jax.clear_caches()
-    gc.collect()
+def _mappings():
+    return (PROCESS / "maps").read_bytes().count(b"\n")
