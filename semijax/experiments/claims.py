@@ -231,9 +231,18 @@ def claims_table(claims: Iterable[Claim]) -> Any:
     return pandas.DataFrame([claim.record() for claim in claims])
 
 
-def as_markdown(claims: Iterable[Claim]) -> str:
-    """Make a Markdown table of claims, without the columns that have no text."""
+def as_markdown(claims: Iterable[Claim], again: Iterable[Claim] = ()) -> str:
+    """Make a Markdown table of claims, without the columns that have no text.
+
+    Args:
+        claims: a row each.
+        again: the same claims about models that were trained again; if given, a column has their
+            estimates and verdicts.
+    """
     records = [claim.record() for claim in claims]
+    if again := [*again]:
+        for record, claim in zip(records, again, strict=True):
+            record["trained again"] = f"{claim.record()['here']}: {claim.verdict}"
     if not records:
         return ""
     used = [name for name in records[0] if any(record[name] for record in records)]

@@ -2,7 +2,8 @@
 
 ``python -m semijax.experiments.paper FOLDER`` reads the tables that the other commands of this
 package write, and prints the claims as Markdown: what the paper reports, the estimate here over
-seeds, the control, and a verdict.
+seeds, the control, and a verdict. Tables of the same name in its folder ``retrained`` are those of
+the same commands with other instructions of the processor, and get a column.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ SECTIONS: tuple[tuple[str, str, Claims], ...] = (
 """Titles, the tables they are about, and what they claim, in the paper's order."""
 
 
+RETRAINED = "retrained"
+"""The folder of the tables of models that were trained again with other instructions."""
+
+
 def markdown(folder: str | os.PathLike[str]) -> str:
     """Return the claims about all tables in a folder, as Markdown.
 
@@ -57,7 +62,9 @@ def markdown(folder: str | os.PathLike[str]) -> str:
     for title, file, claims in SECTIONS:
         if (folder / file).exists():
             found = claims(ResultTable(folder / file, ()).read())
-            parts.append(f"### {title}\n\n{as_markdown(found)}\n")
+            again = folder / RETRAINED / file
+            same = claims(ResultTable(again, ()).read()) if again.exists() else ()
+            parts.append(f"### {title}\n\n{as_markdown(found, same)}\n")
             titled += [(title, claim) for claim in found]
     if not parts:
         names = ", ".join(sorted({file for _, file, _ in SECTIONS}))

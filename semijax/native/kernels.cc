@@ -325,7 +325,7 @@ void load_weights(const Contraction& call, Index batch, Index row, Index rows, I
 
 // What a semiring brings to the loop at the end of this file. The panel holds for every k, the state
 // for every row, kPlanes vectors of N numbers one after the other; the converted weights are rows
-// of `kLongestPanel` numbers. A tile is R rows of C vectors of the state.
+// of `kLongestPanel` numbers. A tile is R rows of D vectors of the state, which stay in registers.
 //
 //   begin      before everything, with scratch memory of its own
 //   pack       elements [first, first + depth) into the panel
@@ -419,17 +419,17 @@ struct Largest : Selecting<Largest<T, C, K>, T, C * kLanes<T>> {
   T zero(int) const { return call.list ? -kInfinity<T> : 0; }
   T weight(T w) const { return magnitude(w); }
 
-  template <int R>
+  template <int R, int D>
   static SEMIJAX_INLINE void tile(Index depth, const T* weights, const T* panel, T* state) {
     using V = Vector<T>;
-    V best[R][C][K];
+    V best[R][D][K];
     for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c)
+      for (int c = 0; c < D; ++c)
         for (int p = 0; p < K; ++p) best[r][c][p] = load(state + (r * K + p) * N + c * kLanes<T>);
     for (Index k = 0; k < depth; ++k, panel += K * N) {
       for (int r = 0; r < R; ++r) {
         const V w = splat(weights[r * kLongestPanel + k]);
-        for (int c = 0; c < C; ++c) {
+        for (int c = 0; c < D; ++c) {
           // Of two descending lists, the larger of a[p] and b[K−1−p] for every p are the K largest
           // of both, and a bitonic sequence, which Batcher's merger sorts.
           V(&a)[K] = best[r][c];
@@ -447,7 +447,7 @@ struct Largest : Selecting<Largest<T, C, K>, T, C * kLanes<T>> {
       }
     }
     for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c)
+      for (int c = 0; c < D; ++c)
         for (int p = 0; p < K; ++p) store(state + (r * K + p) * N + c * kLanes<T>, best[r][c][p]);
   }
 
@@ -470,12 +470,12 @@ struct Hull : Selecting<Hull<T, C>, T, C * kLanes<T>> {
   T zero(int p) const { return p == 0 ? -kInfinity<T> : kInfinity<T>; }
   T weight(T w) const { return w; }
 
-  template <int R>
+  template <int R, int D>
   static SEMIJAX_INLINE void tile(Index depth, const T* weights, const T* panel, T* state) {
     using V = Vector<T>;
-    V high[R][C], low[R][C];
+    V high[R][D], low[R][D];
     for (int r = 0; r < R; ++r) {
-      for (int c = 0; c < C; ++c) {
+      for (int c = 0; c < D; ++c) {
         high[r][c] = load(state + 2 * r * N + c * kLanes<T>);
         low[r][c] = load(state + (2 * r + 1) * N + c * kLanes<T>);
       }
@@ -487,14 +487,14 @@ struct Hull : Selecting<Hull<T, C>, T, C * kLanes<T>> {
         const Index swap = (bits_as<Bits<T>>(number) >> (8 * sizeof(T) - 1)) & N;
         const T *upper = panel + swap, *lower = panel + (swap ^ N);
         const V w = splat(number);
-        for (int c = 0; c < C; ++c) {
+        for (int c = 0; c < D; ++c) {
           high[r][c] = larger<V>(w * load(upper + c * kLanes<T>), high[r][c]);
           low[r][c] = smaller<V>(w * load(lower + c * kLanes<T>), low[r][c]);
         }
       }
     }
     for (int r = 0; r < R; ++r) {
-      for (int c = 0; c < C; ++c) {
+      for (int c = 0; c < D; ++c) {
         store(state + 2 * r * N + c * kLanes<T>, high[r][c]);
         store(state + (2 * r + 1) * N + c * kLanes<T>, low[r][c]);
       }
@@ -621,14 +621,14 @@ struct Averaging {
     }
   }
 
-  template <int R>
+  template <int R, int D>
   static SEMIJAX_INLINE void tile(Index depth, const T* weights, const T* panel, T* state) {
     constexpr Index surprisals = kWeightRows * kLongestPanel;
-    V mass[R][C] = {}, total[R][C] = {};
+    V mass[R][D] = {}, total[R][D] = {};
     for (Index k = 0; k < depth; ++k, panel += kPlanes * N) {
       for (int r = 0; r < R; ++r) {
         const T* w = weights + r * kLongestPanel + k;
-        for (int c = 0; c < C; ++c) {
+        for (int c = 0; c < D; ++c) {
           const V masses = load(panel + c * kLanes<T>);
           mass[r][c] += splat(*w) * masses;
           if constexpr (kPlanes > 1) total[r][c] += splat(*w) * load(panel + N + c * kLanes<T>);
@@ -637,7 +637,7 @@ struct Averaging {
       }
     }
     for (int r = 0; r < R; ++r) {
-      for (int c = 0; c < C; ++c) {
+      for (int c = 0; c < D; ++c) {
         T* to = state + r * kPlanes * N + c * kLanes<T>;
         store(to, load(to) + mass[r][c]);
         if constexpr (kPlanes > 1) store(to + N, load(to + N) + total[r][c]);
@@ -737,28 +737,33 @@ struct Averaging {
   }
 };
 
-// How many rows of the state a tile has, so that half of the registers hold it.
-template <class S, int C>
+// How many vectors and rows of the state a tile has, so that half of the registers hold it. A panel
+// may be wider: weights are converted once for all of its columns.
+constexpr int kTileVectors = kRegisters / 8;
+template <class S, int D>
 constexpr int tile_rows() {
-  constexpr int rows = kRegisters / 2 / (S::kPlanes * C);
+  constexpr int rows = kRegisters / 2 / (S::kPlanes * D);
   return rows < 1 ? 1 : rows > kWeightRows ? kWeightRows : rows;
 }
 
 // Tiles of R rows and then of fewer.
-template <class S, typename T, int R>
+template <class S, typename T, int R, int D>
 SEMIJAX_INLINE void tiles(Index rows, Index depth, const T* weights, const T* panel, T* state) {
   Index r = 0;
   for (; r + R <= rows; r += R)
-    S::template tile<R>(depth, weights + r * kLongestPanel, panel, state + r * S::kPlanes * S::N);
+    for (int n = 0; n < S::N; n += D * kLanes<T>)
+      S::template tile<R, D>(depth, weights + r * kLongestPanel, panel + n,
+                             state + r * S::kPlanes * S::N + n);
   if constexpr (R > 1)
     if (r < rows)
-      tiles<S, T, R / 2>(rows - r, depth, weights + r * kLongestPanel, panel,
-                         state + r * S::kPlanes * S::N);
+      tiles<S, T, R / 2, D>(rows - r, depth, weights + r * kLongestPanel, panel,
+                            state + r * S::kPlanes * S::N);
 }
 
 // A task whose columns C vectors hold.
 template <class S, typename T, int C>
 void contract(const Contraction& call, const Task& task, T* scratch) {
+  constexpr int D = C < kTileVectors ? C : kTileVectors, R = tile_rows<S, D>();
   constexpr Index width = S::kPlanes * S::N, fitting = kPanelBytes / (width * Index{sizeof(T)});
   constexpr Index longest = fitting < kShortestPanel  ? kShortestPanel
                             : fitting > kLongestPanel ? kLongestPanel
@@ -773,7 +778,7 @@ void contract(const Contraction& call, const Task& task, T* scratch) {
     for (Index row = 0; row < task.rows; row += kWeightRows) {
       const Index rows = task.rows - row < kWeightRows ? task.rows - row : kWeightRows;
       semiring.lift(row, rows, first, depth, weights);
-      tiles<S, T, tile_rows<S, C>()>(rows, depth, weights, panel, state + row * width);
+      tiles<S, T, R, D>(rows, depth, weights, panel, state + row * width);
       semiring.after(row, rows, depth, weights, panel);
     }
   }
@@ -786,33 +791,36 @@ void in_parts(Task task, Contract contract) {
   const Index end = task.column + task.columns;
   for (; task.column < end; task.column += task.columns) {
     constexpr Index L = kLanes<T>;
-    const Index left = end - task.column;
-    const int vectors = kMost >= 4 && left > 3 * L ? 4 : kMost >= 2 && left > L ? 2 : 1;
-    task.columns = left < vectors * L ? left : vectors * L;
-    if constexpr (kMost >= 4)
-      if (vectors == 4) contract(std::integral_constant<int, 4>(), task);
-    if constexpr (kMost >= 2)
-      if (vectors == 2) contract(std::integral_constant<int, 2>(), task);
-    if (vectors == 1) contract(std::integral_constant<int, 1>(), task);
+    const Index left = end - task.column, half = kMost / 2 * L;
+    if constexpr (kMost > 1) {
+      if (left <= kMost * 3 / 4 * L) {  // what half of them leaves, a quarter holds
+        task.columns = left < half ? left : half;
+        in_parts<T, kMost / 2>(task, contract);
+        continue;
+      }
+    }
+    task.columns = left < kMost * L ? left : kMost * L;
+    contract(std::integral_constant<int, kMost>(), task);
   }
 }
-constexpr int kMostVectors = kRegisters / 8;
+template <typename T>
+constexpr int kMostVectors = kStrip / kLanes<T> < 8 ? kStrip / kLanes<T> : 8;
 
 template <typename T, int K>
 void run_largest(const Contraction& call, const Task& task, T* scratch) {
-  in_parts<T, K == 1 ? kMostVectors : 1>(task, [&](auto c, const Task& part) {
+  in_parts<T, K == 1 ? kMostVectors<T> : 1>(task, [&](auto c, const Task& part) {
     contract<Largest<T, c(), K>, T, c()>(call, part, scratch);
   });
 }
 template <typename T, Kind kKind>
 void run_averaging(const Contraction& call, const Task& task, T* scratch) {
-  in_parts<T, kMostVectors>(task, [&](auto c, const Task& part) {
+  in_parts<T, kMostVectors<T>>(task, [&](auto c, const Task& part) {
     contract<Averaging<T, c(), kKind>, T, c()>(call, part, scratch);
   });
 }
 template <typename T>
 void run_hull(const Contraction& call, const Task& task, T* scratch) {
-  in_parts<T, kMostVectors>(task, [&](auto c, const Task& part) {
+  in_parts<T, kMostVectors<T>>(task, [&](auto c, const Task& part) {
     contract<Hull<T, c()>, T, c()>(call, part, scratch);
   });
 }

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from semijax.experiments import paper
@@ -23,6 +24,23 @@ def test_every_stored_table_is_quoted():
             assert claim.statement in text and claim.verdict in text
     assert f"over all {len(whole)} (Benjamini" in text
     assert all(f"“{claim.statement}”" in text for claim in overturned(whole))
+
+
+def test_other_instructions_give_the_same_verdicts():
+    text, compared = paper.markdown(RESULTS), 0
+    for _, file, claims in paper.SECTIONS:
+        again = RESULTS / paper.RETRAINED / file
+        if not again.exists():
+            continue
+        stored, retrained = (
+            claims(paper.ResultTable(p, ()).read()) for p in (RESULTS / file, again)
+        )
+        for one, other in zip(stored, retrained, strict=True):
+            assert not np.array_equal(one.values, other.values)  # other models
+            assert one.statement == other.statement and one.verdict == other.verdict
+            assert f"| {one.verdict} | {other.record()['here']}: {other.verdict} |" in text
+            compared += 1
+    assert compared >= 4
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):
