@@ -43,7 +43,9 @@ PARTS: dict[str, Callable[[int], Iterator[table.Figure]]] = {
     "first": lambda _: table.first_calls(),
     "large": lambda _: table.large(1),
     "long": lambda _: table.long(),
-    "contractions": table.contractions,
+    "contractions": lambda repeats: chain(
+        table.contractions(repeats), table.instruction_sets(repeats)
+    ),
 }
 """What can be measured alone, by name; ``results.json`` has all of it."""
 

@@ -475,6 +475,29 @@ def contractions(repeats: int) -> Iterator[Figure]:
                 )
 
 
+def instruction_sets(repeats: int) -> Iterator[Figure]:
+    """Time contractions by the kernels for AVX2 over those for AVX-512, where there are both."""
+    if native.target() != "avx512":
+        return
+    for shape in CONTRACTIONS:
+        w, g = map(jnp.asarray, operands(*shape))
+        for name in ("AbsMaxProduct", "MaxProduct", "TopK(4)", "Entropy"):
+            run = compiled(SEMIRINGS[name].contract, w, SEMIRINGS[name].lift(g)).run
+            calls = {target: _with_target(target, run) for target in ("avx2", "avx512")}
+            times = run_times(calls, repeats)
+            native.use("avx512")
+            ratio = times["avx2"] / times["avx512"]
+            yield Figure(f"contract {name}, AVX2 / AVX-512", "×".join(map(str, shape)), ratio, 1.3)
+
+
+def _with_target(target: str, run: Callable[[], Any]) -> Callable[[], Any]:
+    def call() -> Any:
+        native.use(target)
+        return run()
+
+    return call
+
+
 def against_fixed_shape(repeats: int) -> Iterator[Figure]:
     """Time the max contraction over a kernel for one shape, compiled for this machine."""
     for shape in FIXED_SHAPES:
