@@ -15,8 +15,6 @@ import semijax as sj
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
-FOLDERS = re.compile(r"/[\w./-]*/(?=site-packages/|docs/pictures/)")
-"""What lies above a file that is named in a picture: this machine's."""
 
 
 def f(x, y):
@@ -40,9 +38,6 @@ def main():
     with sj.scopes(names["model"]):
         page = sj.explorer(names["logit_difference"], **names["how"])(names["tokens"])
     page.save(HERE / "explorer.html", tokens=[str(token) for token in names["tokens"].tolist()])
-    for name in ("paths.svg", "explorer.html"):
-        drawn = HERE / name
-        drawn.write_text(FOLDERS.sub("", drawn.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,13 @@ class Residuals(tables.Printed, Sequence[Residual]):
     def _table(self) -> tables.Table:
         notable = [row for row in self.rows if abs(row.effect) > ROUNDING * self._scale()]
         cells = [
-            (row.primitive, f"{row.effect:+.4g}", f"{row.largest:.2g}", row.scope, row.source)
+            (
+                row.primitive,
+                f"{row.effect:+.4g}",
+                f"{row.largest:.2g}",
+                row.scope,
+                tables.line_text(row.source),
+            )
             for row in notable[:SHOWN]
         ]
         more = f"… and {len(notable) - SHOWN} more\n" if len(notable) > SHOWN else ""

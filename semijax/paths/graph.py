@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from semijax import checks, page
+from semijax import checks, page, tables
 from semijax.paths import drawing
 from semijax.paths.backpointers import bundles
 from semijax.paths.call import Call
@@ -151,13 +151,14 @@ class GradientGraph:
 
     def _repr_html_(self) -> str:
         names = [node.name for node in self.nodes]
-        hints = [
-            "\n".join(
-                [node.name, *(f"{key}: {value}" for key, value in node.fields.items() if value)]
-            )
-            for node in self.nodes
-        ]
-        return drawing.svg(names, hints, self.edges)
+        return drawing.svg(names, [_hint(node) for node in self.nodes], self.edges)
+
+
+def _hint(node: GraphNode) -> str:
+    known = {key: value for key, value in node.fields.items() if value}
+    if "source" in known:
+        known["source"] = tables.line_text(known["source"])
+    return "\n".join([node.name, *(f"{key}: {value}" for key, value in known.items())])
 
 
 def gradient_graph(

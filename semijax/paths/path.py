@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from semijax import checks, page
+from semijax import checks, page, tables
 from semijax.paths.scores import LARGEST_LOG
 from semijax.paths.verify import Hop, recompute
 from semijax.trace import scope_names
@@ -942,7 +942,7 @@ def _steps(path: Path) -> list[list[str]]:
                 f"{node.value:.4g}",
                 "" if edge is None else f"{edge.weight:.4g}",
                 node.scope,
-                node.source,
+                tables.line_text(node.source),
             )
         ]
         for node, edge in zip(path.nodes, (None, *path.edges), strict=True)

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 
@@ -83,6 +84,8 @@ def test_formats():
     svg = ET.fromstring(re.search(r"<svg.*</svg>", page, re.DOTALL)[0])
     assert len(svg.findall(".//{*}rect")) == 6 and len(svg.findall(".//{*}path")) == 7
     assert "7 edges" in repr(graph)
+    where = nx.nodes[5]["source"]
+    assert os.path.isabs(where) and where not in page and os.path.relpath(where) in page
 
 
 def test_parallel_edges_are_two():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pickle
 
 import jax
@@ -247,6 +248,10 @@ def test_repr_is_one_line_and_html_is_escaped(model):
 
     (path,) = sj.top_paths(named)(1.0)
     assert "<b>" not in path._repr_html_() and "&lt;b&gt;&amp;" in path._repr_html_()
+    # The line is the object's whole, and shown without the folders that are this machine's.
+    where = path.nodes[-1].source.partition(" ")[0]
+    assert os.path.isabs(where) and where not in path._repr_html_()
+    assert os.path.relpath(where) in path._repr_html_()
 
 
 def test_component_counts_are_means_over_paths_and_examples():
