@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from jax.extend.core import Primitive
 
@@ -198,3 +199,11 @@ def test_a_function_that_returns_no_arrays_is_named():
 def test_elements_are_arrays():
     with pytest.raises(TypeError, match=r"aggregate expects .*'x' of type str"):
         sj.aggregate("x", sj.SumProduct())
+
+
+def test_nnx_jit_is_explained():
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    call = nnx.jit(lambda model, x: model(x).sum())
+    with pytest.raises(Exception, match="trace level") as raised:
+        sj.list_sites(lambda x: call(model, x))(jnp.ones(2))
+    assert "nnx.merge inside" in "".join(raised.value.__notes__)

@@ -46,7 +46,8 @@ def path_grid(
     before it; before the first layer in the input's row, after the last in the output's. Within a
     row, a path rises from node to node. A node without a token stays in the column of the node
     before it. A story is drawn along its best path; if the sum of all its paths is known, see
-    ``Path.adds_up``, its colour and width show that sum. More than eight paths are bundled.
+    ``Path.adds_up``, its colour and width show that sum. Of more than eight paths, those that go
+    the same way from layer to layer are one line: red for what adds, blue for what subtracts.
 
     Args:
         path_or_paths: as ``top_paths`` finds them.
@@ -182,28 +183,37 @@ def _are_stories(paths: Sequence[Path]) -> bool:
 
 
 def _draw_bundles(axes: Axes, bundles: Mapping[tuple[Station, Station], list[float]]) -> None:
-    """Draw every way from a station to the next once."""
+    """Draw every way from a station to the next: side by side what adds and what subtracts."""
     from matplotlib.patches import FancyArrowPatch
 
-    sizes = {way: sum(map(abs, amounts)) for way, amounts in bundles.items()}
-    largest = max(sizes.values(), default=0.0) or 1.0
-    for (start, end), size in sorted(sizes.items(), key=lambda pair: pair[1]):
-        (row, column, _), (next_row, next_column, past) = start, end
-        ends = (column, row + 0.5), (next_column, next_row + 0.5)
-        axes.add_patch(
-            FancyArrowPatch(
-                *ends,
-                arrowstyle="-",
-                connectionstyle=f"arc3,rad={0.25 * np.sign(column - next_column)}",
-                color=_sign_colour(math.fsum(bundles[start, end])),
-                linestyle=_DASHED if past else "solid",
-                linewidth=0.6 + 4.4 * math.sqrt(size / largest),
-                alpha=0.75,
-                shrinkA=0,
-                shrinkB=0,
-                zorder=2,
+    strokes: dict[tuple[tuple[float, float], tuple[float, float]], list[tuple[float, bool]]] = {}
+    for ((row, column, _), (next_row, next_column, past)), amounts in bundles.items():
+        ends = (float(column), row + 0.5), (float(next_column), next_row + 0.5)
+        parts = [math.fsum(x for x in amounts if x * sign > 0) for sign in (1, -1)]
+        found = [part for part in parts if part] or [0.0]
+        strokes.setdefault(ends, []).extend((part, past) for part in found)
+    largest = max((abs(part) for of in strokes.values() for part, _ in of), default=0.0) or 1.0
+    for ((column, low), (next_column, high)), of in strokes.items():
+        upright = column == next_column
+        bend = 0.25 * float(np.sign(column - next_column))
+        for number, (part, past) in enumerate(of):
+            apart = number - (len(of) - 1) / 2
+            shift = 0.16 * apart if upright else 0.0
+            axes.add_patch(
+                FancyArrowPatch(
+                    (column + shift, low),
+                    (next_column + shift, high),
+                    arrowstyle="-",
+                    connectionstyle=f"arc3,rad={0 if upright else bend + 0.12 * apart}",
+                    color=_sign_colour(part),
+                    linestyle=_DASHED if past else "solid",
+                    linewidth=0.6 + 4.4 * math.sqrt(abs(part) / largest),
+                    alpha=0.75,
+                    shrinkA=0,
+                    shrinkB=0,
+                    zorder=2,
+                )
             )
-        )
     stations = {station[:2] for way in bundles for station in way}
     axes.scatter(
         *zip(*((c, r + 0.5) for r, c in stations), strict=True), s=9, color="0.2", zorder=3
@@ -217,9 +227,9 @@ def _bundle_caption(paths: Sequence[Path]) -> str:
     elif any(path.story for path in paths):
         what = "stories, each by its best path alone"
     return (
-        f"{len(paths)} {what}, bundled{_total(paths)}. Line width is the square root of the sum "
-        "of |contribution| over the largest; sign of the sum: red +, blue −; dashed: a residual "
-        "connection around the layer"
+        f"{len(paths)} {what}{_total(paths)}. Those that go the same way are one line: red what "
+        "adds, blue what subtracts, its width the square root of the sum over the largest; dashed: "
+        f"skips the layer. {FEW} or fewer are drawn apart"
     )
 
 
@@ -229,12 +239,12 @@ def _bundle_legend(figure: Figure, paths: Sequence[Path]) -> None:
     looks = {
         "adds": {"color": page.POSITIVE},
         "subtracts": {"color": page.NEGATIVE},
-        "goes around the layer": {"color": "0.2", "linestyle": _DASHED},
+        "skips the layer": {"color": "0.2", "linestyle": _DASHED},
     }
     handles = [Line2D([], [], linewidth=1.6, label=label, **look) for label, look in looks.items()]
     of = "stories" if _are_stories(paths) else "the best paths of stories"
     of = f" of {of}" if any(path.story for path in paths) else ""
-    title = f"Line width: √(sum of |contribution|{of} / the largest){_total(paths)}"
+    title = f"Line width: √(sum of contributions{of} / the largest){_total(paths)}"
     figure.legend(handles=handles, loc="outside lower center", ncols=3, title=title)
 
 
@@ -249,14 +259,14 @@ def _path_caption(paths: Sequence[Path]) -> str:
         told = "; ".join(f"{n}: {path.together_text}" for n, path in enumerate(paths, 1))
         return (
             f"Gradient paths of stories, each with the sum of all paths that tell it. {told}. "
-            f"{_STORY_SCALE}; red adds, blue subtracts; dashed: residual connection; dotted: node "
-            "without a token"
+            f"{_STORY_SCALE}; red adds, blue subtracts; drawn along its best path; dashed: skips "
+            "modules; dotted: node without a token"
         )
     weights = ", ".join(path.weight_text for path in paths[:5]) + ", …" * (len(paths) > 5)
     return (
         f"{len(paths)} gradient path{'s' * (len(paths) > 1)} of weight {weights}. {_scale(paths)}; "
-        "edges of positive derivative are red, negative blue; dashed: residual connection; dotted: "
-        "node without a token"
+        "edges of positive derivative are red, negative blue; dashed: skips modules; dotted: node "
+        "without a token"
     )
 
 
@@ -439,7 +449,7 @@ def _path_legend(figure: Figure, paths: Sequence[Path]) -> None:
     handles = [
         line("adds" if stories else "local derivative > 0", page.POSITIVE),
         line("subtracts" if stories else "local derivative < 0", page.NEGATIVE),
-        line("residual connection", style=_DASHED),
+        line("skips modules", style=_DASHED),
         line("node without a token", style=_DOTTED),
     ]
     if not stories and any(edge.weight == 0 for path in paths for edge in path.edges):

@@ -392,7 +392,16 @@ def stage(function: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
         with naming_models(given):
             return function(*given)
 
-    staged = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    try:
+        staged = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    except Exception as error:
+        if type(error).__name__ == "TraceContextError":  # Flax's
+            error.add_note(
+                "A function under nnx.jit can't be traced from outside, not by jax.make_jaxpr "
+                "either, and the model that it was given is left without its attributes. Call the "
+                "model itself, or use jax.jit with nnx.split outside and nnx.merge inside."
+            )
+        raise
     compat.end(by)
     if axes := compat.explicit_axes(staged[0].jaxpr):
         raise NotImplementedError(

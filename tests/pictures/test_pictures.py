@@ -427,7 +427,7 @@ def test_paths_of_a_model():
         first, last = lines.get_segments()[0][0], lines.get_segments()[-1][-1]
         assert round(first[0]) == path.nodes[0].index[0] == 3 and round(last[0]) == 0
         assert int(first[1]) == 0 and int(last[1]) == 3
-    assert "residual connection" in texts(picture)
+    assert "skips modules" in texts(picture)
 
 
 # Pictures
