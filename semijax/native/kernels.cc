@@ -804,23 +804,26 @@ void in_parts(Task task, Contract contract) {
   }
 }
 template <typename T>
-constexpr int kMostVectors = kStrip / kLanes<T> < 8 ? kStrip / kLanes<T> : 8;
+constexpr int most_vectors() {
+  if (sizeof(T) == 8) return kTileVectors;  // to compile less
+  return kStrip / kLanes<T> < 8 ? kStrip / kLanes<T> : 8;
+}
 
 template <typename T, int K>
 void run_largest(const Contraction& call, const Task& task, T* scratch) {
-  in_parts<T, K == 1 ? kMostVectors<T> : 1>(task, [&](auto c, const Task& part) {
+  in_parts<T, K == 1 ? most_vectors<T>() : 1>(task, [&](auto c, const Task& part) {
     contract<Largest<T, c(), K>, T, c()>(call, part, scratch);
   });
 }
 template <typename T, Kind kKind>
 void run_averaging(const Contraction& call, const Task& task, T* scratch) {
-  in_parts<T, kMostVectors<T>>(task, [&](auto c, const Task& part) {
+  in_parts<T, most_vectors<T>()>(task, [&](auto c, const Task& part) {
     contract<Averaging<T, c(), kKind>, T, c()>(call, part, scratch);
   });
 }
 template <typename T>
 void run_hull(const Contraction& call, const Task& task, T* scratch) {
-  in_parts<T, kMostVectors<T>>(task, [&](auto c, const Task& part) {
+  in_parts<T, most_vectors<T>()>(task, [&](auto c, const Task& part) {
     contract<Hull<T, c()>, T, c()>(call, part, scratch);
   });
 }
