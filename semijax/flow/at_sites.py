@@ -52,8 +52,8 @@ class SiteValues(Result):
         semiring: whose elements they are.
         granularity: ``"element"`` or ``"op"``.
         weighting: the name of what the edges weigh.
-        columns: the name of what the last axis of each site counts, such as a token or a head, if
-            it was asked for by that name.
+        by: the names of the axes that were kept, in the order of the arrays' axes, such as
+            ``("token", "head")``; empty if they were not asked for by name, or sites differ.
 
     Example:
         >>> import jax.numpy as jnp, semijax as sj
@@ -72,7 +72,7 @@ class SiteValues(Result):
     semiring: Semiring
     granularity: str
     weighting: str
-    columns: str = ""
+    by: tuple[str, ...] = ()
 
     @property
     def total(self) -> Any:
@@ -118,6 +118,8 @@ class SiteValues(Result):
     ) -> pictures.Picture:
         """Draw a heat map: a row per site (in a loop, per iteration), a column per token or head.
 
+        With ``by=("token", "head")``, a site has a row for each of its tokens.
+
         Args:
             tokens: their labels; numbers by default.
             share: draw ``share()`` instead of the numbers themselves.
@@ -141,8 +143,13 @@ class SiteValues(Result):
             for i in np.ndindex(shape[added : added + sum(loops)]):
                 row = value[(*(slice(None),) * added, *i)]
                 index = f"[{', '.join(map(str, i))}]" if i else ""
-                one_per_token = row.ndim > added and row.size == row.shape[-1]
-                rows[label + index] = row.reshape(-1) if one_per_token else None
+                shown = row.shape[-max(1, len(self.by)) :] if row.ndim > added else ()
+                if len(shown) not in (1, 2) or row.size != el.size(shown):
+                    rows[label + index] = None
+                    continue
+                for n, numbers in enumerate(row.reshape(-1, row.shape[-1])):
+                    more = f", {self.by[0]} {n}" if len(shown) == 2 else ""
+                    rows[label + index + more] = numbers
         known = [row for row in rows.values() if row is not None]
         if len(known) < len(rows) or len({*map(len, known)}) > 1:
             raise ValueError(
@@ -165,18 +172,24 @@ class SiteValues(Result):
             "unit": unit or str(self.semiring),
             "normalisation": f"{normalisation}{self._legend()}",
             "row_label": "site",
-            "column_label": self.columns or "token",
+            "column_label": self.by[-1] if self.by else "token",
         }
         return pictures.heat_map(np.stack(known), **(given | options))
 
     def _table(self) -> tables.Table:
-        count = self._few()
-        if count:
-            each = f"{self.columns} {{}}" if self.columns else "[{}]"
-            columns = [each.format(i) for i in range(count)] if count > 1 else ["value"]
-            rows = [(name, *self._cells(name)) for name in self.names]
-            right = range(1, 1 + count)
-            return tables.Table(("site", *columns), rows, right, legend=self._legend())
+        if few := self._few():
+            lines, count = few
+            each = f"{self.by[-1]} {{}}" if self.by else "[{}]"
+            columns = [each.format(i) for i in range(count)] if few != (1, 1) else ["value"]
+            header = ("site", *self.by[:1]) if lines > 1 else ("site",)
+            rows = [
+                (name, *[str(line)][: lines - 1], *cells[line * count : (line + 1) * count])
+                for name in self.names
+                for cells in [self._cells(name)]
+                for line in range(lines)
+            ]
+            right = range(1, len(header) + count)
+            return tables.Table((*header, *columns), rows, right, legend=self._legend())
         rows = []
         for name in self.names:
             elements = self.elements[name]
@@ -195,17 +208,20 @@ class SiteValues(Result):
         header = ("site", "shape", "min", "mean", "max")
         return tables.Table(header, rows, right=(2, 3, 4), legend=self._legend())
 
-    def _few(self) -> int:
-        """Return how many numbers every site has, if that is a few along one axis; else 0."""
+    def _few(self) -> tuple[int, int] | None:
+        """Return how many lines and columns show every number of a site; None if they are many."""
         if is_traced(self.elements):
-            return 0
+            return None
         numbers = [jax.tree.leaves(self[name]) for name in self.names]
         shapes = {np.shape(leaf) for own in numbers for leaf in own}
         if len(shapes) != 1 or any(len(own) > 1 for own in numbers):
-            return 0
+            return None
         (shape,) = shapes
-        one_each = all(self.semiring.shape(self.elements[name]) == shape for name in self.names)
-        return max((1, *shape)) if one_each and max((1, *shape)) == el.size(shape) <= FEW else 0
+        if any(self.semiring.shape(self.elements[name]) != shape for name in self.names):
+            return None
+        lines, columns = shape if len(shape) == len(self.by) == 2 else (1, max((1, *shape)))
+        few = columns <= FEW and (lines == 1 or lines * len(self) <= LINES)
+        return (lines, columns) if few and lines * columns == el.size(shape) else None
 
     def _cells(self, name: str) -> list[str]:
         values = np.ravel(np.asarray(self[name], np.float64))
@@ -219,7 +235,10 @@ class SiteValues(Result):
 
 
 FEW = 8
-"""The most numbers for each site that are printed one by one."""
+"""The most numbers in a line that are printed one by one."""
+
+LINES = 40
+"""The most lines of a table whose sites have several."""
 
 
 def _behind(total: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -254,7 +273,8 @@ def site_grads(
         aggregate: axes of every site to ⊕-combine, as for ``semiring_grad``; -1 for a number per
             token instead of one per hidden unit.
         by: in place of ``aggregate``, the axes to keep: ``"head"``, ``"token"`` or another name of
-            an axis, or several names. All other axes are ⊕-combined, except those of loops.
+            an axis, or several names. All other axes are ⊕-combined, except those of loops. Those
+            kept stay in the order of the array's axes.
         axes: names of axes, where ``by`` needs one that is not known, see ``top_paths``.
         granularity: ``"element"`` or ``"op"``, see ``semiring_grad``.
         weighting: what the edges weigh, and what a path carries where it starts, see
@@ -290,7 +310,7 @@ def site_grads(
         gone = _combined(call, chosen, aggregate, by, axes)
         found = call.between(graph, checked, collectors.from_sites)
         elements = collectors.at_places(checked, places, found)
-        return _results(checked, chosen, elements, gone, granularity, {}, weighting, by)
+        return _results(checked, chosen, elements, gone, granularity, {}, weighting)
 
     return values
 
@@ -366,7 +386,7 @@ def site_flow(
         *elements, whole = collectors.at_places(checked, places, found)
         # All complete paths end in the output; those of all members of an axis, in each one's.
         total = {TOTAL: over_members(checked, whole, call.axes) if call.axes else whole}
-        return _results(checked, chosen, elements, gone, granularity, total, weighting, by)
+        return _results(checked, chosen, elements, gone, granularity, total, weighting)
 
     return values
 
@@ -379,11 +399,13 @@ class _Combined:
         axes: which.
         shape: the array's.
         view: the shape that these are axes of.
+        by: the names of the axes that are left, in the array's order, if they were asked for.
     """
 
     axes: tuple[int, ...]
     shape: Shape
     view: Shape
+    by: tuple[str, ...] = ()
 
     def of(self, semiring: Semiring, elements: Elements) -> Elements:
         """Return the elements that are left."""
@@ -410,11 +432,11 @@ def _combined(
         given = () if aggregate is None else aggregate
         return [_Combined(checks.normalise_axes(given, len(s)), s, s) for s in shapes]
     names = call.axis_names(axes)
-    wanted = [by] if isinstance(by, str) else by
+    wanted = [*dict.fromkeys([by] if isinstance(by, str) else by)]
     found = []
     for site, shape in zip(sites, shapes, strict=True):
         loops = len(site.place.loop_shape)
-        kept = [names.axis(site, name) for name in dict.fromkeys(wanted)]
+        kept = [names.axis(site, name) for name in wanted]
         if len({named.axis for named in kept}) < len(kept):
             raise ValueError(
                 f"In {site.name!r} one axis belongs to several of {wanted}: ask for one."
@@ -426,7 +448,9 @@ def _combined(
             stays = None if named is None else len(view) + len(sizes) // 2
             gone += [a for a in range(len(view), len(view) + len(sizes)) if a != stays]
             view += sizes
-        found.append(_Combined(tuple(gone), shape, tuple(view)))
+        order = sorted(range(len(kept)), key=lambda n: kept[n].axis)
+        left = tuple(wanted[n] for n in order)
+        found.append(_Combined(tuple(gone), shape, tuple(view), left))
     return found
 
 
@@ -438,10 +462,10 @@ def _results(
     granularity: str,
     total: Mapping[str, Elements],
     weighting: Weighting,
-    by: str | Sequence[str] | None,
 ) -> Any:
     names = tuple(site.name for site in sites)
-    columns = "" if by is None else by if isinstance(by, str) else by[-1]
+    orders = {own.by for own in combined}
+    by = orders.pop() if len(orders) == 1 else ()
     loops = tuple(map(_loops_left, sites, combined))
     by_name = {
         name: own.of(semiring, element)
@@ -451,7 +475,7 @@ def _results(
     def build(member: Semiring, elements: dict[Any, Elements]) -> SiteValues:
         total = elements.pop(TOTAL, None)
         how = granularity, str(weighting)
-        return SiteValues(elements, total, names, loops, member, *how, columns)
+        return SiteValues(elements, total, names, loops, member, *how, by)
 
     return for_each_member(semiring, build, {**by_name, **total})
 

@@ -80,6 +80,27 @@ def test_by_token_and_head():
     assert (np.asarray(last) > 0).tolist() == [n == 1 for n in range(IDS.shape[1])]
 
 
+@pytest.mark.parametrize("by", [("token", "head"), ("head", "token")])
+def test_a_grid_is_printed_and_drawn_with_its_axes_in_the_arrays_order(by, tmp_path):
+    sites = ["layer_0/query", "layer_1/query"]
+    flow = sj.site_flow(model(False), sj.AbsSumProduct(), sites, source="embed/*", by=by)(IDS)
+    header, *lines, _ = str(flow).splitlines()
+    tokens = IDS.shape[1]
+    assert flow.by == ("token", "head") and flow[sites[0]].shape == (tokens, HEADS)
+    assert header.split()[:4] == ["site", "token", "head", "0"] and len(lines) == 2 * tokens
+    for n, line in enumerate(lines):
+        site, token, *numbers = line.split()
+        assert (site, int(token)) == (sites[n // tokens], n % tokens)
+        wanted = flow[site][n % tokens]
+        np.testing.assert_allclose([float(x) for x in numbers], wanted, rtol=1e-3)
+    flow.plot().save(tmp_path / "grid.svg")
+    drawn = (tmp_path / "grid.svg").read_text()
+    assert "<!-- head -->" in drawn and "<!-- layer_1/query, token 1 -->" in drawn
+    mixed = ["layer_0/query", "layer_0/pattern"]  # [token, head] and [head, token]
+    both = sj.site_flow(model(False), sj.AbsSumProduct(), mixed, source="embed/*", by=by)(IDS)
+    assert both.by == () and "head 0" not in str(both)
+
+
 def test_effects_are_those_of_ablate():
     f = model(scanned=False)
     found = sj.ablation_effects(f, ["*value", "*pattern"], "head")(IDS)
