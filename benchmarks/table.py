@@ -32,6 +32,8 @@ from semijax.semirings.expectation import LogMassSemiring
 from semijax.semirings.logarithmic import LogAbsMaxProduct
 
 FIRST_REPEATS = 3
+"""The number of new processes that make each first call."""
+
 COMPILATIONS = 1
 """The number of compilations of each that are timed, after one to warm up."""
 
@@ -234,13 +236,7 @@ def penalty(workload: Workload) -> Iterator[Figure]:
     """Measure the memory of the gradient of a loss with an entropy in it, over the entropy's."""
     embeddings, params = workload.arguments()
     entropy = sj.semiring_grad(workload.function, sj.Entropy())
-
-    def loss(params: Any, embeddings: jax.Array) -> jax.Array:
-        both = sj.semiring_value_and_grad(workload.function, sj.Entropy())
-        value, entropies = both(embeddings, params)
-        return value + 0.1 * entropies.sum()
-
-    step = compiled(jax.grad(loss), params, embeddings)
+    step = compiled(jax.grad(workload.with_entropy, 1), embeddings, params)
     sweep = compiled(entropy, embeddings, params)
     what, temporary = "memory of a step with entropy / sweep", step.temporary_bytes
     yield Figure(what, workload.name, step.whole_bytes / sweep.whole_bytes, 4)

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+import semijax as sj
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # transformers announces that its Flax models will go
     from transformers import BertConfig
@@ -68,6 +70,12 @@ class Workload:
         logits = self._model().apply(params, embeddings[None])[0, self.tokens // 2]
         log_probabilities = jax.nn.log_softmax(logits)
         return log_probabilities[1000] - log_probabilities[2000]
+
+    def with_entropy(self, embeddings: jax.Array, params: Any) -> jax.Array:
+        """Return the same and, as a penalty, the entropy of its gradient."""
+        both = sj.semiring_value_and_grad(self.function, sj.Entropy())
+        value, entropies = both(embeddings, params)
+        return value + 0.1 * entropies.sum()
 
     def arguments(self) -> tuple[jax.Array, Any]:
         keys = jax.random.split(jax.random.key(0))

@@ -143,12 +143,12 @@ class SiteValues(Result):
             for i in np.ndindex(shape[added : added + sum(loops)]):
                 row = value[(*(slice(None),) * added, *i)]
                 index = f"[{', '.join(map(str, i))}]" if i else ""
-                shown = row.shape[-max(1, len(self.by)) :] if row.ndim > added else ()
-                if len(shown) not in (1, 2) or row.size != el.size(shown):
+                kept = row.shape[-max(1, len(self.by)) :] if row.ndim > added else ()
+                if len(kept) not in (1, 2) or row.size != el.size(kept):
                     rows[label + index] = None
                     continue
                 for n, numbers in enumerate(row.reshape(-1, row.shape[-1])):
-                    more = f", {self.by[0]} {n}" if len(shown) == 2 else ""
+                    more = f", {self.by[0]} {n}" if len(kept) == 2 else ""
                     rows[label + index + more] = numbers
         known = [row for row in rows.values() if row is not None]
         if len(known) < len(rows) or len({*map(len, known)}) > 1:
